@@ -1,0 +1,47 @@
+# Everything runs in .venv, which `setup` makes from the lock; it needs only Python 3.11 or later.
+PYTHON ?= python3
+PROFILE ?= mini
+BIN := .venv/bin
+NOTEBOOK := notebooks/mistral_qlora_training.ipynb
+STAMP := .venv/.installed
+
+.PHONY: setup run notebook lint test data mini lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11+ is needed" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: setup
+	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
+
+notebook: setup
+	$(BIN)/jupyter lab $(NOTEBOOK)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+test: lint
+	$(BIN)/pytest
+
+data: setup
+	$(BIN)/farense-qlora prepare
+
+mini: setup
+	$(BIN)/farense-qlora mini build
+
+lock:
+	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
