@@ -1,0 +1,243 @@
+"""What a run is: one frozen, validated model whose fields are the only home of every setting.
+
+A field's default, bounds, label and description yield the JSON file, the CLI flag, the widget and the error.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import UserError
+
+# FARENSE_HOME moves everything that a run reads and writes; otherwise it is the clone that holds this file.
+HOME = Path(os.environ.get("FARENSE_HOME") or Path(__file__).resolve().parents[2])
+RUNS = HOME / "checkpoints_qlora"
+OUTPUT = HOME / "output"
+
+GROUPS = {
+    "model": "Modelo",
+    "adapter": "Adaptador",
+    "optimization": "Otimização",
+    "data": "Dados",
+    "evaluation": "Avaliação",
+}
+
+
+def setting(default: Any, group: str, label: str, description: str, **bounds: Any) -> Any:
+    """A config field with everything that a face of it (flag, widget, table) needs to know."""
+    return Field(default, title=label, description=description, json_schema_extra={"group": group}, **bounds)
+
+
+class Config(BaseModel):
+    """Every setting of a training run. Relative paths start at the project's folder (`HOME`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    profile: str = setting("mini", "model", "Perfil", "Nome do perfil de onde partiram as definições.")
+    model: str = setting(
+        "mini",
+        "model",
+        "Modelo base",
+        "A miniatura («mini»), uma pasta local ou um modelo do Hugging Face Hub.",
+        min_length=1,
+    )
+    bits: Literal[4, 16] = setting(
+        4, "model", "Bits do modelo base", "4 = QLoRA (base quantizada); 16 = LoRA simples."
+    )
+
+    rank: int = setting(16, "adapter", "Rank", "Dimensão das matrizes de baixa ordem.", ge=1, le=512)
+    alpha: float = setting(
+        32.0, "adapter", "Alpha", "Peso do adaptador: a escala aplicada é alpha / rank.", gt=0, le=4096
+    )
+    dropout: float = setting(
+        0.0, "adapter", "Dropout", "Fração das entradas do adaptador anulada em cada passo.", ge=0, lt=1
+    )
+    num_layers: int = setting(
+        -1, "adapter", "Camadas", "Quantas camadas levam adaptador, a contar do fim; -1 = todas.", ge=-1
+    )
+    target_modules: tuple[str, ...] = setting(
+        (),
+        "adapter",
+        "Módulos",
+        "Camadas lineares com adaptador, pelo fim do nome (q_proj, v_proj, ...); vazio = todas.",
+    )
+
+    epochs: float = setting(
+        3.0, "optimization", "Épocas", "Quantas vezes se percorrem os dados de treino.", gt=0, le=1000
+    )
+    max_steps: int | None = setting(
+        None,
+        "optimization",
+        "Máximo de passos",
+        "Termina ao fim de tantas atualizações; vazio = sem limite.",
+        ge=1,
+    )
+    batch_size: int = setting(4, "optimization", "Tamanho do lote", "Linhas por micro-lote.", ge=1, le=4096)
+    grad_accumulation_steps: int = setting(
+        1, "optimization", "Acumulação de gradientes", "Micro-lotes por atualização.", ge=1, le=1024
+    )
+    learning_rate: float = setting(
+        2e-4,
+        "optimization",
+        "Taxa de aprendizagem",
+        "Valor máximo, atingido no fim do aquecimento.",
+        gt=0,
+        le=1,
+    )
+    lora_plus_ratio: float = setting(
+        1.0,
+        "optimization",
+        "Rácio LoRA+",
+        "Quantas vezes a taxa de aprendizagem da matriz B é maior do que a da A.",
+        ge=1,
+        le=64,
+    )
+    lr_schedule: Literal["cosine", "linear", "constant"] = setting(
+        "cosine", "optimization", "Decaimento", "Como desce a taxa de aprendizagem depois do aquecimento."
+    )
+    warmup_ratio: float = setting(
+        0.05,
+        "optimization",
+        "Aquecimento",
+        "Fração das atualizações em que a taxa sobe até ao máximo.",
+        ge=0,
+        lt=1,
+    )
+    weight_decay: float = setting(
+        0.0, "optimization", "Decaimento dos pesos", "Regularização do AdamW.", ge=0, le=1
+    )
+    max_grad_norm: float = setting(
+        1.0,
+        "optimization",
+        "Norma máxima do gradiente",
+        "Gradientes maiores são reduzidos; 0 = sem limite.",
+        ge=0,
+    )
+    grad_checkpoint: bool = setting(
+        False, "optimization", "Recalcular ativações", "Menos memória, passos mais lentos."
+    )
+    seed: int = setting(0, "optimization", "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
+
+    train_data: str = setting(
+        "data/train_data.jsonl", "data", "Dados de treino", "Ficheiro JSONL com as linhas de treino."
+    )
+    val_data: str = setting(
+        "data/val_data.jsonl", "data", "Dados de validação", "Ficheiro JSONL com as linhas de validação."
+    )
+    max_seq_length: int = setting(
+        512,
+        "data",
+        "Comprimento máximo",
+        "Tokens por linha; o que passa é cortado e contado.",
+        ge=16,
+        le=131072,
+    )
+
+    eval_every: int = setting(
+        100, "evaluation", "Avaliar a cada", "Atualizações entre avaliações na validação.", ge=1
+    )
+    early_stopping_patience: int = setting(
+        0,
+        "evaluation",
+        "Paciência",
+        "Avaliações sem melhoria até parar; 0 = nunca parar antes do fim.",
+        ge=0,
+    )
+    save_every: int = setting(
+        200, "evaluation", "Guardar a cada", "Atualizações entre pontos de controlo.", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _known_layers(self) -> "Config":
+        if self.num_layers == 0:
+            raise ValueError("num_layers: 0 não treina nada; use -1 (todas) ou um número positivo")
+        return self
+
+    @classmethod
+    def of(cls, profile: str = "mini", **changes: Any) -> "Config":
+        """The profile's settings with `changes` on top; raises `UserError` naming the first bad value."""
+        if profile not in PROFILES:
+            raise UserError(f"perfil desconhecido: «{profile}»; os perfis são {', '.join(PROFILES)}")
+        return cls.parse({"profile": profile, **PROFILES[profile], **changes})
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "Config":
+        """Validate `values`; raises `UserError` in Portuguese."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError(_in_portuguese(error)) from None
+
+    @classmethod
+    def read(cls, path: Path) -> "Config":
+        """The config stored in the JSON file `path`."""
+        try:
+            return cls.parse(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"não consigo ler a configuração {path}: {error}") from None
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def changed(self, **changes: Any) -> "Config":
+        """A copy with `changes`, validated again."""
+        return type(self).parse({**self.model_dump(), **changes})
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "mini": {
+        "model": "mini",
+        "rank": 32,
+        "alpha": 64.0,
+        "epochs": 6.0,
+        "batch_size": 16,
+        "learning_rate": 5e-3,
+        "max_seq_length": 128,
+        "eval_every": 150,
+        "save_every": 300,
+    },
+    "mistral-7b": {
+        "model": "mistralai/Mistral-7B-Instruct-v0.3",
+        "rank": 16,
+        "alpha": 32.0,
+        "epochs": 3.0,
+        "batch_size": 1,
+        "grad_accumulation_steps": 8,
+        "learning_rate": 1e-4,
+        "grad_checkpoint": True,
+        "max_seq_length": 512,
+        "eval_every": 100,
+        "save_every": 100,
+        "early_stopping_patience": 3,
+    },
+}
+
+_REASONS = {
+    "greater_than": "tem de ser maior do que {gt}",
+    "greater_than_equal": "tem de ser pelo menos {ge}",
+    "less_than": "tem de ser menor do que {lt}",
+    "less_than_equal": "pode ser no máximo {le}",
+    "literal_error": "os valores possíveis são {expected}",
+    "extra_forbidden": "esta definição não existe",
+    "string_too_short": "não pode ficar vazio",
+    "finite_number": "tem de ser um número finito",
+}
+
+
+def _in_portuguese(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name, kind = ".".join(str(part) for part in first["loc"]), first["type"]
+    if kind == "value_error":
+        return str(first["ctx"]["error"])
+    if kind.startswith("int"):
+        reason = "tem de ser um número inteiro"
+    elif kind.startswith("float"):
+        reason = "tem de ser um número"
+    elif kind.startswith("bool"):
+        reason = "tem de ser true ou false"
+    else:
+        reason = _REASONS.get(kind, "valor inválido").format(**first.get("ctx", {})).replace(" or ", " ou ")
+    return f"{name} = {first['input']!r}: {reason}"

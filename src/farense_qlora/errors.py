@@ -1,0 +1,22 @@
+"""The one exception that users see: a sentence in Portuguese that says what, where and what to do."""
+
+import errno
+
+_REASONS = {
+    errno.ENOENT: "não existe",
+    errno.EACCES: "sem permissão",
+    errno.EPERM: "sem permissão",
+    errno.EROFS: "o disco é só de leitura",
+    errno.ENOSPC: "o disco está cheio",
+    errno.ENOTDIR: "uma parte do caminho não é uma pasta",
+    errno.EISDIR: "é uma pasta",
+}
+
+
+class UserError(Exception):
+    """Bad input (data, config, checkpoint, disk); the CLI prints it on one line and exits with code 2."""
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in Portuguese."""
+    return _REASONS.get(error.errno or 0, f"erro {error.errno} do sistema")
