@@ -1,0 +1,1 @@
+"""From the tables of facts to packed batches: facts, questions, rows, tokens, batches."""

@@ -1,0 +1,109 @@
+"""Small helpers of European Portuguese: articles, contractions, plurals, ordinals, lists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+CONTRACTIONS = {
+    "": {"o": "o", "a": "a", "os": "os", "as": "as"},
+    "de": {"o": "do", "a": "da", "os": "dos", "as": "das"},
+    "em": {"o": "no", "a": "na", "os": "nos", "as": "nas"},
+    "a": {"o": "ao", "a": "à", "os": "aos", "as": "às"},
+    "por": {"o": "pelo", "a": "pela", "os": "pelos", "as": "pelas"},
+    "com": {"o": "com o", "a": "com a", "os": "com os", "as": "com as"},
+}
+
+# The article goes by the first word of a noun, by a word inside it, or by the whole name.
+HEADS = {"Campeonato": "o", "Grupo": "o", "Taça": "a", "Zona": "a", "Série": "a", "final": "a", "fase": "a",
+         "liguilha": "a", "oitavos": "os", "quartos": "os", "meias-finais": "as"}  # fmt: skip
+INSIDE = {"Divisão": "a", "Liga": "a", "eliminatória": "a", "fase": "a", "avos": "os"}
+FEMININE_CLUBS = {"Sanjoanense", "Ovarense", "Oliveirense", "Naval", "União de Leiria", "CUF", "B SAD"}
+FEMININE_BEGINNINGS = ("Académica", "Associação", "Naval")
+BARE = {"Portugal", "Espanha", "Inglaterra", "Marrocos", "Angola", "França", "Itália", "Trás-os-Montes"}
+FEMININE_NOUNS = {"Bulgária", "Hungria", "Argentina", "Alemanha", "Suécia", "Beira Alta", "Beira Baixa",
+                  "Estremadura", "águia", "raposa", "pantera"}  # fmt: skip
+MONTHS = ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro",
+          "novembro", "dezembro")  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def article(noun: str) -> str:
+    """The definite article of a competition, round, country, region or club."""
+    words = noun.split()
+    if words[0] in HEADS:
+        return HEADS[words[0]]
+    for word in words:
+        if word in INSIDE:
+            return INSIDE[word]
+    feminine = noun in FEMININE_CLUBS or noun in FEMININE_NOUNS or noun.startswith(FEMININE_BEGINNINGS)
+    return "a" if feminine else "o"
+
+
+@lru_cache(maxsize=16384)
+def with_article(noun: str, preposition: str = "") -> str:
+    """`("I Divisão", "em")` -> "na I Divisão"; a country that takes no article gets the bare preposition."""
+    if noun in BARE:
+        return f"{preposition} {noun}".strip()
+    return f"{CONTRACTIONS[preposition][article(noun)]} {noun}"
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop, unless it ends in an abbreviation's."""
+    return text if text.endswith(".") else f"{text}."
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """`(1, "golo")` -> "1 golo"; `(2, "golo")` -> "2 golos"."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def ordinal(number: int) -> str:
+    return f"{number}.º"
+
+
+def listed(items: Sequence[str]) -> str:
+    """`["a", "b", "c"]` -> "a, b e c"."""
+    return " e ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def record(wins: int, draws: int, losses: int) -> str:
+    """`(3, 0, 1)` -> "3 vitórias e 1 derrota"."""
+    parts = ((wins, "vitória"), (draws, "empate"), (losses, "derrota"))
+    return listed([counted(number, word) for number, word in parts if number])
+
+
+def competition(name: str) -> str:
+    """ "AF Algarve 2.ª Divisão" -> "2.ª Divisão da AF Algarve"; other names stay as they are."""
+    if name.startswith("AF "):
+        association, number = name.removesuffix(" Divisão").rsplit(" ", 1)
+        return f"{number} Divisão da {association}"
+    return name
+
+
+def without_brackets(text: str) -> str:
+    """`text` without what stands in round brackets."""
+    while "(" in text:
+        head, tail = text.split("(", 1)
+        text = head.rstrip() + tail.split(")", 1)[1]
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class Club:
+    """The club that questions are about; `gender` is the article of its name."""
+
+    name: str
+    gender: str
+
+    @cached_property
+    def forms(self) -> dict[str, str]:
+        """The name with each preposition, by the contraction that a wording has for it: {o}, {do}, {ao}."""
+        contractions = {name: row[self.gender] for name, row in CONTRACTIONS.items()}
+        masculine = {"": "o", "de": "do", "em": "no", "a": "ao", "por": "pelo", "com": "com_o"}
+        forms = {masculine[name]: f"{word} {self.name}" for name, word in contractions.items()}
+        return {**forms, "O": capital(forms["o"]), "vogal": self.gender,
+                "ao_f": "ã" if self.gender == "a" else "ão"}  # fmt: skip

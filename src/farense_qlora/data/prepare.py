@@ -1,0 +1,176 @@
+"""Make the data files from the fact tables: equal tables and seed, equal files; no split leaks."""
+
+import json
+import random
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..files import whole_file
+from .facts import Tables, read_tables
+from .language import Club
+from .questions import Question, cups, presidents, questions, rows
+from .questions.opponents import OFTEN
+
+FARENSE = Club("Farense", "o")
+VALIDATION = 270
+UNSEEN = 60
+SIMILAR = 0.7
+# How many seasons of each kind, and names of each table, are held out altogether.
+RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows as written; `removed` holds the prompts left out because another one is nearly the same."""
+
+    train: Rows
+    validation: Rows
+    unseen: Rows
+    removed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.train)} linhas de treino, {len(self.validation)} de validação e "
+            f"{len(self.unseen)} de factos nunca vistos; {len(self.removed)} repetições retiradas"
+        )
+
+
+def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
+    """Read the tables in `facts`, write the three files into `out`; raises `UserError` if it cannot."""
+    prepared = split(read_tables(facts), seed)
+    for name, lines in (
+        ("train_data.jsonl", prepared.train),
+        ("val_data.jsonl", prepared.validation),
+        ("unseen_facts.jsonl", prepared.unseen),
+    ):
+        with whole_file(out / name) as path:
+            path.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines), encoding="utf-8"
+            )
+    return prepared
+
+
+def split(tables: Tables, seed: int = 0) -> Prepared:
+    """Training wordings of the facts taught, held-out wordings of the same facts, and facts never taught."""
+    rng = random.Random(seed)
+    asked = questions(tables, FARENSE)
+    held = _mentions(_held_out(asked, tables, rng))
+    taught = [question for question in asked if not any(map(held.search, question.texts))]
+    secret = [q for q in asked if is_open(q) and held.search(f"{q.fact} {q.answer}")]
+
+    train, repeated = _distinct(rows(taught), [])
+    sample = _sample(rows(taught, heldout=True), VALIDATION, rng)
+    validation, in_train = _distinct(sample, train)
+    unseen, in_others = _distinct(_sample(rows(secret, heldout=True), UNSEEN, rng), train + validation)
+    for part in (train, validation, unseen):
+        rng.shuffle(part)
+    return Prepared(train, validation, unseen, tuple(repeated + in_train + in_others))
+
+
+def is_open(question: Question) -> bool:
+    """Whether nobody who has not been told would get the answer right."""
+    return question.kind == "facto" and not question.guessable
+
+
+def prompt(row: dict[str, Any]) -> str:
+    return str(row["messages"][0]["content"])
+
+
+def near_duplicates(
+    first: Sequence[str], second: Sequence[str], threshold: float = SIMILAR
+) -> list[tuple[int, int]]:
+    """The pairs (i, j) for which `first[i]` and `second[j]` ask nearly the same.
+
+    Texts with other numbers or names ask for something else, however alike the rest; so only those with the
+    same ones are compared, by the overlap (Jaccard) of their words and pairs of words. That is quick.
+    """
+    by_key = defaultdict(list)
+    for j, text in enumerate(second):
+        by_key[_key(text)].append((j, _shingles(text)))
+    pairs = []
+    for i, text in enumerate(first):
+        mine = _shingles(text)
+        for j, other in by_key.get(_key(text), ()):
+            if len(mine & other) >= threshold * len(mine | other):
+                pairs.append((i, j))
+    return pairs
+
+
+def _key(text: str) -> frozenset[str]:
+    """The numbers and names of `text`; a capital after a full stop or at the start says nothing."""
+    text = re.sub(r"(^|[.?!:] )\w", lambda start: start.group().lower(), text)
+    return frozenset(re.findall(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*", text))
+
+
+def _shingles(text: str) -> frozenset[str]:
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    words = re.findall(r"[^\W_]+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
+    return frozenset([*words, *(f"{one} {two}" for one, two in pairwise(words))])
+
+
+def _distinct(candidates: Rows, others: Rows) -> tuple[Rows, list[str]]:
+    """The candidates that neither repeat one of theirs nor are nearly one of the others; and the rest."""
+    near = {
+        i for i, _ in near_duplicates([prompt(row) for row in candidates], [prompt(row) for row in others])
+    }
+    seen: set[str] = set()
+    kept: Rows = []
+    removed = []
+    for i, row in enumerate(candidates):
+        if i in near or prompt(row) in seen:
+            removed.append(prompt(row))
+        else:
+            kept.append(row)
+        seen.add(prompt(row))
+    return kept, removed
+
+
+def _sample(candidates: Rows, size: int, rng: random.Random) -> Rows:
+    """About `size` rows, in proportion to their tables and kinds, and at least three of each."""
+    groups = defaultdict(list)
+    for row in candidates:
+        groups[row["table"], row["kind"]].append(row)
+    share = size / max(len(candidates), 1)
+    return [
+        row
+        for group in groups.values()
+        for row in rng.sample(group, min(max(round(share * len(group)), 3), len(group)))
+    ]
+
+
+def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list[str]:
+    """Seasons and names about which nothing is taught.
+
+    None is taken that the club's own table or its honours mention: they would tell of it in passing.
+    """
+    told = "\n".join(text for q in asked if q.table in ("club", "honours") for text in q.texts)
+    beaten_by = "\n".join(q.answer for q in asked if q.table == "cups")
+    facts = [question for question in asked if is_open(question)]
+    counts = Counter(
+        q.fact.split("/")[1] for q in facts if q.table in ("seasons", "cups", "coaches", "phases")
+    )
+    seasons = [season.season for season in tables.seasons]
+    terms = Counter(president.president for president in tables.presidents)
+    chosen = []
+    for names, size in (
+        ([season for season in seasons if counts[season] >= 4], RICH_SEASONS),
+        ([season for season in seasons if 2 <= counts[season] < 4], POOR_SEASONS),
+        ([coach.coach for coach in tables.coaches if counts[coach.coach]], COACHES),
+        ([presidents.name(row) for row in tables.presidents if terms[row.president] == 1], PRESIDENTS),
+        ([cups.opponent_name(row.display_pt) for row in tables.opponents if row.matches >= OFTEN], OPPONENTS),
+    ):
+        free = [name for name in names if name not in told and name not in beaten_by]
+        chosen += rng.sample(free, min(size, len(free)))
+    return chosen
+
+
+def _mentions(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))

@@ -1,0 +1,53 @@
+"""The fact tables: what they give, and what is said of one that is missing or broken."""
+
+from pathlib import Path
+
+import pytest
+
+from farense_qlora.data.facts import read_tables
+from farense_qlora.errors import UserError
+
+FACTS = Path(__file__).parents[2] / "data" / "facts"
+
+
+def test_reads_all_eight_tables_typed() -> None:
+    tables = read_tables(FACTS)
+    season = next(season for season in tables.seasons if season.season == "1994-95")
+    assert (season.division, season.position, season.points) == ("I Divisão", 5, 37)
+    sizes = [len(rows) for rows in vars(tables).values()]
+    assert sizes == [88, 23, 72, 64, 90, 99, 48, 226]
+
+
+def test_an_empty_number_is_none_and_a_mark_is_a_boolean() -> None:
+    tables = read_tables(FACTS)
+    assert tables.presidents[-1].end_year is None
+    assert next(season for season in tables.seasons if season.season == "1941-42").points is None
+    assert {honour.verified for honour in tables.honours} == {True, False}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for table in FACTS.glob("*.csv"):
+        (tmp_path / table.name).write_bytes(table.read_bytes())
+    return tmp_path
+
+
+def test_names_the_missing_table(copy: Path) -> None:
+    (copy / "cups.csv").unlink()
+    with pytest.raises(UserError, match=r"não encontro a tabela de factos .*cups\.csv"):
+        read_tables(copy)
+
+
+def test_names_file_line_and_column_of_a_bad_number(copy: Path) -> None:
+    text = (copy / "presidents.csv").read_text(encoding="utf-8").replace("\n2,1917,", "\n2,mil,", 1)
+    (copy / "presidents.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"presidents\.csv, linha 3, coluna «start_year»: «mil» não é um número"
+    ):
+        read_tables(copy)
+
+
+def test_names_the_missing_column(copy: Path) -> None:
+    (copy / "coaches.csv").write_text("season,coach\n1994-95,Paco Fortes\n", encoding="utf-8")
+    with pytest.raises(UserError, match="falta a coluna «nationality»"):
+        read_tables(copy)

@@ -1,0 +1,102 @@
+"""The data files: reproducible, of the promised size, and without a way from one split into another."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from farense_qlora.data.facts import read_tables
+from farense_qlora.data.prepare import Prepared, near_duplicates, prepare, prompt, split
+
+DATA = Path(__file__).parents[2] / "data"
+FILES = {"train_data.jsonl": "train", "val_data.jsonl": "validation", "unseen_facts.jsonl": "unseen"}
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return split(read_tables(DATA / "facts"))
+
+
+def test_the_committed_files_are_what_prepare_writes(tmp_path: Path) -> None:
+    written = prepare(DATA / "facts", tmp_path)
+    for name, part in FILES.items():
+        assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes(), f"farense-qlora prepare: {name}"
+        lines = [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()]
+        assert lines == getattr(written, part)
+
+
+def test_another_seed_gives_another_split(prepared: Prepared) -> None:
+    other = split(read_tables(DATA / "facts"), seed=1)
+    assert [prompt(row) for row in other.unseen] != [prompt(row) for row in prepared.unseen]
+
+
+def test_sizes(prepared: Prepared) -> None:
+    assert 2300 <= len(prepared.train) <= 2600
+    assert 250 <= len(prepared.validation) <= 290
+    assert 50 <= len(prepared.unseen) <= 70
+
+
+def test_no_exact_or_near_duplicate_across_the_splits(prepared: Prepared) -> None:
+    splits = (prepared.train, prepared.validation, prepared.unseen)
+    train, validation, unseen = ([prompt(row) for row in rows] for rows in splits)
+    assert near_duplicates(train, validation) == []
+    assert near_duplicates(train + validation, unseen) == []
+
+
+def test_a_training_prompt_occurs_once_and_so_has_one_answer(prepared: Prepared) -> None:
+    assert max(Counter(map(prompt, prepared.train)).values()) == 1
+
+
+def test_validation_asks_facts_that_are_taught_in_wordings_that_are_not(prepared: Prepared) -> None:
+    taught = Counter((row["fact"], row["kind"]) for row in prepared.train)
+    assert all(taught[row["fact"], row["kind"]] >= 4 for row in prepared.validation)
+    answers = {(row["fact"], row["kind"]): row["messages"][1] for row in prepared.train}
+    assert all(answers[row["fact"], row["kind"]] == row["messages"][1] for row in prepared.validation)
+    assert not {wording(row) for row in prepared.train} & {wording(row) for row in prepared.validation}
+
+
+def wording(row: dict) -> str:
+    """The prompt without its numbers and names."""
+    return re.sub(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*( (d[aeo]s? )?[A-ZÀ-Ý][\w-]*)*", "_", prompt(row))
+
+
+def test_validation_covers_every_table_and_kind(prepared: Prepared) -> None:
+    def groups(rows: list[dict]) -> set[tuple[str, str]]:
+        return {(row["table"], row["kind"]) for row in rows}
+
+    assert groups(prepared.validation) == groups(prepared.train)
+
+
+def test_nothing_is_taught_of_an_unseen_fact(prepared: Prepared) -> None:
+    """Neither the fact itself nor, with whatever it is about, any other: its season or name never occurs."""
+    taught = defaultdict(list)
+    for row in prepared.train + prepared.validation:
+        taught[row["table"]].append("\n".join(message["content"] for message in row["messages"]))
+    everything = "\n".join(text for texts in taught.values() for text in texts)
+    facts = {row["fact"] for row in prepared.train + prepared.validation}
+    assert not facts & {row["fact"] for row in prepared.unseen}
+    for row in prepared.unseen:
+        text = " ".join(message["content"] for message in row["messages"])
+        if row["table"] in ("seasons", "phases", "cups"):
+            season = re.search(r"\d{4}-\d\d", text)
+            assert season and season.group() not in everything, text
+        if row["table"] == "presidents":
+            who = row["fact"].endswith("who")
+            name = row["messages"][1]["content"].rstrip(".") if who else row["fact"].split("/")[1]
+            assert name not in everything, text
+
+
+def test_unseen_facts_have_many_possible_answers(prepared: Prepared) -> None:
+    assert {row["kind"] for row in prepared.unseen} == {"facto"}
+    assert not any(row["messages"][1]["content"].startswith(("Sim", "Não")) for row in prepared.unseen)
+    common = Counter(row["messages"][1]["content"] for row in prepared.train).most_common(1)[0][0]
+    assert sum(row["messages"][1]["content"] == common for row in prepared.unseen) <= 2
+
+
+def test_near_duplicates_differ_in_wording_and_not_in_what_is_asked() -> None:
+    text = "Em que lugar ficou o Farense na época de 1994-95?"
+    assert near_duplicates([text], ["em que lugar ficou o Farense, na época de 1994-95"]) == [(0, 0)]
+    assert near_duplicates([text], ["Em que lugar ficou o Farense na época de 1995-96?"]) == []
+    assert near_duplicates([text], ["Como se classificou o Farense na temporada de 1994-95?"]) == []

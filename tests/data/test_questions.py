@@ -1,0 +1,134 @@
+"""Questions from the real tables: right, grammatical, one answer to a prompt, wordings truly held out."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from farense_qlora.data.facts import Tables, read_tables
+from farense_qlora.data.language import Club, counted, listed, record, with_article
+from farense_qlora.data.prepare import FARENSE, near_duplicates
+from farense_qlora.data.questions import Question, questions, rows
+
+FACTS = Path(__file__).parents[2] / "data" / "facts"
+KINDS = {"facto", "conta", "sim-nao", "comparacao", "conversa"}
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return read_tables(FACTS)
+
+
+@pytest.fixture(scope="module")
+def asked(tables: Tables) -> list[Question]:
+    return questions(tables, FARENSE)
+
+
+def test_covers_every_table_and_kind(asked: list[Question], tables: Tables) -> None:
+    assert {question.table for question in asked} == set(vars(tables))
+    assert {question.kind for question in asked} == KINDS
+
+
+def test_each_fact_is_asked_in_several_wordings_and_one_is_held_out(asked: list[Question]) -> None:
+    assert all(len(set(question.prompts)) >= 4 and question.heldout for question in asked)
+
+
+def test_a_prompt_determines_its_answer(asked: list[Question]) -> None:
+    answers = defaultdict(set)
+    for question in asked:
+        for prompt in (*question.prompts, *question.heldout):
+            answers[prompt].add(question.answer)
+    assert [prompt for prompt, different in answers.items() if len(different) > 1] == []
+
+
+def test_a_fact_of_one_kind_is_asked_once(asked: list[Question]) -> None:
+    names = [(question.fact, question.kind) for question in asked]
+    assert len(names) == len(set(names))
+
+
+def test_held_out_wordings_are_no_variants_of_training_wordings(asked: list[Question]) -> None:
+    near = near_duplicates(
+        [prompt for question in asked for prompt in question.heldout],
+        [prompt for question in asked for prompt in question.prompts],
+    )
+    assert near == []
+
+
+def test_yes_and_no_are_balanced(asked: list[Question]) -> None:
+    answers = [question.answer for question in asked if question.kind == "sim-nao"]
+    assert all(answer.startswith(("Sim, ", "Não, ")) for answer in answers)
+    assert 0.4 < sum(answer.startswith("Sim") for answer in answers) / len(answers) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Em que lugar ficou o Farense na época de 1994-95?", "Ficou em 5.º lugar na I Divisão."),
+        ("Em que lugar ficou o Farense na época de 1982-83?",
+         "Ficou em 1.º lugar na Zona Sul da II Divisão."),
+        ("Em que lugar ficou o Farense na época de 2011-12?",
+         "Ficou em 1.º lugar na fase de subida da III Divisão."),
+        ("Quem eliminou o Farense na Taça de Portugal de 1989-90?", "O Estrela da Amadora, na final."),
+        ("Quem eliminou o Farense na Taça de Portugal de 1964-65?", "A Sanjoanense, nos 16 avos de final."),
+        ("Que título ganhou o Farense em 2006-07?", "A 2.ª Divisão da AF Algarve."),
+        ("Quem treinou o Farense na época de 1998-99?", "Paco Fortes e João Alves."),
+        ("Quem foi presidente do Farense de 1981 a 1989?", "Fernando António Bucho Laranjeira Barata."),
+        ("Quem foi presidente do Farense de 1932 a 1937?", "Francisco Viegas Louro Jr."),
+        ("Quantos jogos fez o Farense com o Boavista?", "60 jogos."),
+        ("Em que dia foi fundado o Farense?", "Em 1 de abril de 1910."),
+        ("Que registo teve o Farense na fase final da II Divisão de 1985-86?",
+         "Teve 1 vitória, 2 empates e 1 derrota."),
+    ],
+)  # fmt: skip
+def test_says_what_the_tables_say(asked: list[Question], prompt: str, answer: str) -> None:
+    assert [question.answer for question in asked if prompt in question.prompts] == [answer]
+
+
+def test_teaches_only_confirmed_rows_of_club_and_honours(asked: list[Question], tables: Tables) -> None:
+    taught = {question.fact for question in asked}
+    assert not taught & {f"club/{row.key}" for row in tables.club if not row.verified}
+    doubtful = {f"honours/{row.season}/{row.kind}" for row in tables.honours if not row.verified}
+    sure = {f"honours/{row.season}/{row.kind}" for row in tables.honours if row.verified}
+    assert not taught & (doubtful - sure)
+
+
+def test_texts_are_well_formed(asked: list[Question]) -> None:
+    for question in asked:
+        for text in question.texts:
+            assert text == text.strip() and "  " not in text and "{" not in text and ".." not in text, text
+            assert text[0].isupper() or text[0].isdigit(), text
+            assert text.endswith((".", "?")), text
+            assert not re.search(r"\b(de|em|a|por) (o|os|as) [A-Z]|\b(de|em|por) a [A-Z]", text), text
+            assert not re.search(r"\b1 (golos|pontos|jogos|vitórias|empates|derrotas)\b", text), text
+
+
+def test_answers_are_short(asked: list[Question]) -> None:
+    assert max(len(re.findall(r"[.!?](?: |$)", question.answer)) for question in asked) <= 3
+    assert sum(len(question.answer.split()) for question in asked) / len(asked) < 9
+
+
+def test_a_feminine_club_is_spoken_of_as_one(tables: Tables) -> None:
+    about = questions(tables, Club("Académica", "a"))
+    prompts = {prompt for question in about for prompt in question.prompts}
+    assert "Em que dia foi fundada a Académica?" in prompts
+    assert "Quem presidiu à Académica de 1928 a 1929?" in prompts
+    assert not any("Farense" in prompt for prompt in prompts)
+
+
+def test_rows_hold_every_turn(asked: list[Question]) -> None:
+    talk = next(question for question in asked if question.kind == "conversa")
+    row = rows([talk])[0]
+    assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2
+    assert len(rows([talk], heldout=True)) == len(talk.heldout)
+
+
+def test_portuguese_helpers() -> None:
+    assert with_article("I Divisão", "em") == "na I Divisão"
+    assert with_article("Campeonato de Portugal", "em") == "no Campeonato de Portugal"
+    assert with_article("oitavos de final", "a") == "aos oitavos de final"
+    assert with_article("Taça de Portugal", "a") == "à Taça de Portugal"
+    assert with_article("Marrocos", "de") == "de Marrocos"
+    assert (counted(1, "golo"), counted(2, "golo")) == ("1 golo", "2 golos")
+    assert record(3, 0, 1) == "3 vitórias e 1 derrota"
+    assert listed(["a", "b", "c"]) == "a, b e c"
