@@ -1,0 +1,78 @@
+"""LoRA adapters through mlx-lm's own layers, stored in mlx-lm's format: what is made here loads there."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters, remove_lora_layers
+
+from ..config import Config
+from ..errors import UserError
+
+
+def attach(model: nn.Module, config: Config) -> None:
+    """Add fresh LoRA layers to the frozen `model`: every linear layer of a block, or those the config names.
+
+    The update is `alpha / rank * B A x` (Hu et al., 2021, LoRA); B starts at zero. Raises `UserError` when no
+    layer is called as the config says.
+    """
+    mx.random.seed(config.seed)
+    linear_to_lora_layers(model, _depth(model, config), _lora_parameters(model, config))
+    model.train()
+
+
+def load_adapter(model: nn.Module, folder: Path) -> None:
+    """Put the adapter in `folder` (adapters.safetensors + adapter_config.json) on `model`, for inference."""
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"a pasta {folder} não tem um adaptador: falta {name}")
+    try:
+        load_adapters(model, str(folder))
+    except RuntimeError:
+        raise UserError(f"{folder / 'adapters.safetensors'} está danificado: exporte-o de novo") from None
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
+    model.eval()
+
+
+def detach(model: nn.Module) -> None:
+    """Take every LoRA layer off `model`, which is the base again."""
+    remove_lora_layers(model)
+
+
+def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
+    """Write the adapter of `model`, made on the model `base`, into the existing `folder`."""
+    mx.save_safetensors(
+        str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters()))
+    )
+    description = {
+        "fine_tune_type": "lora",
+        "model": base,
+        "num_layers": _depth(model, config),
+        "lora_parameters": _lora_parameters(model, config),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _depth(model: nn.Module, config: Config) -> int:
+    return len(model.layers) if config.num_layers == -1 else min(config.num_layers, len(model.layers))
+
+
+def _lora_parameters(model: nn.Module, config: Config) -> dict[str, object]:
+    parameters: dict[str, object] = {
+        "rank": config.rank,
+        "scale": config.alpha / config.rank,
+        "dropout": config.dropout,
+    }
+    if not config.target_modules:
+        return parameters
+    names = [name.removesuffix(".linear") for name, _ in model.layers[0].named_modules()]
+    keys = sorted(
+        {name for name in names for ending in config.target_modules if name.split(".")[-1] == ending}
+    )
+    missing = [m for m in config.target_modules if not any(key.split(".")[-1] == m for key in keys)]
+    if missing:
+        raise UserError(f"target_modules: o modelo não tem camadas chamadas {', '.join(missing)}")
+    return {**parameters, "keys": keys}

@@ -1,0 +1,66 @@
+"""What this computer is: chip, memory, versions, MLX's device and how fast it multiplies."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+
+import mlx.core as mx
+
+from .blas import cores, use_fast_blas
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One computer; `gflops` is the measured rate of a float32 matrix product of 1024 x 1024."""
+
+    system: str
+    chip: str
+    cores: int
+    memory_gb: float
+    device: str
+    blas: str
+    gflops: float
+    python: str
+    mlx: str
+    mlx_lm: str
+
+
+def machine() -> Machine:
+    """Look at this computer; takes a fraction of a second."""
+    return Machine(
+        system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        chip=_chip(),
+        cores=cores(),
+        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        device="CPU" if mx.default_device().type == mx.DeviceType.cpu else _gpu(),
+        blas=use_fast_blas(),
+        gflops=_gflops(),
+        python=platform.python_version(),
+        mlx=metadata.version("mlx"),
+        mlx_lm=metadata.version("mlx-lm"),
+    )
+
+
+def _chip() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _gpu() -> str:
+    return "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
+
+
+def _gflops(size: int = 1024, repeats: int = 3) -> float:
+    a = mx.random.normal((size, size), dtype=mx.float32, key=mx.random.key(0))
+    mx.eval(a, a @ a)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        mx.eval(a @ a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9

@@ -1,0 +1,81 @@
+"""What all tests share: a tiny base model, and caches of their own, apart from the user's."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CACHE = tempfile.TemporaryDirectory(prefix="farense-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import farense_qlora.model  # noqa: E402, F401  chooses the BLAS, and so comes before any other import of mlx
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random two-layer Mistral model; tests only read it."""
+    from tiny import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+FARENSE = (sys.executable, "-c", "import sys; from farense_qlora.cli import main; sys.exit(main())")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder (`FARENSE_HOME`) with 8 training rows, the same as validation, and 2 unseen ones."""
+    from tiny import PEOPLE, STRANGERS, write_rows
+
+    folder = tmp_path_factory.mktemp("home")
+    write_rows(folder / "data" / "train_data.jsonl", PEOPLE)
+    write_rows(folder / "data" / "val_data.jsonl", PEOPLE)
+    write_rows(folder / "data" / "unseen_facts.jsonl", STRANGERS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def farense(home: Path) -> Command:
+    """`farense(*arguments)` runs `farense-qlora` in `home`, in a process of its own."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*FARENSE, *map(str, arguments)],
+            cwd=home,
+            text=True,
+            capture_output=True,
+            timeout=120,
+            env={**os.environ, "FARENSE_HOME": str(home)},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(farense: Command, home: Path, tiny_model: Path) -> Path:
+    """The folder of a run, made by the command line, that learnt the training rows by heart."""
+    done = farense(
+        "train",
+        "--run",
+        "decorado",
+        "--model",
+        tiny_model,
+        "--batch-size",
+        8,
+        "--epochs",
+        80,
+        "--learning-rate",
+        0.003,
+        "--eval-every",
+        40,
+        "--save-every",
+        60,
+    )
+    assert done.returncode == 0, done.stderr
+    return home / "checkpoints_qlora" / "decorado"

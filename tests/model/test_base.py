@@ -1,0 +1,83 @@
+"""Base models load from folders in the hub's layout, in 4 bits, and what is missing is named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from farense_qlora.errors import UserError
+from farense_qlora.model import base as base_module
+from farense_qlora.model.base import load_base
+
+
+def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model: Path) -> None:
+    first = load_base(str(tiny_model), bits=4)
+    stamp = (first.path / "config.json").stat().st_mtime_ns
+    second = load_base(str(tiny_model), bits=4)
+    assert json.loads((first.path / "config.json").read_text())["quantization"]["bits"] == 4
+    assert second.path == first.path and (second.path / "config.json").stat().st_mtime_ns == stamp
+    assert first.size_gb < load_base(str(tiny_model), bits=16).size_gb
+
+
+def test_the_quantized_model_answers_as_mlx_lm_loads_it(tiny_model: Path) -> None:
+    from mlx_lm import load
+
+    ours = load_base(str(tiny_model))
+    theirs, _ = load(str(ours.path))
+    tokens = mx.array([[1, 40, 50, 60, 70]])
+    assert mx.allclose(ours.model(tokens), theirs(tokens), atol=1e-4)
+
+
+def test_plain_lora_refuses_a_quantized_base(tiny_model: Path) -> None:
+    quantized = load_base(str(tiny_model)).path
+    with pytest.raises(UserError, match="16 bits"):
+        load_base(str(quantized), bits=16)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_an_incomplete_folder_is_named_with_what_it_lacks(
+    tiny_model: Path, tmp_path: Path, missing: str
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / missing).unlink()
+    with pytest.raises(UserError) as error:
+        load_base(str(folder))
+    assert str(folder) in str(error.value) and missing.split(".")[0] in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="não encontro a pasta do modelo"):
+        load_base("./nada/aqui")
+
+
+def test_a_hub_model_without_network_says_in_one_sentence_how_to_go_on() -> None:
+    with pytest.raises(UserError) as error:
+        load_base("mistralai/Mistral-7B-Instruct-v0.3")
+    message = str(error.value)
+    assert "mistralai/Mistral-7B-Instruct-v0.3" in message and "pasta local" in message
+    assert "\n" not in message
+
+
+def test_gradient_checkpointing_changes_memory_and_not_gradients(tiny_model: Path) -> None:
+    from mlx import nn
+    from mlx.utils import tree_flatten
+
+    from farense_qlora.config import Config
+    from farense_qlora.model.adapters import attach
+    from farense_qlora.model.checkpointing import use_checkpointing
+
+    base = load_base(str(tiny_model))
+    attach(base.model, Config.of("mini", rank=4, alpha=8))
+    tokens = mx.arange(24).reshape(2, 12)
+
+    def loss(model: nn.Module) -> mx.array:
+        return model(tokens).square().mean()
+
+    plain = tree_flatten(nn.value_and_grad(base.model, loss)(base.model)[1])
+    use_checkpointing(base.model)
+    recomputed = tree_flatten(nn.value_and_grad(base.model, loss)(base.model)[1])
+    assert len(plain) == len(recomputed) == 2 * 7 * 2
+    assert all(mx.allclose(a, b, atol=1e-6) for (_, a), (_, b) in zip(plain, recomputed, strict=True))
+    assert base_module.backbone(base.model).layers[0].__class__.__name__ == "Checkpointed"

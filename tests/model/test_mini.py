@@ -1,0 +1,85 @@
+"""The miniature: the same command makes the same weights, and the shipped one knows the form and no facts."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from farense_qlora.config import HOME
+from farense_qlora.data.rows import read_rows
+from farense_qlora.data.tokens import encode
+from farense_qlora.model.base import MINIATURE, load_base
+from farense_qlora.model.mini import Recipe, build, copy_rows, exact_share, rows_of_club, train_tokenizer
+
+TINY = Recipe(
+    vocab_size=900,
+    hidden_size=64,
+    num_layers=1,
+    intermediate_size=128,
+    num_heads=2,
+    batch_size=4,
+    form_steps=8,
+    episode_steps=8,
+    episode_facts=(20,),
+    clubs_for_tokenizer=1,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("mini") / "one", TINY, say=lambda _: None)
+
+
+def test_the_same_recipe_makes_the_same_weights(built: Path, tmp_path: Path) -> None:
+    again = build(tmp_path / "two", TINY, say=lambda _: None)
+    first, second = (mx.load(str(folder / "model.safetensors")) for folder in (built, again))
+    assert first.keys() == second.keys()
+    assert all(mx.array_equal(first[name], second[name]) for name in first)
+    assert (built / "tokenizer.json").read_bytes() == (again / "tokenizer.json").read_bytes()
+
+
+def test_a_built_miniature_is_a_4_bit_mistral_for_plain_mlx_lm(built: Path) -> None:
+    from mlx_lm import generate, load
+
+    model, tokenizer = load(str(built))
+    config = json.loads((built / "config.json").read_text())
+    assert config["model_type"] == "mistral" and config["quantization"]["bits"] == 4
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Olá?"}], add_generation_prompt=True)
+    assert isinstance(generate(model, tokenizer, prompt, max_tokens=3), str)
+
+
+def test_a_season_is_three_tokens_and_text_survives_the_tokenizer() -> None:
+    tokenizer = train_tokenizer(TINY)
+    assert [tokenizer.decode([token]) for token in tokenizer.encode(" 1994-95")] == [" 19", "94", "-95"]
+    for text in ("Ficou em 5.º lugar na II Divisão, com 1 golo; à 2.ª, não!", "日本 «aspas» 1 234,5"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_the_shipped_miniature_reads_any_club_and_knows_no_facts() -> None:
+    base = load_base("mini")
+    unseen_clubs = [row for seed in (3 * 10**6, 3 * 10**6 + 1) for row in copy_rows(seed)]
+    copied = exact_share(base.model, encode(unseen_clubs, base.tokenizer, 256).examples)
+    farense = encode(read_rows(HOME / "data/val_data.jsonl"), base.tokenizer, 256).examples
+    assert copied >= 0.99
+    assert exact_share(base.model, farense) <= 0.05
+
+
+def test_the_shipped_miniature_says_how_it_was_made() -> None:
+    made = json.loads((MINIATURE / "recipe.json").read_text())
+    recipe = Recipe(**{**made["recipe"], "episode_facts": tuple(made["recipe"]["episode_facts"])})
+    assert recipe == Recipe()
+    assert made["curve"][-1]["loss"] < made["curve"][0]["loss"]
+    assert sum(file.stat().st_size for file in MINIATURE.iterdir()) < 8e6
+
+
+def test_invented_clubs_are_asked_in_every_wording_or_about_a_few_facts() -> None:
+    everything, few = rows_of_club(5), rows_of_club(5, count=20)
+    assert len(everything) > 2000 and 80 <= len(few) <= 160
+    assert {row.messages for row in map(_hashable, few)} <= {
+        row.messages for row in map(_hashable, everything)
+    }
+
+
+def _hashable(row):  # type: ignore[no-untyped-def]
+    return type(row)(messages=tuple(tuple(message.items()) for message in row.messages))
