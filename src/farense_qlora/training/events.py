@@ -1,0 +1,88 @@
+"""What training says as it goes: frozen events that round-trip through JSON, one object a line."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Common to all: `step` counts finished updates, `time` is Unix time in seconds."""
+
+    step: int
+    time: float
+
+    def to_json(self) -> str:
+        return json.dumps({"event": type(self).__name__, **asdict(self)}, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Training is about to begin (or to go on, when `step` > 0)."""
+
+    total_steps: int
+    steps_per_epoch: float
+    train_rows: int
+    val_rows: int
+    truncated_rows: int
+    trainable_parameters: int
+    total_parameters: int
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone."""
+
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    supervised_tokens: int
+    tokens: int
+    seconds: float
+    peak_memory_gb: float
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower."""
+
+    epoch: float
+    loss: float
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint was written whole; `path` is relative to the run folder."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The end; `reason` is "completed", "early_stopping" or "stopped"."""
+
+    reason: str
+    best_step: int
+    best_loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The worker gave up; `message` is for the user, in Portuguese."""
+
+    message: str
+
+
+TYPES: dict[str, type[Event]] = {
+    cls.__name__: cls for cls in (Started, Stepped, Evaluated, Saved, Finished, Failed)
+}
+
+
+def from_json(line: str) -> Event:
+    """The event in a line of `events.jsonl`; raises `KeyError`, `TypeError` or `ValueError` if none."""
+    values: dict[str, Any] = json.loads(line)
+    return TYPES[values.pop("event")](**values)

@@ -1,0 +1,171 @@
+"""The loop's promises: mlx-lm's numbers, weighting by tokens, an exact resume, the best adapter kept."""
+
+import itertools
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.trainer import default_loss
+
+from farense_qlora.config import Config
+from farense_qlora.data.batches import collate
+from farense_qlora.data.rows import read_rows
+from farense_qlora.data.tokens import Example, encode
+from farense_qlora.errors import UserError
+from farense_qlora.model.adapters import attach
+from farense_qlora.model.base import Base, load_base
+from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
+from farense_qlora.training.loop import batch_loss, make_optimizer, train, update
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Base:
+    return load_base(str(tiny_model))
+
+
+def example(length: int, prompt: int, seed: int) -> Example:
+    tokens = np.random.default_rng(seed).integers(5, 300, length).astype(np.int32)
+    return Example(tokens, np.arange(length) >= prompt)
+
+
+def write_rows(path: Path, count: int) -> Path:
+    rows = [
+        {"prompt": f"Quantos golos em 19{i:02d}-{i + 1:02d}?", "completion": f"Marcou {i * 7 % 40} golos."}
+        for i in range(30, 30 + count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def config_for(folder: Path, **changes: object) -> Config:
+    values = {
+        "model": "tiny",
+        "rank": 4,
+        "alpha": 8.0,
+        "epochs": 2.0,
+        "batch_size": 3,
+        "learning_rate": 5e-3,
+        "max_seq_length": 64,
+        "eval_every": 4,
+        "save_every": 3,
+        "dropout": 0.1,
+        "train_data": str(write_rows(folder / "train.jsonl", 17)),
+        "val_data": str(write_rows(folder / "val.jsonl", 5)),
+    }
+    return Config.of("mini", **{**values, **changes})
+
+
+def weights_of(folder: Path) -> dict[str, mx.array]:
+    return mx.load(str(folder / "adapters.safetensors"))
+
+
+def test_loss_and_gradients_agree_with_mlx_lm_on_a_batch_without_padding(base: Base) -> None:
+    attach(base.model, Config.of("mini", rank=4, alpha=8))
+    for name, array in tree_flatten(base.model.trainable_parameters()):
+        if name.endswith("lora_b"):  # zero at first: fill it, so that gradients reach A too
+            base.model.load_weights([(name, mx.random.normal(array.shape) * 0.1)], strict=False)
+    examples = [example(17, prompt, seed) for seed, prompt in enumerate((5, 8, 3, 11))]
+    tokens = mx.array(np.stack([e.tokens for e in examples]))
+    lengths = mx.array([[prompt, 17] for prompt in (5, 8, 3, 11)])
+
+    (theirs, count), their_slopes = nn.value_and_grad(base.model, default_loss)(base.model, tokens, lengths)
+    batch = collate(examples)
+    ours, slopes = nn.value_and_grad(base.model, batch_loss)(base.model, batch, batch.supervised)
+
+    assert batch.supervised == count.item()
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+    for (name, mine), (_, other) in zip(tree_flatten(slopes), tree_flatten(their_slopes), strict=True):
+        assert mx.abs(mine - other).max().item() < 1e-5, name
+
+
+def test_padding_changes_nothing(base: Base) -> None:
+    attach(base.model, Config.of("mini", rank=4))
+    examples = [example(9, 4, 0), example(30, 20, 1)]
+    together = collate(examples)
+    apart = [collate([one]) for one in examples]
+    total = together.supervised
+    losses = sum(batch_loss(base.model, batch, total).item() for batch in apart)
+    assert batch_loss(base.model, together, total).item() == pytest.approx(losses, rel=1e-5)
+
+
+def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, tmp_path: Path) -> None:
+    config = Config.of("mini", rank=4)
+    examples = [example(9, 4, 0), example(30, 3, 1), example(12, 11, 2)]
+    results = []
+    for batches in (
+        [[collate(examples)]],
+        [[collate([one]) for one in examples[:2]], [collate(examples[2:])]],
+    ):
+        fresh = load_base(str(base.path))
+        attach(fresh.model, config)
+        results.append(update(fresh.model, make_optimizer(config, fresh.model), batches, 1e-3, config))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path: Path) -> None:
+    events = list(train(config_for(tmp_path), base, tmp_path / "run"))
+    steps = [event.step for event in events if isinstance(event, Stepped)]
+    assert isinstance(events[0], Started) and isinstance(events[-1], Finished)
+    assert steps == list(range(1, 13)) and events[0].total_steps == 12
+    assert [e.step for e in events if isinstance(e, Evaluated)] == [0, 4, 8, 12]
+    assert [e.step for e in events if isinstance(e, Saved)] == [3, 6, 9, 12]
+    best = min((e for e in events if isinstance(e, Evaluated)), key=lambda e: e.loss)
+    assert (events[-1].best_step, events[-1].best_loss) == (best.step, best.loss)
+    assert best.loss < next(e for e in events if isinstance(e, Evaluated)).loss
+    assert (tmp_path / "run/best/adapters.safetensors").exists()
+
+
+def test_stopping_anywhere_and_resuming_gives_the_same_bits(base: Base, tmp_path: Path) -> None:
+    config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0)
+    whole = list(train(config, base, tmp_path / "whole"))
+    resumed: list[Event] = []
+    for stop_after in (2, 3, 100):  # three workers, each a fresh process's worth of state
+        steps = itertools.count(1)
+        fresh = load_base(str(base.path))
+        resumed += train(config, fresh, tmp_path / "parts", stop=lambda: next(steps) == stop_after)  # noqa: B023
+    losses = [[e.loss for e in run if isinstance(e, Stepped)] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    last = f"checkpoints/step-{whole[-1].step:06d}"
+    one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
+    assert one.keys() == other.keys()
+    assert all(mx.array_equal(one[name], other[name]) for name in one)
+
+
+def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, tmp_path: Path) -> None:
+    config = config_for(
+        tmp_path,
+        learning_rate=1.0,
+        lr_schedule="constant",
+        max_grad_norm=0.0,
+        epochs=10.0,
+        eval_every=1,
+        early_stopping_patience=2,
+    )
+    events = list(train(config, base, tmp_path / "run"))
+    assert events[-1].reason == "early_stopping" and events[-1].step < 60
+    assert [e.best for e in events if isinstance(e, Evaluated)][-2:] == [False, False]
+
+
+def test_a_batch_larger_than_the_data_is_refused(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size = 18 é maior do que os dados"):
+        next(train(config_for(tmp_path, batch_size=18), base, tmp_path / "run"))
+
+
+def test_every_turn_of_the_assistant_is_supervised_and_nothing_else(base: Base, tmp_path: Path) -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "Quem treinou?"},
+            {"role": "assistant", "content": "Paco Fortes."},
+            {"role": "user", "content": "E em 1994-95?"},
+            {"role": "assistant", "content": "O mesmo."},
+        ]
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    encoded = encode(read_rows(tmp_path / "rows.jsonl"), base.tokenizer, 256).examples[0]
+    learnt = base.tokenizer.decode(encoded.tokens[encoded.supervised].tolist())
+    assert learnt == "Paco Fortes.</s>O mesmo.</s>"
+    assert (encoded.tokens == base.tokenizer.bos_token_id).sum() == 1
