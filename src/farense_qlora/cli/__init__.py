@@ -1,0 +1,32 @@
+"""`farense-qlora <command>`: a thin face on the functions that the notebook calls, in Portuguese.
+
+Bad input ends in one line on stderr and exit code 2. Heavy imports wait inside the commands: help is instant.
+"""
+
+import argparse
+import json
+import sys
+
+from ..errors import UserError, reason
+from .parser import build_parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = argparse.Namespace()
+    try:
+        build_parser().parse_args(argv, args)
+        return int(args.command(args) or 0)
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or 'disco'}: {reason(error)}"
+    except KeyboardInterrupt:
+        print("interrompido", file=sys.stderr)
+        return 130
+    if "--json" in argv:
+        answer = {"prompt": args.question, "response": ""} if hasattr(args, "question") else {}
+        print(json.dumps({**answer, "status": "error", "error": message}, ensure_ascii=False))
+    print(f"erro: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,152 @@
+"""What each command does: call what the notebook calls, and write the result for people or as JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import RUNS, Config
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..training.run import Run
+
+WRONG_ANSWERS_SHOWN = 5
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from ..data import prepare as data
+
+    prepared = data.prepare(args.facts, args.to, args.seed)
+    counts = {name: len(rows) for name, rows in vars(prepared).items()}
+    _write(args, {"folder": str(args.to), **counts, "status": "ok"}, f"{prepared}; em {args.to}")
+
+
+def train(args: argparse.Namespace) -> int:
+    from ..training.run import start
+    from .progress import follow, outcome
+
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    run = start(Config.of(**settings), args.run)
+    code = 0
+    try:
+        follow(run)
+    except KeyboardInterrupt:
+        print("a parar: o passo em curso acaba e fica guardado", file=sys.stderr)
+        run.stop()
+        run.wait()
+        code = 130
+    result = outcome(run)
+    _write(args, {**asdict(result), "status": "ok"}, result.sentence())
+    return code
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    config, adapter = _adapter(args)
+    from ..data.rows import read_rows
+    from ..model.adapters import load_adapter
+    from ..model.base import load_base
+    from ..results.compare import changes_text, compare, evaluation_text
+    from ..results.evaluate import Evaluation, evaluate, held_out
+
+    sets = {args.data.name: read_rows(args.data)} if args.data else held_out(config)
+    base = load_base(config.model, config.bits)
+
+    def measure(what: str) -> list[Evaluation]:
+        with _counting(what, sum(map(len, sets.values()))) as progress:
+            return [evaluate(base, rows, name, progress) for name, rows in sets.items()]
+
+    before = measure("modelo base") if args.base else []
+    load_adapter(base.model, adapter)
+    after = measure("adaptador")
+    texts = [evaluation_text(evaluation) for evaluation in after]
+    if before:
+        texts.append(changes_text(compare(before, after)))
+    for evaluation in after:
+        for answer in evaluation.wrong[:WRONG_ANSWERS_SHOWN]:
+            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
+    result = {
+        "adapter": str(adapter),
+        "before": [asdict(evaluation) for evaluation in before],
+        "after": [asdict(evaluation) for evaluation in after],
+        "status": "ok",
+    }
+    _write(args, result, "\n\n".join(texts))
+
+
+def ask(args: argparse.Namespace) -> None:
+    if not args.question.strip():
+        raise UserError("a pergunta está vazia")
+    config, adapter = _adapter(args)
+    from ..model.adapters import load_adapter
+    from ..model.base import load_base
+    from ..results.generate import stream
+
+    base = load_base(config.model, config.bits)
+    load_adapter(base.model, adapter)
+    pieces = []
+    for piece in stream(base, [{"role": "user", "content": args.question}]):
+        pieces.append(piece)
+        if not args.json:
+            print(piece, end="", flush=True)
+    _write(args, {"prompt": args.question, "response": "".join(pieces), "status": "ok"}, "")
+
+
+def export(args: argparse.Namespace) -> None:
+    run = _run(args.run)
+    from ..results.export import export, export_folder
+
+    folder = export(run, args.to or export_folder(run.config))
+    result = {"run": run.name, "folder": str(folder), "status": "ok"}
+    _write(args, result, f"treino «{run.name}» exportado para {folder}")
+
+
+def mini_build(args: argparse.Namespace) -> None:
+    from ..model.base import MINIATURE
+    from ..model.mini import build
+
+    folder = args.to or MINIATURE
+    build(out=folder)
+    print(f"miniatura em {folder}")
+
+
+def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config and the adapter's folder that the flags name; `--model` says where the base is instead."""
+    if args.adapter:
+        from ..results.export import exported_config
+
+        config, folder = exported_config(args.adapter), args.adapter
+    else:
+        run = _run(args.run)
+        config, folder = run.config, run.best_adapter
+    return (config.changed(model=args.model) if args.model else config), folder
+
+
+def _run(name: str | None) -> "Run":
+    """The run called `name`, or the newest finished one."""
+    from ..training.run import Run, runs
+
+    if name:
+        return Run.open(name)
+    finished = [run for run in runs() if run.finished]
+    if not finished:
+        raise UserError(f"ainda não há nenhum treino terminado em {RUNS}: comece com «farense-qlora train»")
+    return finished[-1]
+
+
+def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    print(json.dumps(result, ensure_ascii=False) if args.json else text)
+
+
+@contextmanager
+def _counting(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr; gives what adds to it."""
+    from tqdm import tqdm
+
+    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}"
+    with tqdm(total=total, desc=what, bar_format=layout, leave=False) as bar:
+        yield bar.update

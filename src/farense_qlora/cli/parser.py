@@ -1,0 +1,116 @@
+"""The commands and their flags; every field of the config is a flag of `train`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+from ..config import GROUPS, HOME, PROFILES, Config
+from . import commands
+from .portuguese import Parser
+
+
+def build_parser() -> Parser:
+    """The whole command line; parsing leaves the function to call in `command`."""
+    root = Parser(prog="farense-qlora", description="Ensina um modelo a responder sobre o Farense.")
+    root.set_defaults(command=lambda args: root.print_help())
+    add = _adder(root)
+
+    sub = add("prepare", commands.prepare, "cria os dados de treino a partir das tabelas de factos")
+    data = HOME / "data"
+    sub.add_argument("--facts", type=Path, default=data / "facts", metavar="PASTA", help="as tabelas CSV")
+    sub.add_argument("--to", type=Path, default=data, metavar="PASTA", help="onde ficam os ficheiros JSONL")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="muda a divisão dos dados (0)")
+    _json(sub)
+
+    sub = add("train", commands.train, "treina um adaptador; Ctrl-C para depois de guardar")
+    sub.usage = f"{sub.prog} [opções]"
+    sub.add_argument("--run", metavar="NOME", help="nome do treino (perfil, data e hora)")
+    _json(sub)
+    _config_flags(sub)
+
+    sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
+    _adapter_flags(sub)
+    sub.add_argument("--data", type=Path, metavar="FICHEIRO", help="outras perguntas e respostas, em JSONL")
+    sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
+    _json(sub)
+
+    sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
+    sub.add_argument("question", metavar="PERGUNTA", help="a pergunta, entre aspas")
+    _adapter_flags(sub)
+    _json(sub)
+
+    sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
+    sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
+    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/PERFIL-farense-qlora)")
+    _json(sub)
+
+    mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")
+    sub = _adder(mini)("build", commands.mini_build, "pré-treina a miniatura de raiz (menos de meia hora)")
+    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (a pasta da miniatura incluída)")
+    return root
+
+
+def _adder(parser: Parser) -> Callable[[str, Callable[[argparse.Namespace], int | None], str], Parser]:
+    """A function that adds a command to `parser`: its name, what it calls and its summary."""
+    group = parser.add_subparsers(title="comandos", metavar="COMANDO")
+
+    def add(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> Parser:
+        sub: Parser = group.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sub.set_defaults(command=function)
+        return sub
+
+    return add
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
+
+
+def _adapter_flags(parser: Parser) -> None:
+    adapter = parser.add_mutually_exclusive_group()
+    adapter.add_argument("--run", metavar="NOME", help="o treino que deu o adaptador (o último terminado)")
+    adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado")
+    parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
+
+
+def _config_flags(parser: Parser) -> None:
+    """A flag for each field of `Config`; texts go to it as they are, since it checks them and explains."""
+    for group, title in GROUPS.items():
+        section = parser.add_argument_group(title)
+        for name, field in Config.model_fields.items():
+            if (field.json_schema_extra or {}).get("group") != group:  # type: ignore[union-attr]
+                continue
+            settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name, field.description)}
+            if field.annotation is bool:
+                settings["action"] = argparse.BooleanOptionalAction
+            elif isinstance(field.default, tuple):
+                settings |= {"nargs": "*", "metavar": "NOME"}
+            elif get_origin(field.annotation) is Literal:
+                settings |= {"type": _choice, "metavar": "VALOR"}
+            else:
+                settings["metavar"] = "VALOR"
+            section.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _choice(text: str) -> int | str:
+    """A value to compare with those of a `Literal`, where a number must be a number."""
+    return int(text) if text.isdecimal() else text
+
+
+def _help(name: str, description: str | None) -> str:
+    """The description of a field, and its default in each profile."""
+    values = {profile: getattr(Config.of(profile), name) for profile in PROFILES}
+    if name == "profile":
+        default = f"um de: {', '.join(PROFILES)}; predefinição: {Config().profile}"
+    elif len(set(values.values())) == 1:
+        default = f"predefinição: {_word(Config.model_fields[name].default)}"
+    else:
+        default = "; ".join(f"{profile}: {_word(value)}" for profile, value in values.items())
+    return f"{description} ({default})".replace("%", "%%")
+
+
+def _word(value: Any) -> str:
+    """A default as it is typed, or in words."""
+    words = {"True": "sim", "False": "não", "None": "nenhum", "()": "vazio"}
+    return words.get(str(value), str(value))

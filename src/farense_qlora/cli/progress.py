@@ -1,0 +1,82 @@
+"""A training run in the terminal: a progress bar drawn from its events, and how it ended in one sentence."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from ..training.events import Evaluated, Finished, Started, Stepped
+from ..training.run import Run
+
+LAYOUT = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} passos, {elapsed}, faltam {remaining}{postfix}"
+ENDINGS = {
+    "completed": "terminado",
+    "early_stopping": "terminado: a validação deixou de melhorar",
+    "stopped": "parado a pedido",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; `adapter` is the folder of its best adapter, losses are in nats a supervised token."""
+
+    run: str
+    folder: str
+    adapter: str
+    reason: str
+    steps: int
+    best_step: int
+    best_loss: float | None
+    seconds: float
+
+    def sentence(self) -> str:
+        loss = (
+            ""
+            if self.best_loss is None
+            else (f"; melhor perda na validação {_decimal(self.best_loss, 4)} (passo {self.best_step})")
+        )
+        minutes, seconds = divmod(round(self.seconds), 60)
+        return (
+            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} passos em {minutes} min "
+            f"{seconds:02d} s{loss}; adaptador em {self.adapter}"
+        )
+
+
+def outcome(run: Run) -> Outcome:
+    """How the finished `run` ended."""
+    end = next(event for event in reversed(run.events()) if isinstance(event, Finished))
+    return Outcome(
+        run.name,
+        str(run.folder),
+        str(run.best_adapter),
+        end.reason,
+        end.step,
+        end.best_step,
+        end.best_loss,
+        end.seconds,
+    )
+
+
+def follow(run: Run) -> None:
+    """Draw `run` on stderr until it ends: loss, validation loss, supervised tokens a second, time left."""
+    recent: deque[Stepped] = deque(maxlen=20)
+    loss = validation = speed = ""
+    with tqdm(desc="a preparar", bar_format="{desc}… {elapsed}", leave=False) as bar:
+        for event in run.follow():
+            if isinstance(event, Started):
+                bar.bar_format, bar.initial = LAYOUT, event.step
+                bar.reset(event.total_steps)
+            elif isinstance(event, Evaluated):
+                validation = f"validação {_decimal(event.loss, 3)}"
+            elif isinstance(event, Stepped):
+                recent.append(event)
+                rate = sum(e.supervised_tokens for e in recent) / sum(e.seconds for e in recent)
+                loss, speed = f"perda {_decimal(event.loss, 3)}", f"{rate:.0f} tokens/s"
+            bar.set_postfix_str(", ".join(filter(None, (loss, validation, speed))), refresh=False)
+            bar.update(event.step - bar.n)
+            if isinstance(event, Evaluated | Finished):
+                bar.refresh()
+
+
+def _decimal(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace(".", ",")

@@ -1,0 +1,127 @@
+"""What counts as the same answer, and how answers are scored."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from farense_qlora.config import Config
+from farense_qlora.data.rows import Row, read_rows
+from farense_qlora.errors import UserError
+from farense_qlora.model.base import Base, load_base
+from farense_qlora.results import evaluate as module
+from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text, percent
+from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary
+from farense_qlora.results.normalise import normalise, token_f1
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("Ficou em 5.º lugar.", "ficou em quinto lugar"),
+        ("5.ª posição", "5ª posição"),
+        ("No Estádio de São Luís", "em estadio de sao luis"),
+        ("Foi a final da Taça de Portugal!", "foi final de taça de Portugal"),
+        ("época de 1989-90", "Época de 1989/1990"),
+        ("1999-00", "1999-2000"),
+        ("1.500 espectadores", "1500 espectadores"),
+        ("doze golos", "12 golos"),
+        ("perdeu por 2-1", "perdeu por 2–1"),
+        ("  Sim,\n ficou. ", "sim ficou"),
+    ],
+)
+def test_the_same_answer_written_differently(one: str, other: str) -> None:
+    assert normalise(one) == normalise(other)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("Ficou em 5.º lugar.", "Ficou em 6.º lugar."),
+        ("1989-90", "1990-91"),
+        ("subiu à I Divisão", "subiu à II Divisão"),
+        ("perdeu por 2-1", "perdeu por 21"),
+        ("44 golos, 100 pontos", "44100 golos pontos"),
+        ("Sim, subiu.", "Não, subiu."),
+        ("Foi Paco Fortes.", "Foi Paco Fortes, em 1989."),
+    ],
+)
+def test_different_answers_stay_different(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
+
+
+def test_token_f1_is_the_overlap_of_words() -> None:
+    assert token_f1("Foi Paco Fortes.", "foi paco fortes") == 1.0
+    assert token_f1("Foi Paco Fortes.", "Foi Fernando Fortes.") == pytest.approx(2 / 3)
+    assert token_f1("Foi Paco Fortes.", "") == 0.0
+    assert token_f1("não não", "não") == pytest.approx(2 / 3)
+
+
+def row(question: str, expected: str, kind: str = "", table: str = "") -> Row:
+    turns = ({"role": "user", "content": question}, {"role": "assistant", "content": expected})
+    return Row(messages=turns, kind=kind, table=table)
+
+
+def test_scores_are_given_as_a_whole_and_by_group() -> None:
+    judged = [
+        judge(row("A?", "Foi em 1990.", "facto", "cups"), "foi em 1990"),
+        judge(row("B?", "Foi em 1991.", "facto", "seasons"), " Foi em 1990. "),
+        judge(row("C?", "Não.", "sim-nao", "seasons"), "Não."),
+    ]
+    result = summary("prova", judged)
+    assert (result.count, result.exact_match) == (3, pytest.approx(2 / 3))
+    assert result.by_kind == {"facto": Score(2, 0.5, pytest.approx(5 / 6)), "sim-nao": Score(1, 1.0, 1.0)}
+    assert result.by_table["seasons"].exact_match == 0.5
+    assert [(answer.question, answer.got) for answer in result.wrong] == [("B?", "Foi em 1990.")]
+    assert [label for label, _ in result.table()] == ["prova", "um facto", "sim ou não", "taças", "épocas"]
+
+
+def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def answers(base: Base, conversations: list[tuple[dict[str, str], ...]], *_: object) -> list[str]:
+        asked.extend(conversations)
+        return ["Não."]
+
+    monkeypatch.setattr(module, "answers", answers)
+    turns = [("user", "Subiu?"), ("assistant", "Sim."), ("user", "E desceu?"), ("assistant", "Não.")]
+    messages = tuple({"role": role, "content": text} for role, text in turns)
+    assert evaluate(load_base(str(tiny_model)), [Row(messages=messages)], "prova").exact_match == 1.0
+    assert asked == [messages[:-1]]
+
+
+def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
+    rows = [row(f"Quem foi o {n}?", f"Foi o {n}.") for n in range(40)]
+    assert evaluate(load_base(str(tiny_model)), rows, "a") == evaluate(load_base(str(tiny_model)), rows, "a")
+
+
+def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
+    with pytest.raises(UserError, match="prova: não há nenhuma conversa"):
+        evaluate(load_base(str(tiny_model)), [Row(text="solto")], "prova")
+
+
+def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path) -> None:
+    config = Config(val_data=str(home / "data" / "val_data.jsonl"))
+    assert [len(rows) for rows in held_out(config).values()] == [8, 2]
+    alone = tmp_path / "val_data.jsonl"
+    alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
+    assert list(held_out(Config(val_data=str(alone))).values()) == [read_rows(alone)]
+
+
+def test_base_and_adapter_stand_side_by_side() -> None:
+    before = [summary("novas", [judge(row("A?", "Foi Paco."), "Era um."), judge(row("B?", "Sim."), "Não.")])]
+    after = [summary("novas", [judge(row("A?", "Foi Paco."), "Foi Paco."), judge(row("B?", "Sim."), "Não.")])]
+    changes = compare(before, after)
+    assert changes == [Change("novas", 2, 0.0, 0.5, 0.0, 0.5)]
+    assert re.fullmatch(r"novas +2 +0,0 % +50,0 % +0,0 % +50,0 %", changes_text(changes).splitlines()[-1])
+
+
+def test_tables_are_aligned_and_portuguese() -> None:
+    evaluation = summary("novas", [judge(row("A?", "Sim.", "sim-nao", "cups"), "Sim.")])
+    lines = evaluation_text(evaluation).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == ["perguntas", "certas", "F1"]
+    assert lines[2].endswith("100,0 %  100,0 %")
+    assert percent(0.6251) == "62,5 %"

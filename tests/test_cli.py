@@ -1,0 +1,126 @@
+"""The command line does the whole job, speaks Portuguese, and gives programs one JSON object."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import FARENSE, Command
+from tiny import PEOPLE
+
+from farense_qlora.cli import main
+from farense_qlora.cli.parser import build_parser
+from farense_qlora.config import Config
+
+QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
+COMMANDS = [[], ["prepare"], ["train"], ["evaluate"], ["ask"], ["export"], ["mini"], ["mini", "build"]]
+ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "(nenhum)")
+def test_help_is_in_portuguese(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--help"])
+    text = re.sub(r"--?[\w-]+|«[^»]*»", "", capsys.readouterr().out)
+    assert done.value.code == 0
+    assert text.startswith("uso: farense")
+    assert not ENGLISH.findall(text)
+
+
+def test_every_setting_is_a_flag_of_train() -> None:
+    values = {"bits": "16", "grad_checkpoint": None, "target_modules": "q_proj", "profile": "mistral-7b"}
+    for name in Config.model_fields:
+        flag, value = f"--{name.replace('_', '-')}", values.get(name, "1")
+        args = build_parser().parse_args(["train", flag, *([value] if value else [])])
+        assert hasattr(args, name), name
+
+
+def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
+    code = "import sys; from farense_qlora.cli import build_parser; build_parser(); print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"mlx", "mlx_lm", "numpy", "pandas", "transformers", "matplotlib"} & set(imported.split())
+
+
+def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:
+    facts = Path(__file__).parents[1] / "data" / "facts"
+    said = json.loads(farense("prepare", "--facts", facts, "--to", tmp_path, "--json").stdout)
+    assert said["status"] == "ok"
+    for part, name in (("train", "train_data"), ("validation", "val_data"), ("unseen", "unseen_facts")):
+        lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert said[part] == len(lines) > 0
+
+
+def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
+    done = farense("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
+    assert re.fullmatch(
+        r"treino «curto» terminado: 2 passos em 0 min \d\d s; melhor perda na validação \d,\d{4} "
+        r"\(passo \d\); adaptador em .*best\n",
+        done.stdout,
+    )
+    assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, \d+ tokens/s", done.stderr)
+
+
+def test_ask_answers_from_the_newest_run(farense: Command, trained: Path) -> None:
+    done = farense("ask", QUESTION, "--run", "decorado")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ANSWER}\n", "")
+
+
+def test_ask_json_is_one_object_for_back_ends(farense: Command, trained: Path) -> None:
+    done = farense("ask", QUESTION, "--run", "decorado", "--json")
+    assert json.loads(done.stdout) == {"prompt": QUESTION, "response": ANSWER, "status": "ok"}
+
+
+def test_ask_json_says_what_went_wrong(farense: Command, home: Path) -> None:
+    done = farense("ask", "Olá?", "--run", "nenhum", "--json")
+    said = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert (said["prompt"], said["response"], said["status"]) == ("Olá?", "", "error")
+    assert "«nenhum»" in said["error"]
+
+
+def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp_path: Path) -> None:
+    done = farense("export", "--run", "decorado", "--to", tmp_path / "levar", "--json")
+    assert json.loads(done.stdout) == {"run": "decorado", "folder": str(tmp_path / "levar"), "status": "ok"}
+    assert farense("ask", QUESTION, "--adapter", tmp_path / "levar").stdout == f"{ANSWER}\n"
+
+
+def test_evaluate_measures_base_and_adapter_on_both_sets(farense: Command, trained: Path) -> None:
+    result = json.loads(farense("evaluate", "--run", "decorado", "--base", "--json").stdout)
+    known, unseen = result["after"]
+    assert (known["count"], known["exact_match"], known["wrong"]) == (len(PEOPLE), 1.0, [])
+    assert (unseen["count"], unseen["exact_match"], len(unseen["wrong"])) == (2, 0.0, 2)
+    assert result["before"][0]["exact_match"] == 0.0
+
+
+def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Path, tmp_path: Path) -> None:
+    row = {"prompt": QUESTION, "completion": "Foi enfermeiro."}
+    (tmp_path / "outras.jsonl").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
+    assert re.search(r"outras\.jsonl +1 +0,0 % +50,0 %", done.stdout)
+    assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
+
+
+def test_an_interrupted_training_is_saved(home: Path, tiny_model: Path) -> None:
+    run = home / "checkpoints_qlora" / "parado"
+    events = run / "events.jsonl"
+    arguments = ["train", "--run", run.name, "--model", tiny_model, "--epochs", "1000", "--batch-size", "8"]
+    with subprocess.Popen(
+        [*FARENSE, *arguments],
+        env={**os.environ, "FARENSE_HOME": str(home)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (events.exists() and '"Stepped"' in events.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert "parado a pedido" in out
+    assert list((run / "checkpoints").glob("step-*/adapters.safetensors"))
