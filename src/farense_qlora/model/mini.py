@@ -162,9 +162,10 @@ def pretrain(
         slopes, _ = optim.clip_grad_norm(slopes, 1.0)
         optimizer.update(model, slopes)
         mx.eval(model.parameters(), optimizer.state)
-        if (step + 1) % 50 == 0:
+        rest = (step + 1 - recipe.form_steps) % recipe.episode_steps
+        if (step + 1) % 50 == 0 or rest == 0:
             point = {"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start}
-            if (step + 1 - recipe.form_steps) % recipe.episode_steps == 0 and fixed:
+            if rest == 0 and fixed:
                 point["stored"] = exact_share(model, fixed[:512])
             say(point)
     return model, args

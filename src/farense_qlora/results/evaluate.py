@@ -94,6 +94,13 @@ def evaluate(
     return summary(name, [judge(row, text) for row, text in zip(rows, got, strict=True)])
 
 
+def evaluate_held_out(
+    base: Base, config: Config, progress: Callable[[int], object] = lambda done: None
+) -> list[Evaluation]:
+    """Evaluate every set of questions that was kept from training."""
+    return [evaluate(base, rows, name, progress) for name, rows in held_out(config).items()]
+
+
 def judge(row: Row, got: str) -> Answer:
     """Compare `got` with the last message of `row`."""
     question, expected = row.messages[-2]["content"], row.messages[-1]["content"]

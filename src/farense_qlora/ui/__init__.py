@@ -1,0 +1,1 @@
+"""Figures, widgets and the notebook: the only floor that draws."""

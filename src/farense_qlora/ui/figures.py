@@ -1,0 +1,92 @@
+"""Figures as pure functions of events and lengths: matplotlib objects that draw themselves in a cell."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ..training.events import Evaluated, Event, Stepped
+
+# Two colours of the Okabe-Ito palette, told apart by colour-blind people too.
+TRAIN, VALIDATION, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
+SMOOTHING = 0.05  # share of the run over which the strong line is averaged
+
+
+def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Figure:
+    """Training loss, raw and smoothed, and validation loss, over the updates; the best one is marked."""
+    steps = [event for event in events if isinstance(event, Stepped)]
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    figure = Figure(figsize=(8.4, 3.9), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    if steps:
+        x, raw = [step.step for step in steps], [step.loss for step in steps]
+        axes.plot(x, raw, color=TRAIN, alpha=0.22, linewidth=0.9)
+        axes.plot(x, _smooth(raw), color=TRAIN, linewidth=2.0, label="treino")
+        _mark_epochs(axes, steps)
+    if evaluations:
+        x, raw = [event.step for event in evaluations], [event.loss for event in evaluations]
+        axes.plot(x, raw, color=VALIDATION, linewidth=1.8, marker="o", markersize=4.5, label="validação")
+        best = min(evaluations, key=lambda event: event.loss)
+        label = f"melhor: {best.loss:.3f}".replace(".", ",")
+        axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label)
+    highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
+    axes.set_ylim(0, 1.06 * highest)
+    axes.set_xlim(0, max(total_steps or 0, steps[-1].step if steps else 0, 1))
+    axes.set_xlabel("atualização")
+    axes.set_ylabel("perda (nats por token)")
+    _tidy(axes)
+    if steps or evaluations:
+        axes.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def length_histogram(lengths: Sequence[int], window: int) -> Figure:
+    """How long the rows are, in tokens, and where the window would cut them."""
+    figure = Figure(figsize=(8.4, 2.9), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    longest = max(lengths)
+    axes.hist(lengths, bins=min(40, longest), color=TRAIN, alpha=0.85)
+    if window <= 2 * longest:
+        axes.axvline(window, color=VALIDATION, linewidth=1.8, label=f"comprimento máximo: {window}")
+        axes.legend(frameon=False)
+    else:
+        axes.set_title(
+            f"a linha mais longa tem {longest} tokens; cabem {window}", fontsize=10, color=QUIET, loc="left"
+        )
+    axes.set_xlabel("tokens por linha")
+    axes.set_ylabel("linhas")
+    _tidy(axes)
+    return figure
+
+
+def _smooth(values: Sequence[float]) -> np.ndarray:
+    """An exponential mean over `SMOOTHING` of the values, without a bias towards the first."""
+    keep = 1 - 1 / max(3.0, SMOOTHING * len(values))
+    total = weight = 0.0
+    smoothed = []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        smoothed.append(total / weight)
+    return np.array(smoothed)
+
+
+def _mark_epochs(axes: Axes, steps: Sequence[Stepped]) -> None:
+    for before, after in pairwise(steps):
+        if int(after.epoch + 1e-9) > int(before.epoch + 1e-9):
+            axes.axvline(after.step, color=QUIET, alpha=0.25, linewidth=0.8)
+            axes.annotate(
+                f"época {int(after.epoch + 1e-9)}", (after.step, 1), xycoords=("data", "axes fraction"),
+                xytext=(-3, -4), textcoords="offset points", ha="right", va="top", fontsize=8, color=QUIET,
+                rotation=90,
+            )  # fmt: skip
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))

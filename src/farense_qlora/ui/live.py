@@ -1,0 +1,117 @@
+"""Watch a run in the notebook: one picture redrawn in place, a Stop button, the last state left behind."""
+
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+
+import ipywidgets as widgets
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from ..training.events import Evaluated, Event, Finished, Started, Stepped
+from ..training.run import Run
+from .figures import loss_curves
+from .tables import decimal
+
+SECONDS_BETWEEN_REDRAWS = 0.6
+ENDINGS = {
+    "completed": "Treino terminado",
+    "early_stopping": "Treino terminado: a validação deixou de melhorar",
+    "stopped": "Treino parado a pedido e guardado",
+}
+
+
+def watch(run: Run) -> None:
+    """Show `run` as it goes and return when it ends; interrupting the cell stops the run and saves it.
+
+    Reads only the run folder, so it can be called again at any time. Raises `UserError` when the run fails.
+    """
+    button = widgets.Button(
+        description="Parar", icon="stop", tooltip="Acaba o passo em curso, guarda e termina"
+    )
+    button.on_click(lambda _: run.stop())  # touches a file: safe in whatever thread the front end calls it
+    handle = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+    buttons = display(button, display_id=True)
+    events: list[Event] = []
+    stream: Iterator[Event] = run.follow()
+    drawn = 0.0
+    while True:
+        try:
+            event = next(stream, None)
+            if event is None:
+                break
+            events.append(event)
+            if time.monotonic() - drawn > SECONDS_BETWEEN_REDRAWS:
+                handle.update(HTML(state(events)))
+                drawn = time.monotonic()
+        except KeyboardInterrupt:
+            run.stop()
+            stream = islice(run.follow(), len(events), None)
+    buttons.update(HTML(""))
+    handle.update(HTML(state(events)))
+
+
+def state(events: Sequence[Event]) -> str:
+    """The curves and the figures beside them, as HTML that needs nothing else."""
+    started = next((event for event in events if isinstance(event, Started)), None)
+    steps = [event for event in events if isinstance(event, Stepped)]
+    total = started.total_steps if started else 0
+    done = steps[-1].step if steps else 0
+    picture = _img(loss_curves(events, total))
+    bar = (
+        '<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:924px">'
+        '<div style="height:6px;border-radius:3px;background:#0072B2;'
+        f'width:{100 * done / max(1, total):.1f}%"></div></div>'
+    )
+    cells = "".join(
+        f'<div style="margin-right:28px"><div style="opacity:.65;font-size:12px">{name}</div>'
+        f'<div style="font-size:17px;font-variant-numeric:tabular-nums">{value}</div></div>'
+        for name, value in figures(events).items()
+    )
+    end = next((event for event in events if isinstance(event, Finished)), None)
+    title = f'<p style="margin:8px 0"><b>{_outcome(end)}</b></p>' if end else ""
+    return f'{picture}{bar}<div style="display:flex;flex-wrap:wrap;margin:8px 0">{cells}</div>{title}'
+
+
+def figures(events: Sequence[Event]) -> dict[str, str]:
+    """The numbers beside the curves, by name; speed and time left are of the last updates."""
+    started = next((event for event in events if isinstance(event, Started)), None)
+    steps = [event for event in events if isinstance(event, Stepped)]
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    if started is None or not steps:
+        return {}
+    last, recent = steps[-1], steps[-30:]
+    seconds = sum(step.seconds for step in recent)
+    left = (started.total_steps - last.step) * seconds / len(recent)
+    return {
+        "passo": f"{last.step} / {started.total_steps}",
+        "época": decimal(last.epoch, 2),
+        "perda de treino": decimal(last.loss),
+        "perda de validação": decimal(evaluations[-1].loss) if evaluations else "—",
+        "tokens/s": decimal(sum(step.tokens for step in recent) / seconds, 0),
+        "memória máxima": f"{decimal(last.peak_memory_gb, 2)} GB",
+        "tempo que falta": duration(left),
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _outcome(end: Finished) -> str:
+    outcome = f"{ENDINGS[end.reason]}, em {duration(end.seconds)}."
+    if end.best_loss is None:
+        return outcome
+    return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."
+
+
+def _img(figure: Figure) -> str:
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    data = base64.b64encode(png.getvalue()).decode()
+    return f'<img alt="curvas" style="max-width:100%;width:924px" src="data:image/png;base64,{data}">'

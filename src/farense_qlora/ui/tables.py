@@ -1,0 +1,198 @@
+"""Small tables that read well in a notebook, light or dark, in its HTML copy and in a terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ..config import GROUPS, Config
+from ..data.rows import Row
+from ..model.base import Base
+from ..model.machine import Machine
+from ..results.compare import Change, changes_text, percent, text_table
+from ..results.evaluate import LABELS, Evaluation
+from ..training.gap import Gap
+
+STYLE = """<style>
+.fq {border-collapse: collapse; font-size: 14px; margin: 6px 0}
+.fq caption {text-align: left; font-weight: 600; padding: 4px 0; color: inherit}
+.fq td, .fq th {text-align: left; vertical-align: top; padding: 5px 16px 5px 0; max-width: 46em;
+                border-bottom: 1px solid rgba(128, 128, 128, .3)}
+.fq .n {text-align: right; font-variant-numeric: tabular-nums}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns; `numeric` names those that go to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    numeric: frozenset[int] = frozenset()
+
+    def _repr_html_(self) -> str:
+        def line(cells: Sequence[str], tag: str) -> str:
+            return "".join(
+                f"<{tag}{' class=n' if i in self.numeric else ''}>{escape(cell)}</{tag}>"
+                for i, cell in enumerate(cells)
+            )
+
+        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        head = f"<tr>{line(self.columns, 'th')}</tr>" if any(self.columns) else ""
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
+        return f"{STYLE}<table class=fq>{caption}{head}{body}</table>"
+
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, (self.caption, text_table(self.columns, self.rows))))
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """A number as the Portuguese write it."""
+    return f"{value:,.{digits}f}".translate(str.maketrans(",.", "\u202f,"))
+
+
+def machine_table(machine: Machine) -> Table:
+    """What the computer is."""
+    return _facts(
+        "Este computador",
+        ("Sistema", machine.system),
+        ("Processador", f"{machine.chip}, {machine.cores} núcleos"),
+        ("Memória", f"{decimal(machine.memory_gb, 1)} GB"),
+        ("O MLX calcula em", machine.device),
+        ("Álgebra linear", f"{machine.blas}, {decimal(machine.gflops, 0)} GFLOP/s medidos"),
+        ("Versões", f"Python {machine.python}, mlx {machine.mlx}, mlx-lm {machine.mlx_lm}"),
+    )
+
+
+def rows_table(rows: Sequence[Row], count: int = 6) -> Table:
+    """A few rows, spread over the data."""
+    chosen = [rows[i * len(rows) // count] for i in range(min(count, len(rows)))]
+    return Table(
+        ("Tipo", "Pergunta", "Resposta"),
+        tuple(
+            (LABELS.get(row.kind, row.kind), row.messages[0]["content"], row.messages[1]["content"])
+            for row in chosen
+            if row.messages
+        ),
+        f"{len(chosen)} de {len(rows)} linhas de treino",
+    )
+
+
+def kinds_table(sets: dict[str, Sequence[Row]]) -> Table:
+    """How many rows of each kind each set has."""
+    kinds = sorted({row.kind for rows in sets.values() for row in rows})
+    lines = [
+        (LABELS.get(kind, kind), *(str(sum(row.kind == kind for row in rows)) for rows in sets.values()))
+        for kind in kinds
+    ]
+    lines.append(("total", *(str(len(rows)) for rows in sets.values())))
+    return Table(("Tipo de pergunta", *sets), tuple(lines), numeric=frozenset(range(1, len(sets) + 1)))
+
+
+def config_table(config: Config) -> Table:
+    """Every setting with its value and what it does."""
+    order = list(GROUPS)
+    fields = sorted(Config.model_fields.items(), key=lambda item: order.index(_group(item[0])))
+    return Table(
+        ("Definição", "Valor", "O que faz"),
+        tuple(
+            (str(field.title), show(getattr(config, name)), str(field.description)) for name, field in fields
+        ),
+        f"Definições do treino (perfil {config.profile})",
+    )
+
+
+def base_table(base: Base) -> Table:
+    """What the base model is."""
+    return _facts(
+        "Modelo base",
+        ("Modelo", base.name),
+        ("Parâmetros", f"{decimal(base.parameters / 1e6, 1)} milhões"),
+        ("Bits por peso", str(base.bits)),
+        ("Em memória", f"{decimal(base.size_gb, 2)} GB"),
+        ("Carregado em", f"{decimal(base.load_seconds, 1)} s"),
+    )
+
+
+def gap_table(gap: Gap | None) -> Table:
+    """The distance between training and validation, and the verdict."""
+    if gap is None:
+        return _facts("Distância", ("Veredicto", "o treino acabou antes da primeira avaliação"))
+    return _facts(
+        "Distância entre treino e validação",
+        ("Perda de treino (último quarto de época)", decimal(gap.train_loss)),
+        ("Perda de validação", decimal(gap.val_loss)),
+        ("Distância", decimal(gap.gap)),
+        ("Veredicto", gap.verdict),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The base model beside the adapter, as a table."""
+
+    changes: Sequence[Change]
+
+    def _repr_html_(self) -> str:
+        rows = tuple(
+            (
+                change.name,
+                str(change.count),
+                *map(percent, (change.exact_match_before, change.exact_match_after)),
+                *map(percent, (change.f1_before, change.f1_after)),
+            )
+            for change in self.changes
+        )
+        columns = ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois")
+        return Table(columns, rows, numeric=frozenset(range(1, 6)))._repr_html_()
+
+    def __repr__(self) -> str:
+        return changes_text(self.changes)
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """One evaluation, by kind of question and by table."""
+    return Table(
+        ("", "Perguntas", "Certas", "F1"),
+        tuple(
+            (label, str(score.count), percent(score.exact_match), percent(score.f1))
+            for label, score in evaluation.table()
+        ),
+        numeric=frozenset({1, 2, 3}),
+    )
+
+
+def answers_table(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
+    """The same questions answered by the base model and by the adapter, and the truth."""
+    learnt = {answer.question: answer.got for answer in after.wrong}
+    step = max(1, len(before.wrong) // count)
+    return Table(
+        ("Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"),
+        tuple(
+            (answer.question, answer.expected, answer.got, learnt.get(answer.question, answer.expected))
+            for answer in before.wrong[::step][:count]
+        ),
+    )
+
+
+def show(value: object) -> str:
+    """A setting's value for people."""
+    match value:
+        case None:
+            return "sem limite"
+        case bool():
+            return "sim" if value else "não"
+        case tuple():
+            return ", ".join(map(str, value)) or "todos"
+        case float():
+            return f"{value:g}".replace(".", ",")
+    return str(value)
+
+
+def _facts(caption: str, *facts: tuple[str, str]) -> Table:
+    return Table(("", ""), facts, caption)
+
+
+def _group(name: str) -> str:
+    extra = Config.model_fields[name].json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else ""

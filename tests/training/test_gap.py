@@ -1,0 +1,27 @@
+"""The gap between training and validation, and its verdict."""
+
+import pytest
+
+from farense_qlora.training.events import Evaluated, Stepped
+from farense_qlora.training.gap import gap
+
+
+def run(train_loss: float, val_loss: float) -> list:
+    steps = [
+        Stepped(n, 0.0, n / 8, 9.0 if n < 6 else train_loss, 0.1, 1.0, 10, 30, 0.1, 0.1) for n in range(1, 9)
+    ]
+    return [*steps, Evaluated(8, 0.0, 1.0, val_loss, True, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "verdict"),
+    [(0.4, "excelente"), (0.54, "excelente"), (0.6, "bom"), (0.7, "moderado"), (0.9, "crítico")],
+)
+def test_the_verdict_follows_the_gap(val_loss: float, verdict: str) -> None:
+    result = gap(run(0.5, val_loss))
+    assert result is not None and result.verdict == verdict
+    assert result.gap == pytest.approx(val_loss - 0.5) and result.train_loss == pytest.approx(0.5)
+
+
+def test_there_is_none_before_the_first_evaluation() -> None:
+    assert gap(run(0.5, 0.5)[:-1]) is None

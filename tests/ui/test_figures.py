@@ -1,0 +1,29 @@
+"""Figures are functions of events: what they show can be read off their axes."""
+
+from io import BytesIO
+
+import pytest
+from ui_events import events
+
+from farense_qlora.ui.figures import length_histogram, loss_curves
+
+
+def test_the_curves_show_every_loss_and_mark_the_best() -> None:
+    axes = loss_curves(events()).axes[0]
+    raw, _smooth, validation, best = [line for line in axes.lines if len(line.get_xdata()) != 2]
+    assert raw.get_xdata().tolist() == list(range(1, 61))
+    assert validation.get_xdata().tolist() == [0, 20, 40, 60]
+    assert best.get_xdata() == [60]
+    assert [text.get_text() for text in axes.texts] == ["época 1", "época 2", "época 3"]
+    assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5], ids=lambda n: f"{n} events")
+def test_the_curves_can_be_drawn_from_the_first_event_on(count: int) -> None:
+    loss_curves(events()[:count], total_steps=60).savefig(BytesIO(), format="png")
+
+
+def test_the_histogram_shows_the_window_when_it_is_near() -> None:
+    assert len(length_histogram([10, 20, 30], 32).axes[0].lines) == 1
+    far = length_histogram([10, 20, 30], 512).axes[0]
+    assert not far.lines and "512" in far.get_title(loc="left")
