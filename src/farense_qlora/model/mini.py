@@ -61,6 +61,7 @@ class Recipe:
     episode_steps: int = 280
     episode_facts: tuple[int, ...] = (200, 200, 200, 400, 400, 400, 400, 400)
     fixed: float = 0.75
+    reading_steps: int = 600
     learning_rate: float = 2e-3
     question_loss: float = 0.1
     clubs_for_tokenizer: int = 30
@@ -150,25 +151,35 @@ def pretrain(
     )
     model = Model(args)
     use_cpu_operations(model)
+    storing = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps
+    _train(model, recipe, _storing(recipe, tokenizer), storing, say)
+    _train(model, recipe, _reading(recipe, tokenizer), recipe.reading_steps, say)
+    return model, args
+
+
+def _train(
+    model: Model,
+    recipe: Recipe,
+    batches: Iterator[tuple[list[Example], list[Example]]],
+    total: int,
+    say: Callable[[dict[str, float]], None],
+) -> None:
+    """`total` updates on `batches`; at the end of each episode, what share of its club is known by heart."""
     optimizer = optim.AdamW(recipe.learning_rate, betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(model, _loss)
-    total = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps
     start = time.perf_counter()
-    for step, (examples, fixed) in enumerate(_batches(recipe, tokenizer)):
-        batches = [_weighted(part, recipe.question_loss) for part in parts(examples)]
-        weight = sum(float(weights.sum()) for _, weights in batches)
+    for step, (examples, fixed) in enumerate(batches):
+        weighted = [_weighted(part, recipe.question_loss) for part in parts(examples)]
+        weight = sum(float(weights.sum()) for _, weights in weighted)
         optimizer.learning_rate = _rate(recipe, step, total)
-        loss, slopes = summed(lambda batch: step_of(model, *batch, weight), batches)  # noqa: B023
+        loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)  # noqa: B023
         slopes, _ = optim.clip_grad_norm(slopes, 1.0)
         optimizer.update(model, slopes)
         mx.eval(model.parameters(), optimizer.state)
-        rest = (step + 1 - recipe.form_steps) % recipe.episode_steps
-        if (step + 1) % 50 == 0 or rest == 0:
+        ended = fixed and (step + 1 - recipe.form_steps) % recipe.episode_steps == 0
+        if (step + 1) % 100 == 0 or ended:
             point = {"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start}
-            if rest == 0 and fixed:
-                point["stored"] = exact_share(model, fixed[:512])
-            say(point)
-    return model, args
+            say(point | ({"stored": exact_share(model, fixed[:512])} if ended else {}))
 
 
 def _rate(recipe: Recipe, step: int, total: int) -> float:
@@ -193,34 +204,55 @@ def _loss(model: Model, batch: Batch, weights: np.ndarray, total: float) -> mx.a
     return ((log_sum - chosen) * mx.array(weights / total)).sum()
 
 
-def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
+def _storing(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
     """The examples of each update, and all examples of the episode's club (none while form is learnt)."""
     random = np.random.default_rng(recipe.seed)
-    clubs = iter(range(1, 10**9))
+    clubs = iter(range(1, 10**6))
     pool = 8 * recipe.batch_size
-
-    def encoded(rows: Sequence[Row]) -> list[Example]:
-        return list(encode(rows, tokenizer, 256).examples)
-
-    def fresh(count: int) -> list[Example]:
-        """Rows of new clubs, a few from each."""
-        examples: list[Example] = []
-        while len(examples) < count:
-            club = next(clubs)
-            for rows, some in ((rows_of_club(club), 42), (copy_rows(club), 6)):
-                examples += encoded([rows[i] for i in random.choice(len(rows), some, replace=False)])
-        return examples[:count]
-
     for facts in (0, *recipe.episode_facts):
         steps, share = (recipe.episode_steps, recipe.fixed) if facts else (recipe.form_steps, 0.0)
-        fixed = encoded(rows_of_club(next(clubs), facts)) if facts else []
+        fixed = _encoded(rows_of_club(next(clubs), facts), tokenizer) if facts else []
+        known = round(share * pool)
         for done in range(0, steps, 8):
-            known = round(share * pool)
             chosen = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
-            examples = sorted(chosen + fresh(pool - known), key=lambda example: len(example.tokens))
-            batches = [examples[i : i + recipe.batch_size] for i in range(0, pool, recipe.batch_size)]
-            for index in random.permutation(len(batches))[: steps - done]:
-                yield batches[index], fixed
+            examples = chosen + _fresh(clubs, pool - known, 6, tokenizer, random)
+            for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
+                yield batch, fixed
+
+
+def _reading(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
+    """The examples of each update of the last part: new clubs, and much to copy from the question."""
+    random = np.random.default_rng([recipe.seed, 1])
+    clubs = iter(range(4 * 10**6, 5 * 10**6))
+    for done in range(0, recipe.reading_steps, 8):
+        examples = _fresh(clubs, 8 * recipe.batch_size, 24, tokenizer, random)
+        for batch in _by_length(examples, recipe.batch_size, random)[: recipe.reading_steps - done]:
+            yield batch, []
+
+
+def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
+    return list(encode(rows, tokenizer, 256).examples)
+
+
+def _fresh(
+    clubs: Iterator[int], count: int, copies: int, tokenizer: TokenizerWrapper, random: np.random.Generator
+) -> list[Example]:
+    """`count` examples of new clubs, 48 from each, of which `copies` ask to repeat something."""
+    examples: list[Example] = []
+    while len(examples) < count:
+        club = next(clubs)
+        for rows, some in ((rows_of_club(club), 48 - copies), (copy_rows(club), copies)):
+            examples += _encoded([rows[i] for i in random.choice(len(rows), some, replace=False)], tokenizer)
+    return examples[:count]
+
+
+def _by_length(
+    examples: Sequence[Example], batch_size: int, random: np.random.Generator
+) -> list[list[Example]]:
+    """Batches of examples of like length, in random order."""
+    ordered = sorted(examples, key=lambda example: len(example.tokens))
+    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
 
 
 def exact_share(model: nn.Module, examples: Sequence[Example], batch_size: int = 64) -> float:

@@ -31,7 +31,7 @@ def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Figu
         axes.plot(x, raw, color=VALIDATION, linewidth=1.8, marker="o", markersize=4.5, label="validação")
         best = min(evaluations, key=lambda event: event.loss)
         label = f"melhor: {best.loss:.3f}".replace(".", ",")
-        axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label)
+        axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
     axes.set_ylim(0, 1.06 * highest)
     axes.set_xlim(0, max(total_steps or 0, steps[-1].step if steps else 0, 1))
@@ -78,8 +78,8 @@ def _mark_epochs(axes: Axes, steps: Sequence[Stepped]) -> None:
         if int(after.epoch + 1e-9) > int(before.epoch + 1e-9):
             axes.axvline(after.step, color=QUIET, alpha=0.25, linewidth=0.8)
             axes.annotate(
-                f"época {int(after.epoch + 1e-9)}", (after.step, 1), xycoords=("data", "axes fraction"),
-                xytext=(-3, -4), textcoords="offset points", ha="right", va="top", fontsize=8, color=QUIET,
+                f"época {int(after.epoch + 1e-9)}", (after.step, 0), xycoords=("data", "axes fraction"),
+                xytext=(-3, 4), textcoords="offset points", ha="right", va="bottom", fontsize=8, color=QUIET,
                 rotation=90,
             )  # fmt: skip
 

@@ -1,0 +1,113 @@
+"""A run is a folder: its worker outlives the handle, stops when asked, and goes on where it was."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tiny import PEOPLE, write_rows
+
+from farense_qlora.config import Config
+from farense_qlora.errors import UserError
+from farense_qlora.training import run as run_module
+from farense_qlora.training.events import Finished, Started, Stepped
+from farense_qlora.training.run import Run, launch, start
+
+
+@pytest.fixture
+def config(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path / "runs")
+    rows = str(write_rows(tmp_path / "rows.jsonl", PEOPLE))
+    return Config.of(
+        "mini", model=str(tiny_model), train_data=rows, val_data=rows, rank=4, batch_size=2, epochs=500.0,
+        eval_every=10_000, save_every=10_000, learning_rate=1e-3,
+    )  # fmt: skip
+
+
+def steps(run: Run) -> list[int]:
+    return [event.step for event in run.events() if isinstance(event, Stepped)]
+
+
+def wait_for_steps(run: Run, count: int) -> None:
+    for event in run.follow():
+        if isinstance(event, Stepped) and event.step >= count:
+            return
+
+
+def test_a_run_stops_when_asked_saves_and_goes_on_from_there(config: Config) -> None:
+    run = start(config, "um")
+    wait_for_steps(run, 3)
+    assert run.alive and Run.open("um").alive
+    with pytest.raises(UserError, match="já está a decorrer"):
+        start(config, "um")
+    run.stop()
+    run.wait()
+    stopped = steps(run)
+    assert not run.alive and run.finished
+    assert run.events()[-1].reason == "stopped" and stopped == list(range(1, len(stopped) + 1))
+
+    with pytest.raises(UserError, match=r"outras definições \(rank: 4 -> 8\)"):
+        start(config.changed(rank=8), "um")
+    again = start(config, "um")
+    wait_for_steps(again, stopped[-1] + 2)
+    again.stop()
+    again.wait()
+    assert steps(again) == list(range(1, len(steps(again)) + 1))
+    assert [event.step for event in again.events() if isinstance(event, Started)] == [0, stopped[-1]]
+    assert sum(isinstance(event, Finished) for event in again.events()) == 1
+
+
+def test_an_interrupt_of_the_worker_ends_the_update_and_saves(config: Config) -> None:
+    run = start(config, "sinal")
+    wait_for_steps(run, 2)
+    assert run._worker is not None
+    os.kill(run._worker.pid, signal.SIGINT)
+    run.wait()
+    assert run.events()[-1].reason == "stopped"
+    assert (run.best_adapter / "adapters.safetensors").exists()
+
+
+def test_a_worker_that_dies_without_a_word_is_noticed_and_its_lock_with_it(config: Config) -> None:
+    run = start(config, "morto")
+    wait_for_steps(run, 1)
+    assert run._worker is not None
+    run._worker.kill()
+    with pytest.raises(UserError, match="acabou sem aviso"):
+        run.wait()
+    assert not Run(run.folder).alive
+
+
+def test_bad_data_reaches_the_caller_in_the_workers_words(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"messages": 1}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl, linha 1"):
+        start(config, "mau").wait()
+
+
+def test_a_second_worker_on_a_run_leaves(config: Config) -> None:
+    run = start(config, "dois")
+    wait_for_steps(run, 1)
+    second = launch(run.folder)
+    assert second._worker is not None and second._worker.wait(60) == 2
+    assert "já tem um processo" in (run.folder / "worker.log").read_text()
+    run.stop()
+    run.wait()
+
+
+@pytest.mark.parametrize("name", ["../fora", "a/b", ".", "-x"])
+def test_a_name_that_leaves_the_runs_folder_is_refused(config: Config, name: str) -> None:
+    with pytest.raises(UserError, match="não serve de nome"):
+        start(config, name)
+
+
+def test_a_run_that_is_not_there_is_named(config: Config) -> None:
+    with pytest.raises(UserError, match="«nada»"):
+        Run.open("nada")
+
+
+def test_a_half_written_last_line_waits_for_its_end(config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "meia"
+    folder.mkdir(parents=True)
+    line = Finished(1, time.time(), "completed", 1, 0.5, 1.0).to_json()
+    (folder / "events.jsonl").write_text(line + "\n" + line[: len(line) // 2])
+    assert len(Run(folder).events()) == 1
