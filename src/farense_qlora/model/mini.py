@@ -61,7 +61,6 @@ class Recipe:
     episode_steps: int = 280
     episode_facts: tuple[int, ...] = (200, 200, 200, 400, 400, 400, 400, 400)
     fixed: float = 0.75
-    reading_steps: int = 600
     learning_rate: float = 2e-3
     question_loss: float = 0.1
     clubs_for_tokenizer: int = 30
@@ -151,24 +150,11 @@ def pretrain(
     )
     model = Model(args)
     use_cpu_operations(model)
-    storing = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps
-    _train(model, recipe, _storing(recipe, tokenizer), storing, say)
-    _train(model, recipe, _reading(recipe, tokenizer), recipe.reading_steps, say)
-    return model, args
-
-
-def _train(
-    model: Model,
-    recipe: Recipe,
-    batches: Iterator[tuple[list[Example], list[Example]]],
-    total: int,
-    say: Callable[[dict[str, float]], None],
-) -> None:
-    """`total` updates on `batches`; at the end of each episode, what share of its club is known by heart."""
+    total = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps
     optimizer = optim.AdamW(recipe.learning_rate, betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(model, _loss)
     start = time.perf_counter()
-    for step, (examples, fixed) in enumerate(batches):
+    for step, (examples, fixed) in enumerate(_batches(recipe, tokenizer)):
         weighted = [_weighted(part, recipe.question_loss) for part in parts(examples)]
         weight = sum(float(weights.sum()) for _, weights in weighted)
         optimizer.learning_rate = _rate(recipe, step, total)
@@ -180,6 +166,7 @@ def _train(
         if (step + 1) % 100 == 0 or ended:
             point = {"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start}
             say(point | ({"stored": exact_share(model, fixed[:512])} if ended else {}))
+    return model, args
 
 
 def _rate(recipe: Recipe, step: int, total: int) -> float:
@@ -204,7 +191,7 @@ def _loss(model: Model, batch: Batch, weights: np.ndarray, total: float) -> mx.a
     return ((log_sum - chosen) * mx.array(weights / total)).sum()
 
 
-def _storing(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
+def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
     """The examples of each update, and all examples of the episode's club (none while form is learnt)."""
     random = np.random.default_rng(recipe.seed)
     clubs = iter(range(1, 10**6))
@@ -215,19 +202,9 @@ def _storing(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
         known = round(share * pool)
         for done in range(0, steps, 8):
             chosen = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
-            examples = chosen + _fresh(clubs, pool - known, 6, tokenizer, random)
+            examples = chosen + _fresh(clubs, pool - known, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
-
-
-def _reading(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list[Example], list[Example]]]:
-    """The examples of each update of the last part: new clubs, and much to copy from the question."""
-    random = np.random.default_rng([recipe.seed, 1])
-    clubs = iter(range(4 * 10**6, 5 * 10**6))
-    for done in range(0, recipe.reading_steps, 8):
-        examples = _fresh(clubs, 8 * recipe.batch_size, 24, tokenizer, random)
-        for batch in _by_length(examples, recipe.batch_size, random)[: recipe.reading_steps - done]:
-            yield batch, []
 
 
 def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
@@ -235,13 +212,13 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    clubs: Iterator[int], count: int, copies: int, tokenizer: TokenizerWrapper, random: np.random.Generator
+    clubs: Iterator[int], count: int, tokenizer: TokenizerWrapper, random: np.random.Generator
 ) -> list[Example]:
-    """`count` examples of new clubs, 48 from each, of which `copies` ask to repeat something."""
+    """`count` examples of new clubs: 42 questions of each, and 6 requests to repeat a name."""
     examples: list[Example] = []
     while len(examples) < count:
         club = next(clubs)
-        for rows, some in ((rows_of_club(club), 48 - copies), (copy_rows(club), copies)):
+        for rows, some in ((rows_of_club(club), 42), (copy_rows(club), 6)):
             examples += _encoded([rows[i] for i in random.choice(len(rows), some, replace=False)], tokenizer)
     return examples[:count]
 

@@ -44,7 +44,12 @@ def main(notebook: Path, output: Path) -> int:
 
 def execute(book: nbformat.NotebookNode, folder: Path) -> None:
     """Run every cell of `book` in a fresh kernel in `folder`, saying which; outputs land in `book`."""
-    client = NotebookClient(book, timeout=None, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        book,
+        timeout=None,
+        resources={"metadata": {"path": str(folder)}},
+        extra_arguments=["--log-level=ERROR"],
+    )
     heading = ""
     with client.setup_kernel():
         for index, cell in enumerate(book.cells):
