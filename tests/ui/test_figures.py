@@ -14,7 +14,12 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
     assert raw.get_xdata().tolist() == list(range(1, 61))
     assert validation.get_xdata().tolist() == [0, 20, 40, 60]
     assert best.get_xdata() == [60]
-    assert [text.get_text() for text in axes.texts] == ["época 1", "época 2", "época 3"]
+    assert [label.get_text() for label in axes.child_axes[0].get_xticklabels()] == [
+        "época 1",
+        "época 2",
+        "época 3",
+    ]
+    assert loss_curves(events())._repr_png_().startswith(b"\x89PNG")
     assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

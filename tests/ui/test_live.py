@@ -8,7 +8,7 @@ from farense_qlora.ui.live import duration, figures, state
 def test_the_numbers_beside_the_curves_are_those_of_the_last_events() -> None:
     shown = figures(events()[:42])
     assert shown["passo"].endswith("/ 60") and shown["tokens/s"] == "600"
-    assert shown["memória máxima"] == "0,25 GB"
+    assert shown["memória máxima"] == "250,0 MB"
     assert shown["tempo que falta"] == duration((60 - int(shown["passo"].split(" ")[0])) * 0.5)
 
 

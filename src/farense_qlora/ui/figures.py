@@ -1,6 +1,7 @@
 """Figures as pure functions of events and lengths: matplotlib objects that draw themselves in a cell."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
@@ -15,11 +16,20 @@ TRAIN, VALIDATION, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
 SMOOTHING = 0.05  # share of the run over which the strong line is averaged
 
 
-def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Figure:
+class Drawing(Figure):
+    """A figure that draws itself as the last line of a cell, without pyplot or magics."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Drawing:
     """Training loss, raw and smoothed, and validation loss, over the updates; the best one is marked."""
     steps = [event for event in events if isinstance(event, Stepped)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
-    figure = Figure(figsize=(8.4, 3.9), dpi=110, layout="constrained")
+    figure = Drawing(figsize=(8.4, 3.9), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     if steps:
         x, raw = [step.step for step in steps], [step.loss for step in steps]
@@ -43,9 +53,9 @@ def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Figu
     return figure
 
 
-def length_histogram(lengths: Sequence[int], window: int) -> Figure:
+def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
     """How long the rows are, in tokens, and where the window would cut them."""
-    figure = Figure(figsize=(8.4, 2.9), dpi=110, layout="constrained")
+    figure = Drawing(figsize=(8.4, 2.9), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     longest = max(lengths)
     axes.hist(lengths, bins=min(40, longest), color=TRAIN, alpha=0.85)
@@ -74,14 +84,16 @@ def _smooth(values: Sequence[float]) -> np.ndarray:
 
 
 def _mark_epochs(axes: Axes, steps: Sequence[Stepped]) -> None:
-    for before, after in pairwise(steps):
-        if int(after.epoch + 1e-9) > int(before.epoch + 1e-9):
-            axes.axvline(after.step, color=QUIET, alpha=0.25, linewidth=0.8)
-            axes.annotate(
-                f"época {int(after.epoch + 1e-9)}", (after.step, 0), xycoords=("data", "axes fraction"),
-                xytext=(-3, 4), textcoords="offset points", ha="right", va="bottom", fontsize=8, color=QUIET,
-                rotation=90,
-            )  # fmt: skip
+    """A faint line where each epoch ends, named on top."""
+    ends = [after for before, after in pairwise(steps) if int(after.epoch + 1e-9) > int(before.epoch + 1e-9)]
+    for end in ends:
+        axes.axvline(end.step, color=QUIET, alpha=0.25, linewidth=0.8)
+    top = axes.secondary_xaxis("top")
+    every = 1 + len(ends) // 10
+    shown = ends[every - 1 :: every]
+    top.set_xticks([end.step for end in shown], [f"época {round(end.epoch)}" for end in shown])
+    top.tick_params(length=0, labelsize=8, labelcolor=QUIET)
+    top.spines["top"].set_visible(False)
 
 
 def _tidy(axes: Axes) -> None:

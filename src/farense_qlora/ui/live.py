@@ -3,17 +3,15 @@
 import base64
 import time
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from itertools import islice
 
 import ipywidgets as widgets
 from IPython.display import HTML, display
-from matplotlib.figure import Figure
 
 from ..training.events import Evaluated, Event, Finished, Started, Stepped
 from ..training.run import Run
-from .figures import loss_curves
-from .tables import decimal
+from .figures import Drawing, loss_curves
+from .tables import decimal, size
 
 SECONDS_BETWEEN_REDRAWS = 0.6
 ENDINGS = {
@@ -91,7 +89,7 @@ def figures(events: Sequence[Event]) -> dict[str, str]:
         "perda de treino": decimal(last.loss),
         "perda de validação": decimal(evaluations[-1].loss) if evaluations else "—",
         "tokens/s": decimal(sum(step.tokens for step in recent) / seconds, 0),
-        "memória máxima": f"{decimal(last.peak_memory_gb, 2)} GB",
+        "memória máxima": size(last.peak_memory_gb),
         "tempo que falta": duration(left),
     }
 
@@ -110,8 +108,6 @@ def _outcome(end: Finished) -> str:
     return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."
 
 
-def _img(figure: Figure) -> str:
-    png = BytesIO()
-    figure.savefig(png, format="png")
-    data = base64.b64encode(png.getvalue()).decode()
+def _img(figure: Drawing) -> str:
+    data = base64.b64encode(figure._repr_png_()).decode()
     return f'<img alt="curvas" style="max-width:100%;width:924px" src="data:image/png;base64,{data}">'

@@ -12,12 +12,13 @@ from ..results.compare import Change, changes_text, percent, text_table
 from ..results.evaluate import LABELS, Evaluation
 from ..training.gap import Gap
 
+# Notebook front ends align every table to the right; `!important` is what it takes to differ.
 STYLE = """<style>
-.fq {border-collapse: collapse; font-size: 14px; margin: 6px 0}
-.fq caption {text-align: left; font-weight: 600; padding: 4px 0; color: inherit}
-.fq td, .fq th {text-align: left; vertical-align: top; padding: 5px 16px 5px 0; max-width: 46em;
-                border-bottom: 1px solid rgba(128, 128, 128, .3)}
-.fq .n {text-align: right; font-variant-numeric: tabular-nums}
+table.fq {border-collapse: collapse; font-size: 14px; margin: 6px 0}
+table.fq caption {text-align: left !important; font-weight: 600; padding: 4px 0; color: inherit}
+table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 16px 5px 0;
+    max-width: 46em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
+table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
 </style>"""
 
 
@@ -49,6 +50,11 @@ class Table:
 def decimal(value: float, digits: int = 3) -> str:
     """A number as the Portuguese write it."""
     return f"{value:,.{digits}f}".translate(str.maketrans(",.", "\u202f,"))
+
+
+def size(gigabytes: float) -> str:
+    """An amount of memory, in megabytes below one gigabyte."""
+    return f"{decimal(gigabytes, 2)} GB" if gigabytes >= 1 else f"{decimal(1000 * gigabytes, 1)} MB"
 
 
 def machine_table(machine: Machine) -> Table:
@@ -109,7 +115,7 @@ def base_table(base: Base) -> Table:
         ("Modelo", base.name),
         ("Parâmetros", f"{decimal(base.parameters / 1e6, 1)} milhões"),
         ("Bits por peso", str(base.bits)),
-        ("Em memória", f"{decimal(base.size_gb, 2)} GB"),
+        ("Em memória", size(base.size_gb)),
         ("Carregado em", f"{decimal(base.load_seconds, 1)} s"),
     )
 
