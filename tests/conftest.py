@@ -72,6 +72,8 @@ def trained(farense: Command, home: Path, tiny_model: Path) -> Path:
         80,
         "--learning-rate",
         0.003,
+        "--lora-plus-ratio",
+        1,
         "--eval-every",
         40,
         "--save-every",
