@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from ui_events import events
 
-from farense_qlora.ui.figures import length_histogram, loss_curves
+from farense_qlora.ui.figures import _smooth, length_histogram, loss_curves
 
 
 def test_the_curves_show_every_loss_and_mark_the_best() -> None:
@@ -23,12 +23,25 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
     assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def test_the_smooth_curve_neither_lags_nor_leaves_the_losses() -> None:
+    line = [2.0 - step / 100 for step in range(200)]
+    assert _smooth(line)[20:-20] == pytest.approx(line[20:-20])
+    assert _smooth([1.5] * 50) == pytest.approx([1.5] * 50) and len(_smooth([1.0])) == 1
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5], ids=lambda n: f"{n} events")
 def test_the_curves_can_be_drawn_from_the_first_event_on(count: int) -> None:
     loss_curves(events()[:count], total_steps=60).savefig(BytesIO(), format="png")
 
 
+@pytest.mark.parametrize("lengths", [[7], [10, 500], list(range(20, 90))], ids=str)
+def test_the_histogram_counts_every_row(lengths: list[int]) -> None:
+    bars = length_histogram(lengths, 512).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == len(lengths) and len(bars) <= 41
+
+
 def test_the_histogram_shows_the_window_when_it_is_near() -> None:
-    assert len(length_histogram([10, 20, 30], 32).axes[0].lines) == 1
+    near = length_histogram([10, 20, 30], 32).axes[0]
+    assert len(near.lines) == 1 and "32" in near.get_title(loc="right")
     far = length_histogram([10, 20, 30], 512).axes[0]
     assert not far.lines and "512" in far.get_title(loc="left")

@@ -24,7 +24,8 @@ def test_the_result_is_printed_and_both_copies_are_left(
     assert "\n42\n" in capsys.readouterr().out
     page = (tmp_path / "out" / "n.html").read_text()
     assert "42" in page and 'src="http' not in page and "Text(value" not in page
-    assert nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells[-1].outputs
+    _, dead, alive = nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells
+    assert alive.outputs and not dead.outputs
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,19 @@ def test_an_error_ends_the_run_and_keeps_what_was_done(
 def test_a_notebook_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(tmp_path / "nada.ipynb", tmp_path) == 2
     assert "nada.ipynb" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_cell_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("um ficheiro")
+    assert main(write(tmp_path / "n.ipynb", "1"), tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert "não consigo escrever" in said.err and "out" in said.err and said.out == ""
+
+
+def test_a_kernel_that_dies_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = "print('antes')", "import os, time\nos._exit(9)"
+    assert main(write(tmp_path / "n.ipynb", *cells), tmp_path / "out") == 1
+    assert "o kernel morreu" in capsys.readouterr().err
+    assert "antes" in (tmp_path / "out" / "n.html").read_text()

@@ -39,6 +39,12 @@ def test_numbers_may_have_a_decimal_comma_and_lists_commas() -> None:
     assert made.config.target_modules == ("q_proj", "v_proj") and made.config.max_steps == 7
 
 
+def test_what_is_typed_cannot_become_markup() -> None:
+    made = Panel("mini")
+    made._fields["rank"].value = "<b>8</b>"
+    assert "&lt;b&gt;" in made._message.value and "<b>" not in made._message.value
+
+
 def test_another_profile_resets_every_value() -> None:
     made = Panel("mini")
     made._fields["rank"].value = "3"

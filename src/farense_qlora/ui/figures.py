@@ -13,7 +13,7 @@ from ..training.events import Evaluated, Event, Stepped
 
 # Two colours of the Okabe-Ito palette, told apart by colour-blind people too.
 TRAIN, VALIDATION, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
-SMOOTHING = 0.05  # share of the run over which the strong line is averaged
+SMOOTHING = 0.05  # share of the updates over which the strong line is averaged
 
 
 class Drawing(Figure):
@@ -43,7 +43,7 @@ def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Draw
         label = f"melhor: {best.loss:.3f}".replace(".", ",")
         axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
-    axes.set_ylim(0, 1.06 * highest)
+    axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
     axes.set_xlim(0, max(total_steps or 0, steps[-1].step if steps else 0, 1))
     axes.set_xlabel("atualização")
     axes.set_ylabel("perda (nats por token)")
@@ -57,11 +57,12 @@ def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
     """How long the rows are, in tokens, and where the window would cut them."""
     figure = Drawing(figsize=(8.4, 2.9), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    longest = max(lengths)
-    axes.hist(lengths, bins=min(40, longest), color=TRAIN, alpha=0.85)
+    shortest, longest = int(min(lengths)), int(max(lengths))
+    width = 1 + (longest - shortest) // 40  # whole tokens, so that no bar covers more lengths than another
+    axes.hist(lengths, bins=list(range(shortest, longest + width + 1, width)), color=TRAIN, alpha=0.85)
     if window <= 2 * longest:
-        axes.axvline(window, color=VALIDATION, linewidth=1.8, label=f"comprimento máximo: {window}")
-        axes.legend(frameon=False)
+        axes.axvline(window, color=VALIDATION, linewidth=1.8)
+        axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=VALIDATION, loc="right")
     else:
         axes.set_title(
             f"a linha mais longa tem {longest} tokens; cabem {window}", fontsize=10, color=QUIET, loc="left"
@@ -73,14 +74,11 @@ def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
-    """An exponential mean over `SMOOTHING` of the values, without a bias towards the first."""
-    keep = 1 - 1 / max(3.0, SMOOTHING * len(values))
-    total = weight = 0.0
-    smoothed = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        smoothed.append(total / weight)
-    return np.array(smoothed)
+    """A mean over `SMOOTHING` of the values, centred: a trailing one would lag, above a loss that falls."""
+    reach = max(1, round(SMOOTHING * len(values)))
+    near = 1.0 + reach - np.abs(np.arange(-reach, reach + 1))
+    sums = np.convolve(np.asarray(values, float), near)[reach : reach + len(values)]
+    return sums / np.convolve(np.ones(len(values)), near)[reach : reach + len(values)]
 
 
 def _mark_epochs(axes: Axes, steps: Sequence[Stepped]) -> None:

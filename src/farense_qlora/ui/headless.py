@@ -5,15 +5,18 @@ Leaves the executed notebook and a self-contained HTML copy, and prints the outp
 
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from traitlets.config import Config as Traits
+
+from ..errors import reason
 
 RESULT = "resultado"
 
@@ -22,6 +25,13 @@ def main(notebook: Path, output: Path) -> int:
     """Execute `notebook` into the folder `output`; returns 0, 2 for what the user can mend, else 1."""
     if not notebook.is_file():
         print(f"erro: não encontro o notebook {notebook}", file=sys.stderr)
+        return 2
+    try:  # now, and not when the work is done
+        if not output.exists():
+            output.mkdir(parents=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        print(f"erro: não consigo escrever em {output}: {reason(error)}", file=sys.stderr)
         return 2
     book = nbformat.read(notebook, as_version=4)
     start = time.perf_counter()
@@ -32,7 +42,10 @@ def main(notebook: Path, output: Path) -> int:
         code = 2 if error.ename == "UserError" else 1
         lines = re.sub(r"\x1b\[[\d;]*m", "", error.traceback).strip().splitlines()
         print(f"erro: {error.evalue}" if code == 2 else "\n".join(lines[-12:]), file=sys.stderr)
-    output.mkdir(parents=True, exist_ok=True)
+    except DeadKernelError:
+        code = 1
+        print("erro: o kernel morreu a meio de uma célula (memória a menos?)", file=sys.stderr)
+    drop_widgets(book)
     nbformat.write(book, output / notebook.name)
     (output / notebook.name).with_suffix(".html").write_text(to_html(book), encoding="utf-8")
     if code == 0:
@@ -58,19 +71,26 @@ def execute(book: nbformat.NotebookNode, folder: Path) -> None:
             if cell.cell_type == "code":
                 began = time.perf_counter()
                 print(f"{heading} … ", end="", flush=True)
-                client.execute_cell(cell, index)
+                try:
+                    client.execute_cell(cell, index)
+                except (CellExecutionError, DeadKernelError):
+                    print(flush=True)  # ends the line, so that the error begins one
+                    raise
                 print(f"{time.perf_counter() - began:.1f} s".replace(".", ","), flush=True)
-    book.metadata.pop("widgets", None)  # controls mean nothing in a copy
+
+
+def drop_widgets(book: nbformat.NotebookNode) -> None:
+    """Take the controls out of `book`: without their kernel they are dead."""
+    book.metadata.pop("widgets", None)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if not _is_widget(out)]
 
 
 def to_html(book: nbformat.NotebookNode) -> str:
-    """`book` as one HTML page that loads nothing from elsewhere and shows no dead widget."""
-    copy = nbformat.from_dict(book)
-    for cell in copy.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if not _is_widget(out)]
+    """`book` as one HTML page that loads nothing from elsewhere."""
     exporter = HTMLExporter(config=Traits({"HTMLExporter": {"mathjax_url": "", "require_js_url": ""}}))
-    page, _ = exporter.from_notebook_node(copy)
+    page, _ = exporter.from_notebook_node(book)
     return re.sub(r'<script[^>]*src="[^"]*"[^>]*>\s*</script>', "", page)
 
 

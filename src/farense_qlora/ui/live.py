@@ -1,9 +1,9 @@
 """Watch a run in the notebook: one picture redrawn in place, a Stop button, the last state left behind."""
 
+import asyncio
 import base64
-import time
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import gc
+from collections.abc import Sequence
 
 import ipywidgets as widgets
 from IPython.display import HTML, display
@@ -13,7 +13,7 @@ from ..training.run import Run
 from .figures import Drawing, loss_curves
 from .tables import decimal, size
 
-SECONDS_BETWEEN_REDRAWS = 0.6
+SECONDS_BETWEEN_REDRAWS = 1.0  # drawing takes 0.2 s of a core, which the training wants too
 ENDINGS = {
     "completed": "Treino terminado",
     "early_stopping": "Treino terminado: a validação deixou de melhorar",
@@ -21,34 +21,36 @@ ENDINGS = {
 }
 
 
-def watch(run: Run) -> None:
+async def watch(run: Run) -> None:
     """Show `run` as it goes and return when it ends; interrupting the cell stops the run and saves it.
 
-    Reads only the run folder, so it can be called again at any time. Raises `UserError` when the run fails.
+    Awaited, so that the kernel hears the button while the cell runs. Reads only the run folder, so it can be
+    called again at any time. Raises `UserError` when the run fails.
     """
+    _release_memory()
     button = widgets.Button(
         description="Parar", icon="stop", tooltip="Acaba o passo em curso, guarda e termina"
     )
-    button.on_click(lambda _: run.stop())  # touches a file: safe in whatever thread the front end calls it
-    handle = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+
+    def stop(_: object = None) -> None:
+        run.stop()
+        button.description, button.disabled = "A parar…", True
+
+    button.on_click(stop)
     buttons = display(button, display_id=True)
-    events: list[Event] = []
-    stream: Iterator[Event] = run.follow()
-    drawn = 0.0
-    while True:
-        try:
-            event = next(stream, None)
-            if event is None:
-                break
-            events.append(event)
-            if time.monotonic() - drawn > SECONDS_BETWEEN_REDRAWS:
-                handle.update(HTML(state(events)))
-                drawn = time.monotonic()
-        except KeyboardInterrupt:
-            run.stop()
-            stream = islice(run.follow(), len(events), None)
-    buttons.update(HTML(""))
-    handle.update(HTML(state(events)))
+    picture = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+    try:
+        while run.alive:
+            try:
+                await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
+                if events := run.events():
+                    picture.update(HTML(state(events)))
+            except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
+                stop()
+    finally:
+        buttons.update(HTML(""))
+        picture.update(HTML(state(events) if (events := run.events()) else ""))
+    run.wait()  # raises when it failed
 
 
 def state(events: Sequence[Event]) -> str:
@@ -83,6 +85,7 @@ def figures(events: Sequence[Event]) -> dict[str, str]:
     last, recent = steps[-1], steps[-30:]
     seconds = sum(step.seconds for step in recent)
     left = (started.total_steps - last.step) * seconds / len(recent)
+    ended = any(isinstance(event, Finished) for event in events)
     return {
         "passo": f"{last.step} / {started.total_steps}",
         "época": decimal(last.epoch, 2),
@@ -90,7 +93,7 @@ def figures(events: Sequence[Event]) -> dict[str, str]:
         "perda de validação": decimal(evaluations[-1].loss) if evaluations else "—",
         "tokens/s": decimal(sum(step.tokens for step in recent) / seconds, 0),
         "memória máxima": size(last.peak_memory_gb),
-        "tempo que falta": duration(left),
+        **({} if ended else {"tempo que falta": duration(left)}),
     }
 
 
@@ -99,6 +102,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _release_memory() -> None:
+    """Hand back what mlx keeps of deleted models, gigabytes that a worker on the same machine needs."""
+    import mlx.core as mx  # not before farense_qlora.model has chosen the BLAS
+
+    gc.collect()
+    mx.clear_cache()
 
 
 def _outcome(end: Finished) -> str:

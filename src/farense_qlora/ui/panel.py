@@ -1,7 +1,8 @@
 """The settings as widgets, made from the config's fields: bounds, help and errors stand there."""
 
 import os
-from typing import Any, get_args, get_origin
+from html import escape
+from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
 from IPython.display import display
@@ -46,7 +47,7 @@ class Panel:
             _ = self.config
             self._message.value = ""
         except UserError as error:
-            self._message.value = f'<span style="color:#b3402a">⚠ {error}</span>'
+            self._message.value = f'<span style="color:#b3402a">⚠ {escape(str(error))}</span>'
 
     def _reset(self) -> None:
         config = Config.of(self._profile.value)
@@ -73,7 +74,7 @@ def _widget(name: str, value: Any) -> widgets.Widget:
         "style": WIDE,
         "layout": LAYOUT,
     }
-    if get_origin(field.annotation) is not None and not isinstance(value, tuple | None):
+    if get_origin(field.annotation) is Literal:
         return widgets.Dropdown(options=get_args(field.annotation), value=value, **common)
     if isinstance(value, bool):
         return widgets.Checkbox(value=value, indent=False, **common)

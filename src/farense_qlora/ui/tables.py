@@ -72,15 +72,14 @@ def machine_table(machine: Machine) -> Table:
 
 def rows_table(rows: Sequence[Row], count: int = 6) -> Table:
     """A few rows, spread over the data."""
-    chosen = [rows[i * len(rows) // count] for i in range(min(count, len(rows)))]
+    talks = [(row.kind, [m["content"] for m in row.messages if m["role"] != "system"]) for row in rows]
+    talks = [(kind, said) for kind, said in talks if len(said) > 1]
+    count = min(count, len(talks))
+    chosen = [talks[i * len(talks) // count] for i in range(count)]
     return Table(
         ("Tipo", "Pergunta", "Resposta"),
-        tuple(
-            (LABELS.get(row.kind, row.kind), row.messages[0]["content"], row.messages[1]["content"])
-            for row in chosen
-            if row.messages
-        ),
-        f"{len(chosen)} de {len(rows)} linhas de treino",
+        tuple((LABELS.get(kind, kind), said[0], said[1]) for kind, said in chosen),
+        f"{count} de {len(rows)} linhas de treino",
     )
 
 
@@ -170,13 +169,14 @@ def score_table(evaluation: Evaluation) -> Table:
 
 def answers_table(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     """The same questions answered by the base model and by the adapter, and the truth."""
-    learnt = {answer.question: answer.got for answer in after.wrong}
+    # Follow-up questions are asked in the same words of different things: the true answer tells them apart.
+    learnt = {(answer.question, answer.expected): answer.got for answer in after.wrong}
     step = max(1, len(before.wrong) // count)
     return Table(
         ("Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"),
         tuple(
-            (answer.question, answer.expected, answer.got, learnt.get(answer.question, answer.expected))
-            for answer in before.wrong[::step][:count]
+            (a.question, a.expected, a.got, learnt.get((a.question, a.expected), a.expected))
+            for a in before.wrong[::step][:count]
         ),
     )
 
