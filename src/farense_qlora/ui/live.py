@@ -13,7 +13,7 @@ from ..training.run import Run
 from .figures import Drawing, loss_curves
 from .tables import decimal, size
 
-SECONDS_BETWEEN_REDRAWS = 1.0  # drawing takes 0.2 s of a core, which the training wants too
+SECONDS_BETWEEN_REDRAWS = 2.0  # drawing takes 0.2 s of a core, which the training wants too
 ENDINGS = {
     "completed": "Treino terminado",
     "early_stopping": "Treino terminado: a validação deixou de melhorar",
