@@ -10,6 +10,7 @@ _REASONS = {
     errno.ENOSPC: "o disco está cheio",
     errno.ENOTDIR: "uma parte do caminho não é uma pasta",
     errno.EISDIR: "é uma pasta",
+    errno.EEXIST: "já existe e não é uma pasta",
 }
 
 

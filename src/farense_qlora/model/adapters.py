@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters, remove_lora_layers
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
 from ..config import Config
 from ..errors import UserError
@@ -35,11 +35,6 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
     model.eval()
-
-
-def detach(model: nn.Module) -> None:
-    """Take every LoRA layer off `model`, which is the base again."""
-    remove_lora_layers(model)
 
 
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
