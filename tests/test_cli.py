@@ -33,7 +33,13 @@ def test_help_is_in_portuguese(command: list[str], capsys: pytest.CaptureFixture
 
 
 def test_every_setting_is_a_flag_of_train() -> None:
-    values = {"bits": "16", "grad_checkpoint": None, "target_modules": "q_proj", "profile": "mistral-7b"}
+    values = {
+        "bits": "16",
+        "grad_checkpoint": None,
+        "packing": None,
+        "target_modules": "q_proj",
+        "profile": "mistral-7b",
+    }
     for name in Config.model_fields:
         flag, value = f"--{name.replace('_', '-')}", values.get(name, "1")
         args = build_parser().parse_args(["train", flag, *([value] if value else [])])

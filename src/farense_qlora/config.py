@@ -136,6 +136,10 @@ class Config(BaseModel):
         le=131072,
     )
 
+    packing: bool = setting(
+        True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."
+    )
+
     eval_every: int = setting(
         100, "evaluation", "Avaliar a cada", "Atualizações entre avaliações na validação.", ge=1
     )

@@ -8,7 +8,6 @@ import mlx.core as mx
 import pytest
 
 from farense_qlora.errors import UserError
-from farense_qlora.model import base as base_module
 from farense_qlora.model.base import load_base
 
 
@@ -80,4 +79,4 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients(tiny_model: Pat
     recomputed = tree_flatten(nn.value_and_grad(base.model, loss)(base.model)[1])
     assert len(plain) == len(recomputed) == 2 * 7 * 2
     assert all(mx.allclose(a, b, atol=1e-6) for (_, a), (_, b) in zip(plain, recomputed, strict=True))
-    assert base_module.backbone(base.model).layers[0].__class__.__name__ == "Checkpointed"
+    assert base.model.layers[0].__class__.__name__ == "Checkpointed"

@@ -53,6 +53,7 @@ def config_for(folder: Path, **changes: object) -> Config:
         "eval_every": 4,
         "save_every": 3,
         "dropout": 0.1,
+        "packing": False,
         "train_data": str(write_rows(folder / "train.jsonl", 17)),
         "val_data": str(write_rows(folder / "val.jsonl", 5)),
     }
@@ -73,7 +74,7 @@ def test_loss_and_gradients_agree_with_mlx_lm_on_a_batch_without_padding(base: B
     lengths = mx.array([[prompt, 17] for prompt in (5, 8, 3, 11)])
 
     (theirs, count), their_slopes = nn.value_and_grad(base.model, default_loss)(base.model, tokens, lengths)
-    batch = collate(examples)
+    batch = collate([[one] for one in examples])
     ours, slopes = nn.value_and_grad(base.model, batch_loss)(base.model, batch, batch.supervised)
 
     assert batch.supervised == count.item()
@@ -85,8 +86,8 @@ def test_loss_and_gradients_agree_with_mlx_lm_on_a_batch_without_padding(base: B
 def test_padding_changes_nothing(base: Base) -> None:
     attach(base.model, Config.of("mini", rank=4))
     examples = [example(9, 4, 0), example(30, 20, 1)]
-    together = collate(examples)
-    apart = [collate([one]) for one in examples]
+    together = collate([[one] for one in examples])
+    apart = [collate([[one]]) for one in examples]
     total = together.supervised
     losses = sum(batch_loss(base.model, batch, total).item() for batch in apart)
     assert batch_loss(base.model, together, total).item() == pytest.approx(losses, rel=1e-5)
@@ -97,8 +98,8 @@ def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, t
     examples = [example(9, 4, 0), example(30, 3, 1), example(12, 11, 2)]
     results = []
     for batches in (
-        [[collate(examples)]],
-        [[collate([one]) for one in examples[:2]], [collate(examples[2:])]],
+        [[collate([[one] for one in examples])]],
+        [[collate([[one]]) for one in examples[:2]], [collate([examples[2:]])]],
     ):
         fresh = load_base(str(base.path))
         attach(fresh.model, config)
@@ -119,8 +120,11 @@ def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path:
     assert (tmp_path / "run/best/adapters.safetensors").exists()
 
 
-def test_stopping_anywhere_and_resuming_gives_the_same_bits(base: Base, tmp_path: Path) -> None:
-    config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0)
+@pytest.mark.parametrize("packing", [False, True])
+def test_stopping_anywhere_and_resuming_gives_the_same_bits(
+    base: Base, tmp_path: Path, packing: bool
+) -> None:
+    config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
     whole = list(train(config, base, tmp_path / "whole"))
     resumed: list[Event] = []
     for stop_after in (2, 3, 100):  # three workers, each a fresh process's worth of state

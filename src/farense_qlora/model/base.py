@@ -3,7 +3,6 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,7 +19,7 @@ from mlx_lm.utils import get_total_parameters, load_config, load_model, load_tok
 
 from ..config import HOME
 from ..errors import UserError
-from .ops import SgemmQuantizedLinear, dequantized, frozen_head_loss, use_cpu_operations
+from .ops import use_cpu_operations
 
 MINIATURE = Path(__file__).parent / "miniature"
 GROUP_SIZE = 64
@@ -105,26 +104,6 @@ def find_model(name: str) -> Path:
             f"não consigo obter o modelo {name} do Hugging Face Hub ({type(error).__name__}): ligue-se à "
             "rede (e, se o modelo o pedir, faça «hf auth login») ou indique em «model» uma pasta local"
         ) from error
-
-
-def backbone(model: nn.Module) -> nn.Module:
-    """The part of `model` that gives hidden states (after the last norm), before the head."""
-    return model.model
-
-
-def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
-    """`loss(hidden, labels, weights)` through the head of `model`: the weighted sum of cross-entropies."""
-    head = model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
-    return frozen_head_loss(lambda: dense_weight(head))
-
-
-def dense_weight(layer: Any) -> mx.array:
-    """The weight of a linear or embedding layer, dequantized if need be."""
-    if isinstance(layer, SgemmQuantizedLinear):
-        return layer.dense()
-    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return dequantized(layer)
-    return layer.weight
 
 
 def _read_config(path: Path) -> dict[str, Any]:

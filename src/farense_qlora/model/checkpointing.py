@@ -14,9 +14,9 @@ def use_checkpointing(model: nn.Module) -> None:
 
 
 class _Checkpointed:
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
-        def compute(parameters: Any, *inputs: Any) -> Any:
+    def __call__(self, x: mx.array, *inputs: Any, **options: Any) -> Any:
+        def compute(parameters: Any, x: mx.array) -> Any:
             self.update(parameters)  # type: ignore[attr-defined]
-            return super(_Checkpointed, self).__call__(*inputs, **options)  # type: ignore[misc]
+            return super(_Checkpointed, self).__call__(x, *inputs, **options)  # type: ignore[misc]
 
-        return mx.checkpoint(compute)(self.trainable_parameters(), *inputs)  # type: ignore[attr-defined]
+        return mx.checkpoint(compute)(self.trainable_parameters(), x)  # type: ignore[attr-defined]

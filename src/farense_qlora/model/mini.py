@@ -26,7 +26,8 @@ from ..data.questions import questions
 from ..data.rows import Row
 from ..data.tokens import Example, encode
 from ..files import whole_folder
-from .base import GROUP_SIZE, MINIATURE, backbone, dense_weight
+from .base import GROUP_SIZE, MINIATURE
+from .head import backbone, head
 from .ops import exp, use_cpu_operations
 from .parallel import parts, summed
 
@@ -176,7 +177,7 @@ def _rate(recipe: Recipe, step: int, total: int) -> float:
 
 def _weighted(examples: Sequence[Example], question_loss: float) -> tuple[Batch, np.ndarray]:
     """The batch of every token, and the weight of each: 1 in an answer, `question_loss` in a question."""
-    batch = collate([Example(e.tokens, np.arange(len(e.tokens)) > 0) for e in examples])
+    batch = collate([[Example(e.tokens, np.arange(len(e.tokens)) > 0)] for e in examples])
     answers = np.concatenate([e.supervised[1:] for e in examples])
     weights = np.where(answers, 1.0, question_loss).astype(np.float32)
     return batch, np.pad(weights, (0, len(batch.weights) - len(weights)))
@@ -184,7 +185,7 @@ def _weighted(examples: Sequence[Example], question_loss: float) -> tuple[Batch,
 
 def _loss(model: Model, batch: Batch, weights: np.ndarray, total: float) -> mx.array:
     hidden = backbone(model)(mx.array(batch.inputs))
-    logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)])
+    logits = head(model)(hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)])
     top = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
     log_sum = mx.log(exp(logits - top).sum(axis=-1)) + top[:, 0]
     chosen = mx.take_along_axis(logits, mx.array(batch.labels)[:, None], axis=-1)[:, 0]
@@ -237,12 +238,10 @@ def exact_share(model: nn.Module, examples: Sequence[Example], batch_size: int =
     right = 0
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
-        batch = collate(part)
+        batch = collate([[example] for example in part])
         hidden = backbone(model)(mx.array(batch.inputs))
         hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-        hits = (
-            np.array(hidden @ dense_weight(model.lm_head).T.astype(hidden.dtype)).argmax(-1) == batch.labels
-        )
+        hits = np.array(head(model)(hidden)).argmax(-1) == batch.labels
         owner = batch.positions // batch.inputs.shape[1]
         missed = set(owner[(~hits) & (batch.weights > 0)].tolist())
         right += len(part) - len(missed)

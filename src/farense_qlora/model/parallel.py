@@ -17,7 +17,8 @@ Item = TypeVar("Item")
 
 
 @cache
-def _streams() -> list[mx.Stream]:
+def streams() -> list[mx.Stream]:
+    """Where parts of a batch are computed side by side: one stream a core, or the GPU's one."""
     if mx.default_device().type != mx.DeviceType.cpu:
         return [mx.default_stream(mx.default_device())]
     return [mx.new_stream(mx.cpu) for _ in range(cores())]
@@ -25,14 +26,14 @@ def _streams() -> list[mx.Stream]:
 
 def parts(items: Sequence[Item]) -> list[Sequence[Item]]:
     """`items` dealt out, as evenly as they go, into one part a stream (fewer if there are fewer items)."""
-    count = min(len(_streams()), len(items))
+    count = min(len(streams()), len(items))
     return [items[i::count] for i in range(count)]
 
 
 def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
     """The sum of the trees `compute(item)`, evaluated, each on a stream of its own (at most one a core)."""
     results = []
-    for stream, item in zip(_streams(), items, strict=False):
+    for stream, item in zip(streams(), items, strict=False):
         with mx.stream(stream):
             results.append(compute(item))
     total = results[0]

@@ -12,15 +12,17 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from ..config import HOME, Config
-from ..data.batches import Batch, Order, collate, in_order
+from ..data.batches import Batch, MicroBatch, Order, Packed, Unpacked, collate
 from ..data.rows import read_rows
-from ..data.tokens import Example, encode
+from ..data.tokens import Encoded, encode
 from ..errors import UserError
 from ..files import whole_folder
 from ..model.adapters import attach, save_adapter
-from ..model.base import Base, backbone, head_loss
+from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
-from ..model.parallel import parts, summed
+from ..model.head import head_loss
+from ..model.packing import check_packable, hidden_states
+from ..model.parallel import parts, streams, summed
 from .checkpoints import State, latest, restore, save
 from .events import Evaluated, Event, Finished, Saved, Started, Stepped
 from .schedule import learning_rate
@@ -39,9 +41,11 @@ def train(config: Config, base: Base, run: Path, stop: Callable[[], bool] = lamb
             f"batch_size = {config.batch_size} é maior do que os dados de treino ({len(train_rows)} linhas "
             f"em {config.train_data}): reduza o lote"
         )
+    if config.packing:
+        check_packable(base.model, base.name)
     training = encode(train_rows, base.tokenizer, config.max_seq_length)
-    validation = encode(val_rows, base.tokenizer, config.max_seq_length).examples
-    order = Order(training.lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
+    validation = encode(val_rows, base.tokenizer, config.max_seq_length)
+    order = make_order(config, training.lengths)
     total_steps = max(1, round(config.epochs * order.updates_per_epoch))
     total_steps = min(total_steps, config.max_steps or total_steps)
 
@@ -72,10 +76,7 @@ def train(config: Config, base: Base, run: Path, stop: Callable[[], bool] = lamb
     while not reason:
         start = time.perf_counter()
         rate = learning_rate(config, state.step, total_steps)
-        batches = [
-            [collate(part) for part in parts([training.examples[i] for i in rows])]
-            for rows in order[state.step]
-        ]
+        batches = [collated(training, micro_batch, order.window) for micro_batch in order[state.step]]
         mx.random.seed(config.seed * 1_000_003 + state.step)  # dropout is a function of (seed, step)
         loss, norm = update(model, optimizer, batches, rate, config)
         state.step += 1
@@ -105,6 +106,23 @@ def train(config: Config, base: Base, run: Path, stop: Callable[[], bool] = lamb
             yield Saved(state.step, time.time(), path)
     seconds = time.perf_counter() - began
     yield Finished(state.step, time.time(), reason, state.best_step, state.best_loss, seconds)
+
+
+def make_order(config: Config, lengths: np.ndarray) -> Order:
+    """The updates of rows of `lengths` tokens, packed or not as `config` says, for this device."""
+    arguments = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
+    if not config.packing:
+        return Unpacked(*arguments)
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    return Packed(*arguments, config.max_seq_length, short=on_cpu, streams=len(streams()))
+
+
+def collated(data: Encoded, micro_batch: MicroBatch, window: int | None) -> list[Batch]:
+    """The batches of a micro-batch, one for each stream of this device."""
+    return [
+        collate([[data.examples[row] for row in rows] for rows in windows], window)
+        for windows in parts(micro_batch)
+    ]
 
 
 def make_optimizer(config: Config, model: nn.Module) -> optim.MultiOptimizer:
@@ -146,18 +164,20 @@ def update(
 
 def batch_loss(model: nn.Module, batch: Batch, total: int) -> mx.array:
     """The cross-entropies of the supervised positions of `batch`, summed and divided by `total`."""
-    hidden = backbone(model)(mx.array(batch.inputs))
+    segments = None if batch.segments is None else mx.array(batch.segments)
+    hidden = hidden_states(model, mx.array(batch.inputs), segments)
     hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
     return head_loss(model)(hidden, mx.array(batch.labels), mx.array(batch.weights / total))
 
 
-def validation_loss(model: nn.Module, examples: Sequence[Example], batch_size: int) -> float:
-    """Mean loss over every supervised token of `examples`, in nats, without dropout."""
+def validation_loss(model: nn.Module, data: Encoded, config: Config) -> float:
+    """Mean loss over every supervised token of `data`, in nats, without dropout."""
     model.eval()
-    lengths = np.array([len(example.tokens) for example in examples])
+    order = make_order(config, data.lengths)
     batches = [
-        [collate(part) for part in parts([examples[i] for i in rows])]
-        for rows in in_order(lengths, batch_size)
+        collated(data, micro_batch, order.window)
+        for n in range(order.updates_per_epoch)
+        for micro_batch in order[n]
     ]
     total = sum(batch.supervised for batch in chain(*batches))
     loss = sum(summed(lambda batch: batch_loss(model, batch, total), batch).item() for batch in batches)
@@ -166,11 +186,11 @@ def validation_loss(model: nn.Module, examples: Sequence[Example], batch_size: i
 
 
 def evaluate(
-    config: Config, base: Base, run: Path, state: State, validation: Sequence[Example], epoch: float
+    config: Config, base: Base, run: Path, state: State, validation: Encoded, epoch: float
 ) -> Evaluated:
     """Measure the validation loss, and keep the adapter in `run/best` when it is the lowest so far."""
     start = time.perf_counter()
-    loss = validation_loss(base.model, validation, config.batch_size)
+    loss = validation_loss(base.model, validation, config)
     best = state.best_loss is None or loss < state.best_loss
     if best:
         state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
