@@ -11,7 +11,7 @@ def events(steps: int = 60, reason: str = "completed") -> list[Event]:
     ]
     for step in range(1, steps + 1):
         loss = 0.4 + 2 / step
-        made.append(Stepped(step, float(step), step / 20, loss, 1e-3, 1.0, 100, 300, 0.5, 0.25))
+        made.append(Stepped(step, float(step), step / 20, loss, 1e-3, 1.0, 100, 300, 320, 0.5, 0.25))
         if step % 20 == 0:
             made += [
                 Evaluated(step, float(step), step / 20, loss + 0.1, True, 0.1),

@@ -16,6 +16,7 @@ from .errors import UserError
 HOME = Path(os.environ.get("FARENSE_HOME") or Path(__file__).resolve().parents[2])
 RUNS = HOME / "checkpoints_qlora"
 OUTPUT = HOME / "output"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"
 
 GROUPS = {
     "model": "Modelo",

@@ -81,3 +81,15 @@ def test_collate_packs_rows_one_after_the_other_and_predicts_nothing_across_them
     assert batch.segments.tolist() == [[1, 1, 1, 2, 2, 2, 0, 0]]
     learnt = [(int(batch.inputs[0, p]), int(y)) for p, y in zip(batch.positions, batch.labels, strict=True)]
     assert learnt[: batch.supervised] == [(5, 6), (6, 2), (7, 8), (8, 2)]
+
+
+def test_few_shapes_are_few() -> None:
+    random = np.random.default_rng(0)
+    shapes = set()
+    for _ in range(200):
+        rows = [
+            [Example(np.arange(n, dtype=np.int32), np.arange(n) >= n // 2)] for n in random.integers(9, 60, 4)
+        ]
+        batch = collate(rows, few_shapes=True)
+        shapes.add((batch.inputs.shape, batch.labels.shape))
+    assert len(shapes) <= 16

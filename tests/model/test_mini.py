@@ -59,7 +59,7 @@ def test_a_season_is_three_tokens_and_text_survives_the_tokenizer() -> None:
 def test_the_shipped_miniature_knows_no_facts() -> None:
     base = load_base("mini")
     for name in ("val_data.jsonl", "unseen_facts.jsonl"):
-        farense = encode(read_rows(HOME / "data" / name), base.tokenizer, 256).examples
+        farense = encode(read_rows(HOME / "data" / name), base.tokenizer, 256)
         assert exact_share(base.model, farense) <= 0.05
 
 

@@ -15,7 +15,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.checkpointing import use_checkpointing
 from farense_qlora.model.packing import PackedCache, check_packable
-from farense_qlora.training.loop import batch_loss
+from farense_qlora.training.update import arrays, batch_loss
 
 SHAPE = {
     "hidden_size": 64,
@@ -70,7 +70,7 @@ def measured(model: nn.Module, batches: list[Batch]) -> tuple[float, dict[str, m
     total = sum(batch.supervised for batch in batches)
     loss, slopes = 0.0, {}
     for batch in batches:
-        part, gradients = nn.value_and_grad(model, batch_loss)(model, batch, total)
+        part, gradients = nn.value_and_grad(model, batch_loss)(model, *arrays(batch, total))
         loss += part.item()
         for name, array in tree_flatten(gradients):
             slopes[name] = slopes[name] + array if name in slopes else array

@@ -10,9 +10,10 @@ from farense_qlora.data.rows import Row, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results import evaluate as module
-from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text, percent
+from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text
 from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary
 from farense_qlora.results.normalise import normalise, token_f1
+from farense_qlora.results.text import percent
 
 
 @pytest.mark.parametrize(

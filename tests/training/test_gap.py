@@ -8,7 +8,8 @@ from farense_qlora.training.gap import gap
 
 def run(train_loss: float, val_loss: float) -> list:
     steps = [
-        Stepped(n, 0.0, n / 8, 9.0 if n < 6 else train_loss, 0.1, 1.0, 10, 30, 0.1, 0.1) for n in range(1, 9)
+        Stepped(n, 0.0, n / 8, 9.0 if n < 6 else train_loss, 0.1, 1.0, 10, 30, 32, 0.1, 0.1)
+        for n in range(1, 9)
     ]
     return [*steps, Evaluated(8, 0.0, 1.0, val_loss, True, 0.1)]
 

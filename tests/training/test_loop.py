@@ -2,14 +2,18 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.trainer import default_loss
+from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.trainer import TrainingArgs, default_loss
+from mlx_lm.tuner.trainer import train as mlx_lm_train
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import collate
@@ -19,7 +23,8 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
-from farense_qlora.training.loop import batch_loss, make_optimizer, train, update
+from farense_qlora.training.loop import train
+from farense_qlora.training.update import Updater, arrays, batch_loss
 
 
 @pytest.fixture
@@ -75,12 +80,46 @@ def test_loss_and_gradients_agree_with_mlx_lm_on_a_batch_without_padding(base: B
 
     (theirs, count), their_slopes = nn.value_and_grad(base.model, default_loss)(base.model, tokens, lengths)
     batch = collate([[one] for one in examples])
-    ours, slopes = nn.value_and_grad(base.model, batch_loss)(base.model, batch, batch.supervised)
+    ours, slopes = nn.value_and_grad(base.model, batch_loss)(base.model, *arrays(batch, batch.supervised))
 
     assert batch.supervised == count.item()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
     for (name, mine), (_, other) in zip(tree_flatten(slopes), tree_flatten(their_slopes), strict=True):
         assert mx.abs(mine - other).max().item() < 1e-5, name
+
+
+def test_fifty_updates_give_the_losses_of_mlx_lms_trainer(base: Base, tmp_path: Path) -> None:
+    config = Config.of("mini", rank=4, lora_plus_ratio=1, max_grad_norm=0, weight_decay=0.01)
+    updates = [[example(17, 5 + row, 4 * n + row) for row in range(4)] for n in range(10)] * 5
+    theirs: list[float] = []
+
+    def their_batches(**_: object) -> Iterator[tuple[mx.array, mx.array]]:
+        for examples in updates:
+            lengths = [[int(e.supervised.argmax()), len(e.tokens)] for e in examples]
+            yield mx.array(np.stack([e.tokens for e in examples])), mx.array(lengths)
+
+    class Watch(TrainingCallback):
+        def on_train_loss_report(self, info: dict[str, float]) -> None:
+            theirs.append(info["train_loss"])
+
+    arguments = TrainingArgs(iters=50, steps_per_report=1, adapter_file=str(tmp_path / "a.safetensors"))
+    their_model = load_base(str(base.path)).model
+    attach(their_model, config)
+    optimizer = optim.AdamW(1e-3, weight_decay=0.01)
+    mlx_lm_train(
+        their_model,
+        optimizer,
+        None,
+        args=arguments,
+        iterate_batches=their_batches,
+        training_callback=Watch(),
+    )
+
+    attach(base.model, config)
+    update = Updater(base.model, config)
+    ours = [update([[collate([[e] for e in examples])]], 1e-3)[0] for examples in updates]
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    assert ours[-1] < 0.8 * ours[0]  # there was something to agree on
 
 
 def test_padding_changes_nothing(base: Base) -> None:
@@ -89,8 +128,8 @@ def test_padding_changes_nothing(base: Base) -> None:
     together = collate([[one] for one in examples])
     apart = [collate([[one]]) for one in examples]
     total = together.supervised
-    losses = sum(batch_loss(base.model, batch, total).item() for batch in apart)
-    assert batch_loss(base.model, together, total).item() == pytest.approx(losses, rel=1e-5)
+    losses = sum(batch_loss(base.model, *arrays(batch, total)).item() for batch in apart)
+    assert batch_loss(base.model, *arrays(together, total)).item() == pytest.approx(losses, rel=1e-5)
 
 
 def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, tmp_path: Path) -> None:
@@ -103,7 +142,7 @@ def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, t
     ):
         fresh = load_base(str(base.path))
         attach(fresh.model, config)
-        results.append(update(fresh.model, make_optimizer(config, fresh.model), batches, 1e-3, config))
+        results.append(Updater(fresh.model, config)(batches, 1e-3))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
@@ -169,7 +208,7 @@ def test_every_turn_of_the_assistant_is_supervised_and_nothing_else(base: Base, 
         ]
     }
     (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    encoded = encode(read_rows(tmp_path / "rows.jsonl"), base.tokenizer, 256).examples[0]
+    encoded = encode(read_rows(tmp_path / "rows.jsonl"), base.tokenizer, 256)[0]
     learnt = base.tokenizer.decode(encoded.tokens[encoded.supervised].tolist())
     assert learnt == "Paco Fortes.</s>O mesmo.</s>"
     assert (encoded.tokens == base.tokenizer.bos_token_id).sum() == 1

@@ -105,6 +105,22 @@ def export(args: argparse.Namespace) -> None:
     _write(args, result, f"treino «{run.name}» exportado para {folder}")
 
 
+def bench(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ..results import bench as module
+    from ..ui.figures import bench_bars
+
+    chosen = args.workload or module.USUAL
+    with tqdm(bar_format="{desc} ({elapsed})", leave=False) as bar:
+        results = module.bench(chosen, args.rounds, bar.set_description_str)
+    args.to.mkdir(parents=True, exist_ok=True)
+    report = module.report(results)
+    (args.to / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    bench_bars(results).savefig(args.to / "bench.png")
+    _write(args, {**report, "status": "ok"}, f"{module.report_text(results)}\n\nguardado em {args.to}")
+
+
 def mini_build(args: argparse.Namespace) -> None:
     from ..model.base import MINIATURE
     from ..model.mini import build

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ..config import GROUPS, HOME, PROFILES, Config
+from ..config import GROUPS, HOME, OUTPUT, PROFILES, Config
 from . import commands
 from .portuguese import Parser
 
@@ -43,6 +43,13 @@ def build_parser() -> Parser:
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/PERFIL-farense-qlora)")
+    _json(sub)
+
+    sub = add("bench", commands.bench, "mede a velocidade e a memória do treino, ao lado do mlx-lm")
+    names = "tiny, mini, small, 57m, 7b-512, 7b-1024, 7b-2048 (mini, small e 57m)"
+    sub.add_argument("--workload", nargs="+", metavar="NOME", help=names)
+    sub.add_argument("--rounds", type=int, default=3, metavar="N", help="voltas de que se toma a mediana (3)")
+    sub.add_argument("--to", type=Path, default=OUTPUT / "bench", metavar="PASTA", help="onde fica a tabela")
     _json(sub)
 
     mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from ..results.text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
 from ..training.run import Run
 
@@ -33,7 +34,7 @@ class Outcome:
         loss = (
             ""
             if self.best_loss is None
-            else (f"; melhor perda na validação {_decimal(self.best_loss, 4)} (passo {self.best_step})")
+            else (f"; melhor perda na validação {decimal(self.best_loss, 4)} (passo {self.best_step})")
         )
         minutes, seconds = divmod(round(self.seconds), 60)
         return (
@@ -67,16 +68,12 @@ def follow(run: Run) -> None:
                 bar.bar_format, bar.initial = LAYOUT, event.step
                 bar.reset(event.total_steps)
             elif isinstance(event, Evaluated):
-                validation = f"validação {_decimal(event.loss, 3)}"
+                validation = f"validação {decimal(event.loss, 3)}"
             elif isinstance(event, Stepped):
                 recent.append(event)
                 rate = sum(e.supervised_tokens for e in recent) / sum(e.seconds for e in recent)
-                loss, speed = f"perda {_decimal(event.loss, 3)}", f"{rate:.0f} tokens/s"
+                loss, speed = f"perda {decimal(event.loss, 3)}", f"{rate:.0f} tokens/s"
             bar.set_postfix_str(", ".join(filter(None, (loss, validation, speed))), refresh=False)
             bar.update(event.step - bar.n)
             if isinstance(event, Evaluated | Finished):
                 bar.refresh()
-
-
-def _decimal(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace(".", ",")

@@ -122,11 +122,17 @@ class Packed:
         return pack(self.lengths, self.window, np.random.default_rng([self.seed, epoch]))
 
 
-def collate(windows: Sequence[Sequence[Example]], window: int | None = None) -> Batch:
+def collate(
+    windows: Sequence[Sequence[Example]], window: int | None = None, few_shapes: bool = False
+) -> Batch:
     """Put windows side by side, each with its examples one after the other, padded on the right to `window`
-    positions (None: those of the longest), and gather the positions where loss is taken."""
+    positions (None: those of the longest), and gather the positions where loss is taken.
+
+    With `few_shapes` more is padded, so that a compiled step meets a handful of shapes in all.
+    """
     sizes = [sum(len(example.tokens) - 1 for example in examples) for examples in windows]
-    width = window or -(-max(sizes) // PAD_TO) * PAD_TO
+    step = 4 * PAD_TO if few_shapes else PAD_TO
+    width = window or -(-max(sizes) // step) * step
     inputs = np.zeros((len(windows), width), np.int32)
     segments = np.zeros((len(windows), width), np.int32)
     positions, labels = [], []
@@ -141,7 +147,7 @@ def collate(windows: Sequence[Sequence[Example]], window: int | None = None) -> 
             labels.append(example.tokens[1:][where])
             start = end
     flat, targets = np.concatenate(positions).astype(np.int32), np.concatenate(labels)
-    filling = -len(flat) % PAD_TO
+    filling = -len(flat) % (max(PAD_TO, inputs.size // 8) if few_shapes else PAD_TO)
     return Batch(
         inputs,
         segments if any(len(examples) > 1 for examples in windows) else None,

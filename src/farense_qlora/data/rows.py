@@ -24,26 +24,32 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of the JSON-lines file `path`; raises `UserError` naming file, line and reason."""
+    return [row for _, row in iterate_rows(path)]
+
+
+def iterate_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of `path` one by one, each with the number of its line; raises as `read_rows` does."""
+    number = 0
     try:
         with open(path, encoding="utf-8-sig") as file:
-            rows = list(_rows(path, file))
+            for number, row in _rows(path, file):
+                yield number, row
     except FileNotFoundError:
         raise UserError(f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados") from None
     except OSError as error:
         raise UserError(f"não consigo ler {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: não é texto UTF-8 (byte {error.start})") from None
-    if not rows:
+    if not number:
         raise UserError(f"{path}: não tem nenhuma linha de dados")
-    return rows
 
 
-def _rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield parse_row(json.loads(line))
+            yield number, parse_row(json.loads(line))
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, linha {number}: JSON inválido na coluna {error.colno}") from None
         except ValueError as error:

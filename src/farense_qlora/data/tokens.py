@@ -1,13 +1,25 @@
-"""Rows to tokens: the chat template applied once, and a mask over the assistant's tokens of every turn."""
+"""Rows to tokens: the chat template applied once, and a mask over the assistant's tokens of every turn.
 
-from collections.abc import Sequence
+A file is tokenized once: the tokens are kept as Arrow in the user's cache folder, under a key of the data,
+the tokenizer and its template, and mapped into memory: a million rows are ready at once and take no space.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from ..config import CACHE
 from ..errors import UserError
-from .rows import Row
+from .rows import Row, iterate_rows
+
+ROWS_A_CHUNK = 10_000
+SCHEMA = {"line": "int64", "first": "int32", "tokens": "int32", "supervised": "uint8"}
 
 
 @dataclass(frozen=True)
@@ -18,38 +30,130 @@ class Example:
     supervised: np.ndarray
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """`examples` in the order of the rows; `truncated` rows were longer than the window and were cut."""
+class Encoded(Sequence[Example]):
+    """Tokenized rows, in their order, cut to `max_seq_length`; `lengths` (rows,) counts their tokens.
 
-    examples: tuple[Example, ...]
-    truncated: int
+    Raises `UserError`, naming the row, if a cut leaves one nothing to learn; `source` says where it is from.
+    """
 
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.array([len(example.tokens) for example in self.examples])
+    def __init__(self, table: pa.Table, max_seq_length: int, source: str = "dados"):
+        self.lines = table["line"].to_numpy()
+        self._chunks = [
+            (chunk.offsets.to_numpy(), chunk.values.to_numpy(), other.values.to_numpy().view(bool))
+            for chunk, other in zip(table["tokens"].chunks, table["supervised"].chunks, strict=True)
+        ]
+        self._starts = np.cumsum([0, *(len(offsets) - 1 for offsets, _, _ in self._chunks)])
+        whole = np.concatenate([np.diff(offsets) for offsets, _, _ in self._chunks])
+        self.lengths = np.minimum(whole, max_seq_length)
+        self.truncated = int((whole > max_seq_length).sum())
+        nothing = np.flatnonzero(table["first"].to_numpy() >= self.lengths)
+        if len(nothing):
+            raise UserError(
+                f"{source}, linha {self.lines[nothing[0]]}: perde toda a resposta ao ser cortada a "
+                f"{max_seq_length} tokens: aumente max_seq_length ou encurte a pergunta"
+            )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        row = range(len(self))[row]
+        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        offsets, tokens, supervised = self._chunks[chunk]
+        start = offsets[row - self._starts[chunk]]
+        part = slice(start, start + self.lengths[row])
+        return Example(tokens[part], supervised[part])
 
 
 def encode(rows: Sequence[Row], tokenizer: Any, max_seq_length: int) -> Encoded:
-    """Tokenize `rows`, cut to `max_seq_length`; raises `UserError` if a cut leaves a row nothing to learn."""
-    examples, truncated = [], 0
-    for index, row in enumerate(rows):
-        tokens, supervised = _encode_text(row, tokenizer) if row.text else _encode_messages(row, tokenizer)
-        if len(tokens) > max_seq_length:
-            truncated += 1
-            tokens, supervised = tokens[:max_seq_length], supervised[:max_seq_length]
-        if not any(supervised[1:]):
-            raise UserError(
-                f"a linha de dados n.º {index + 1} perde toda a resposta ao ser cortada a {max_seq_length} "
-                "tokens: aumente max_seq_length ou encurte a pergunta"
-            )
-        examples.append(Example(np.array(tokens, np.int32), np.array(supervised, bool)))
-    return Encoded(tuple(examples), truncated)
+    """Tokenize `rows` in memory; see `Encoded`."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
+    for record in _records(enumerate(rows, 1), tokenizer):
+        for name, value in record.items():
+            columns[name].append(value)
+    types = {name: pa.type_for_alias(kind) for name, kind in SCHEMA.items()}
+    table = pa.table(
+        {
+            name: pa.array(values, types[name] if name in ("line", "first") else pa.list_(types[name]))
+            for name, values in columns.items()
+        }
+    )
+    return Encoded(table, max_seq_length)
+
+
+def encode_file(
+    path: Path,
+    tokenizer: Any,
+    model: Path,
+    max_seq_length: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Encoded:
+    """The rows of the file `path` as tokens of the model in the folder `model`; tokenized once, then mapped.
+
+    `progress` is told how many rows were added. Raises `UserError` on a bad row, naming it.
+    """
+    target = CACHE / "tokens" / f"{_key(path, model)}.arrow"
+    if not target.exists():
+        _write(target, _records(iterate_rows(path), tokenizer), progress)
+    return Encoded(pa.ipc.open_stream(pa.memory_map(str(target))).read_all(), max_seq_length, str(path))
 
 
 def prompt_tokens(messages: Sequence[dict[str, str]], tokenizer: Any) -> list[int]:
     """The conversation so far as the model sees it when it is its turn to answer."""
     return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
+
+
+def _key(path: Path, model: Path) -> str:
+    """A key of all that decides the tokens: the data, and the tokenizer's files with its chat template."""
+    digest = sha256(f"{SCHEMA}".encode())
+    about_tokens = [file for file in sorted(model.iterdir()) if "token" in file.name or "chat" in file.name]
+    try:
+        for file in (path, *about_tokens):
+            with open(file, "rb") as stream:
+                digest.update(file_digest(stream, "sha256").digest())
+    except FileNotFoundError:
+        next(iterate_rows(path))  # says what is missing
+        raise
+    return digest.hexdigest()[:32]
+
+
+def _write(target: Path, records: Iterable[dict[str, Any]], progress: Callable[[int], object]) -> None:
+    """Write the Arrow file whole: it appears under its name only when it is complete."""
+    from datasets import Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    features = Features(
+        {
+            name: Value(kind) if name in ("line", "first") else List(Value(kind))
+            for name, kind in SCHEMA.items()
+        }
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(f".{os.getpid()}")
+    try:
+        with ArrowWriter(features=features, path=str(partial), writer_batch_size=ROWS_A_CHUNK) as writer:
+            for record in records:
+                writer.write(record)
+                progress(1)
+            writer.finalize()
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _records(rows: Iterable[tuple[int, Row]], tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """The columns of each (line, row); `first` is the first position that has something to predict."""
+    for line, row in rows:
+        tokens, supervised = _encode_text(row, tokenizer) if row.text else _encode_messages(row, tokenizer)
+        first = next((i for i, learnt in enumerate(supervised) if learnt and i), len(tokens))
+        yield {
+            "line": line,
+            "first": first,
+            "tokens": np.array(tokens, np.int32),
+            "supervised": np.array(supervised, np.uint8),
+        }
 
 
 def _encode_text(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:

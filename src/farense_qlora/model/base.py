@@ -17,12 +17,15 @@ from mlx_lm import convert
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import get_total_parameters, load_config, load_model, load_tokenizer
 
-from ..config import HOME
+from ..config import CACHE, HOME
 from ..errors import UserError
-from .ops import use_cpu_operations
+from .machine import memory_bytes
+from .ops import keeps_dense, use_cpu_operations
 
 MINIATURE = Path(__file__).parent / "miniature"
 GROUP_SIZE = 64
+# Bytes of temporary arrays up to which MLX runs ahead with a large model on the CPU.
+RUN_AHEAD = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,7 @@ def load_base(name: str, bits: int = 4) -> Base:
         raise UserError(
             f"o modelo {name} não tem modelo de conversa (chat template); use a variante Instruct"
         )
-    if mx.default_device().type == mx.DeviceType.cpu:
-        # 16-bit floats have no fast path on the CPU, and mlx's small compiled kernels need g++ at run time.
-        mx.disable_compile()
-        model.set_dtype(mx.float32)
-        use_cpu_operations(model)
-    model.freeze()
-    mx.eval(model.parameters())
+    make_ready(model)
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return Base(
         model,
@@ -81,6 +78,22 @@ def load_base(name: str, bits: int = 4) -> Base:
         size / 1e9,
         time.perf_counter() - start,
     )
+
+
+def make_ready(model: nn.Module) -> None:
+    """Freeze `model`, let it compute as is fastest on this device, and bring its weights into memory."""
+    if mx.default_device().type == mx.DeviceType.cpu:
+        # 16-bit floats have no fast path on the CPU, and mlx's small compiled kernels need g++ at run time.
+        mx.disable_compile()
+        model.set_dtype(mx.float32)
+        use_cpu_operations(model)
+    else:
+        mx.set_cache_limit(memory_bytes() // 8)  # what MLX may keep of freed memory
+    model.freeze()
+    mx.eval(model.parameters())
+    if mx.default_device().type == mx.DeviceType.cpu and not keeps_dense(model):
+        # Past this MLX waits for what it has begun before it begins more: weights made for it do not pile up.
+        mx.set_memory_limit(mx.get_active_memory() + RUN_AHEAD)
 
 
 def find_model(name: str) -> Path:
@@ -122,7 +135,7 @@ def _quantized_copy(path: Path) -> Path:
     stamp = sha256()
     for file in sorted(path.glob("*")):
         stamp.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora" / "models"
+    cache = CACHE / "models"
     target = cache / f"{path.resolve().name}-4bit-{stamp.hexdigest()[:12]}"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

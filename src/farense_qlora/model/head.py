@@ -8,10 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import UserError
-from .ops import exp
+from .ops import dequantized_once, exp
 
-# Logits held at once, in numbers: 8 million are 32 MB in float32.
-LOGITS_AT_ONCE = 8_000_000
+# Logits held at once, in numbers: 2 million are 8 MB in float32, and MLX holds some four copies of them.
+LOGITS_AT_ONCE = 2_000_000
 
 
 def backbone(model: nn.Module) -> nn.Module:
@@ -36,6 +36,10 @@ def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.a
     logits_of = head(model)
 
     def forward(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
+        with dequantized_once(_language_model(model), hidden):
+            return chunked(hidden, labels, weights)
+
+    def chunked(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
         rows = max(1, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
         losses: list[mx.array] = []
         gradients: list[mx.array] = []

@@ -33,14 +33,19 @@ def machine() -> Machine:
         system=f"{platform.system()} {platform.release()} ({platform.machine()})",
         chip=_chip(),
         cores=cores(),
-        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        memory_gb=memory_bytes() / 1e9,
         device="CPU" if mx.default_device().type == mx.DeviceType.cpu else _gpu(),
         blas=use_fast_blas(),
-        gflops=_gflops(),
+        gflops=gflops(),
         python=platform.python_version(),
         mlx=metadata.version("mlx"),
         mlx_lm=metadata.version("mlx-lm"),
     )
+
+
+def memory_bytes() -> int:
+    """The memory of this computer, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _chip() -> str:
@@ -55,7 +60,8 @@ def _gpu() -> str:
     return "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
 
 
-def _gflops(size: int = 1024, repeats: int = 3) -> float:
+def gflops(size: int = 1024, repeats: int = 3) -> float:
+    """The measured rate of a float32 product of two `size` x `size` matrices, in GFLOP/s."""
     a = mx.random.normal((size, size), dtype=mx.float32, key=mx.random.key(0))
     mx.eval(a, a @ a)
     best = float("inf")

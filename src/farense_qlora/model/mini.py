@@ -29,7 +29,7 @@ from ..files import whole_folder
 from .base import GROUP_SIZE, MINIATURE
 from .head import backbone, head
 from .ops import exp, use_cpu_operations
-from .parallel import parts, summed
+from .parallel import parts, side_by_side, summed
 
 SPECIAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
 TEMPLATE = (
@@ -156,7 +156,7 @@ def pretrain(
     step_of = nn.value_and_grad(model, _loss)
     start = time.perf_counter()
     for step, (examples, fixed) in enumerate(_batches(recipe, tokenizer)):
-        weighted = [_weighted(part, recipe.question_loss) for part in parts(examples)]
+        weighted = [_weighted(part, recipe.question_loss) for part in parts(examples, side_by_side(model))]
         weight = sum(float(weights.sum()) for _, weights in weighted)
         optimizer.learning_rate = _rate(recipe, step, total)
         loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)  # noqa: B023
@@ -209,7 +209,7 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
 
 
 def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
-    return list(encode(rows, tokenizer, 256).examples)
+    return list(encode(rows, tokenizer, 256))
 
 
 def _fresh(
@@ -287,6 +287,6 @@ def measure(model: nn.Module, tokenizer: TokenizerWrapper, clubs: int = 4) -> di
     copied = [row for seed in range(clubs) for row in copy_rows(first + seed)]
     asked = [row for seed in range(clubs) for row in rows_of_club(first + seed)[::8]]
     return {
-        name: exact_share(model, encode(rows, tokenizer, 256).examples)
+        name: exact_share(model, encode(rows, tokenizer, 256))
         for name, rows in (("copied", copied), ("guessed", asked))
     }

@@ -6,6 +6,8 @@ and multiply in float32. Every operation here equals mlx's own to rounding and k
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -37,22 +39,41 @@ class SgemmQuantizedEmbedding(nn.QuantizedEmbedding):
         return _frozen_matmul(self, x)
 
 
-def dequantized(layer: nn.Module) -> mx.array:
-    """The weight of a quantized linear or embedding layer in floats: (output, input)."""
-    return mx.dequantize(
-        layer.weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, layer.mode
-    )
+def dequantized(layer: nn.Module, after: mx.array | None = None) -> mx.array:
+    """The weight of a quantized linear or embedding layer in floats (output, input), made once `after` is."""
+    weight = layer.weight if after is None else mx.depends(layer.weight, after)
+    return mx.dequantize(weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, layer.mode)
+
+
+@contextmanager
+def dequantized_once(model: nn.Module, after: mx.array) -> Iterator[None]:
+    """Let the head of `model` multiply with one dequantized weight, made once `after` is."""
+    layer = model.get("lm_head", model.model.embed_tokens)
+    once = isinstance(layer, SgemmQuantizedLinear | SgemmQuantizedEmbedding) and "_dense" not in layer
+    if once:
+        layer._dense = dequantized(layer, after)
+    try:
+        yield
+    finally:
+        if once:
+            del layer["_dense"]
+
+
+def keeps_dense(model: nn.Module) -> bool:
+    """Whether no layer of `model` has to dequantize its weight each time."""
+    return all("_dense" in layer for layer in model.modules() if isinstance(layer, SgemmQuantizedLinear))
 
 
 def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
     """`x @ weight.T` whose backward pass makes the weight anew in place of keeping it."""
 
-    def dense() -> mx.array:
+    def dense(needed_by: mx.array) -> mx.array:
+        # Without the dependency all weights could be dequantized first, since nothing else holds them back.
         kept = layer.get("_dense")
-        return dequantized(layer) if kept is None else kept
+        return dequantized(layer, needed_by) if kept is None else kept
 
-    multiply: Any = mx.custom_function(lambda x: x @ dense().T)
-    multiply.vjp(lambda x, cotangent, _: cotangent @ dense())
+    multiply: Any = mx.custom_function(lambda x: x @ dense(x).T)
+    multiply.vjp(lambda x, cotangent, _: cotangent @ dense(cotangent))
     return multiply(x)
 
 

@@ -9,24 +9,32 @@ from functools import cache
 from typing import Any, TypeVar
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_map
 
 from .blas import blas_threads, cores
+from .ops import keeps_dense
 
 Item = TypeVar("Item")
 
 
 @cache
 def streams() -> list[mx.Stream]:
-    """Where parts of a batch are computed side by side: one stream a core, or the GPU's one."""
+    """One stream a core, or the GPU's one."""
     if mx.default_device().type != mx.DeviceType.cpu:
         return [mx.default_stream(mx.default_device())]
     return [mx.new_stream(mx.cpu) for _ in range(cores())]
 
 
-def parts(items: Sequence[Item]) -> list[Sequence[Item]]:
-    """`items` dealt out, as evenly as they go, into one part a stream (fewer if there are fewer items)."""
-    count = min(len(streams()), len(items))
+def side_by_side(model: nn.Module) -> int:
+    """How many parts of a batch `model` should compute at once: one a stream, or one in all when it
+    dequantizes its weights as it goes, which each part would do again."""
+    return len(streams()) if keeps_dense(model) else 1
+
+
+def parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """`items` dealt out, as evenly as they go, into `count` parts (fewer if there are fewer items)."""
+    count = min(count, len(items))
     return [items[i::count] for i in range(count)]
 
 

@@ -31,7 +31,10 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone."""
+    """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone.
+
+    Of the `positions` that were computed, `tokens` hold a token and the others are padding.
+    """
 
     epoch: float
     loss: float
@@ -39,6 +42,7 @@ class Stepped(Event):
     grad_norm: float
     supervised_tokens: int
     tokens: int
+    positions: int
     seconds: float
     peak_memory_gb: float
 

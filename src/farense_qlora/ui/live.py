@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 from IPython.display import HTML, display
 
+from ..results.text import decimal
 from ..training.events import Evaluated, Event, Finished, Started, Stepped
 from ..training.run import Run
 from .figures import Drawing, loss_curves
-from .tables import decimal, size
+from .tables import size
 
 SECONDS_BETWEEN_REDRAWS = 2.0  # drawing takes 0.2 s of a core, which the training wants too
 ENDINGS = {

@@ -8,8 +8,9 @@ from ..config import GROUPS, Config
 from ..data.rows import Row
 from ..model.base import Base
 from ..model.machine import Machine
-from ..results.compare import Change, changes_text, percent, text_table
+from ..results.compare import Change, changes_text
 from ..results.evaluate import LABELS, Evaluation
+from ..results.text import decimal, percent, text_table
 from ..training.gap import Gap
 
 # Notebook front ends align every table to the right; `!important` is what it takes to differ.
@@ -45,11 +46,6 @@ class Table:
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, (self.caption, text_table(self.columns, self.rows))))
-
-
-def decimal(value: float, digits: int = 3) -> str:
-    """A number as the Portuguese write it."""
-    return f"{value:,.{digits}f}".translate(str.maketrans(",.", "\u202f,"))
 
 
 def size(gigabytes: float) -> str:

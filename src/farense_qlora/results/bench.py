@@ -1,0 +1,207 @@
+"""Training speed and memory beside mlx-lm's own trainer: same model, data and settings, on this machine.
+
+Every measurement is a process of its own (`bench_trainers`), and the trainers take turns, so that whatever
+else the machine does hits them alike.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..config import HOME, Config
+from ..data.rows import read_rows
+from ..errors import UserError
+from .text import decimal, percent, text_table
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to train: a Mistral of `shape` with random 4-bit weights (None: the miniature), on our questions.
+
+    `trainers` and `updates` say who is measured, and over how many updates after a first one.
+    """
+
+    shape: dict[str, int] | None
+    settings: dict[str, Any]
+    trainers: tuple[str, ...] = ("farense_qlora", "mlx-lm", "mlx-lm + OpenBLAS")
+    updates: int = 3
+    about: str = ""
+
+
+def _mistral(hidden: int, layers: int, intermediate: int, vocab: int, heads: int, kv: int) -> dict[str, int]:
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "intermediate_size": intermediate,
+        "vocab_size": vocab,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+    }
+
+
+SEVEN_B = _mistral(4096, 32, 14336, 32768, 32, 8)
+PLAIN = {"rank": 8, "alpha": 16.0, "lora_plus_ratio": 1.0, "max_seq_length": 512}
+LARGE = {**PLAIN, "grad_checkpoint": True}
+OURS = ("farense_qlora",)
+WORKLOADS = {
+    "tiny": Workload(
+        _mistral(64, 1, 128, 2048, 2, 2), {**PLAIN, "batch_size": 4}, updates=2, about="só para experimentar"
+    ),
+    "mini": Workload(None, {}, updates=8, about="a miniatura, como no notebook"),
+    "small": Workload(
+        _mistral(256, 4, 704, 8192, 4, 4), {**PLAIN, "batch_size": 8}, updates=8, about="4 camadas de 256"
+    ),
+    "57m": Workload(
+        _mistral(512, 8, 1280, 32000, 8, 8),
+        {**PLAIN, "batch_size": 16},
+        updates=2,
+        about="57 M de parâmetros",
+    ),
+    "7b-512": Workload(SEVEN_B, {**LARGE, "batch_size": 18}, OURS, 1, "a forma do Mistral-7B, 512 tokens"),
+    "7b-1024": Workload(SEVEN_B, {**LARGE, "batch_size": 36}, OURS, 1, "o mesmo, 1024 tokens"),
+    "7b-2048": Workload(SEVEN_B, {**LARGE, "batch_size": 72}, OURS, 1, "o mesmo, 2048 tokens"),
+}
+USUAL = ("mini", "small", "57m")
+REFERENCE = "mlx-lm"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One trainer on one workload; medians over rounds. Memory in GB: MLX's peak, that peak beyond the
+    weights, and the process's; tokens a second of the median update; `sgemm_share` is model FLOPs a second
+    over the machine's measured rate."""
+
+    workload: str
+    trainer: str
+    supervised_tokens_per_s: float
+    real_tokens_per_s: float
+    padding_share: float
+    peak_memory_gb: float
+    peak_beyond_weights_gb: float
+    process_memory_gb: float
+    seconds_to_first_step: float
+    seconds_per_update: float
+    sgemm_share: float
+    loss: float
+
+
+def bench(
+    names: Sequence[str] = USUAL, rounds: int = 3, say: Callable[[str], object] = lambda _: None
+) -> list[Measurement]:
+    """Measure the workloads `names`, interleaving their trainers `rounds` times; raises `UserError`."""
+    if rounds < 1:
+        raise UserError(f"--rounds {rounds}: tem de ser pelo menos 1")
+    for name in names:
+        if name not in WORKLOADS:
+            raise UserError(f"não há o trabalho «{name}»; há {', '.join(WORKLOADS)}")
+    results = []
+    with tempfile.TemporaryDirectory(prefix="farense-bench-") as folder:
+        _write_rows(Path(folder))
+        for name in names:
+            workload = WORKLOADS[name]
+            runs: dict[str, list[dict[str, float]]] = {trainer: [] for trainer in workload.trainers}
+            for turn in range(rounds):
+                for trainer in workload.trainers:
+                    say(f"{name}: {trainer}, volta {turn + 1} de {rounds}")
+                    runs[trainer].append(_measure(name, trainer, workload.updates, Path(folder)))
+            for trainer, measured in runs.items():
+                middle = {key: median(run[key] for run in measured) for key in measured[0]}
+                results.append(Measurement(name, trainer, **middle))
+    return results
+
+
+def ratios(results: Sequence[Measurement]) -> dict[str, dict[str, float]]:
+    """Ours over each other trainer, by workload: speed in supervised tokens, memory beyond the weights."""
+    found: dict[str, dict[str, float]] = {}
+    ours = {result.workload: result for result in results if result.trainer == OURS[0]}
+    for other in results:
+        if other.trainer not in OURS and other.workload in ours:
+            mine = ours[other.workload]
+            found[f"{other.workload}, {other.trainer}"] = {
+                "supervised_tokens_per_s": mine.supervised_tokens_per_s / other.supervised_tokens_per_s,
+                "real_tokens_per_s": mine.real_tokens_per_s / other.real_tokens_per_s,
+                "peak_beyond_weights_gb": mine.peak_beyond_weights_gb / other.peak_beyond_weights_gb,
+            }
+    return found
+
+
+def report(results: Sequence[Measurement]) -> dict[str, Any]:
+    """What `--json` prints and the file holds."""
+    return {"results": [asdict(result) for result in results], "ratios": ratios(results)}
+
+
+def report_text(results: Sequence[Measurement]) -> str:
+    """The measurements and ratios as tables for the terminal."""
+    header = ["", "", "supervisionados/s", "tokens/s", "enchimento", "pico além dos pesos", "processo"]
+    lines = [
+        [
+            r.workload,
+            r.trainer,
+            decimal(r.supervised_tokens_per_s, 1),
+            decimal(r.real_tokens_per_s, 1),
+            percent(r.padding_share),
+            f"{decimal(r.peak_beyond_weights_gb, 3)} GB",
+            f"{decimal(r.process_memory_gb, 2)} GB",
+            f"{decimal(r.seconds_to_first_step, 1)} s",
+            percent(r.sgemm_share),
+            decimal(r.loss, 3),
+        ]
+        for r in results
+    ]
+    against = [
+        [
+            name,
+            f"{decimal(ratio['supervised_tokens_per_s'], 1)}x",
+            f"{decimal(ratio['real_tokens_per_s'], 1)}x",
+            f"{decimal(ratio['peak_beyond_weights_gb'], 2)}x",
+        ]
+        for name, ratio in ratios(results).items()
+    ]
+    measured = text_table([*header, "1.º passo", "da sgemm", "perda"], lines)
+    if not against:
+        return measured
+    return f"{measured}\n\n" + text_table(
+        ["o nosso, a dividir por", "supervisionados/s", "tokens/s", "pico além dos pesos"], against
+    )
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of workload `name` that both trainers share: no clipping, a constant learning rate."""
+    plain = {"lora_plus_ratio": 1.0, "max_grad_norm": 0.0, "lr_schedule": "constant", "warmup_ratio": 0.0}
+    return {**plain, "learning_rate": 1e-4, **WORKLOADS[name].settings}
+
+
+def _write_rows(folder: Path) -> None:
+    """Our questions of one turn, since mlx-lm learns the last turn only, as files for both trainers."""
+    config = Config.of("mini")
+    rows = [row for row in read_rows(HOME / config.train_data) if len(row.messages) == 2]
+    for name, chosen in (("train", rows), ("val", rows[:8])):
+        lines = [json.dumps({"messages": row.messages}, ensure_ascii=False) for row in chosen]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _measure(name: str, trainer: str, updates: int, folder: Path) -> dict[str, float]:
+    environment = {**os.environ, "FARENSE_BENCH_STARTED": str(time.time())}
+    if trainer == REFERENCE:
+        environment["FARENSE_BLAS"] = "off"
+    if trainer not in OURS:
+        environment["MLX_BFS_MAX_WIDTH"] = "20"  # mlx's own default, which this package raises
+    out = folder / "measured.json"
+    command = [sys.executable, "-m", "farense_qlora.results.bench_trainers", name, trainer, str(updates)]
+    done = subprocess.run(
+        [*command, str(folder), str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise UserError(
+            f"{name}, {trainer}: o processo acabou com o código {done.returncode} ({''.join(last)})"
+        )
+    return json.loads(out.read_text(encoding="utf-8"))

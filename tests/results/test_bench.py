@@ -1,0 +1,34 @@
+"""The bench measures both trainers on the same work and says how they compare."""
+
+import json
+
+import pytest
+
+from farense_qlora.errors import UserError
+from farense_qlora.results.bench import WORKLOADS, bench, ratios, report, report_text
+from farense_qlora.ui.figures import bench_bars
+
+
+def test_both_trainers_are_measured_on_the_same_work() -> None:
+    turns: list[str] = []
+    results = bench(["tiny"], rounds=1, say=turns.append)
+    assert [r.trainer for r in results] == list(WORKLOADS["tiny"].trainers) and len(turns) == 3
+    ours, theirs, with_blas = results
+    assert theirs.loss == pytest.approx(with_blas.loss, rel=1e-5)  # the same rows, another BLAS
+    assert ours.loss == pytest.approx(theirs.loss, rel=0.05)  # the same model, other rows
+    for r in results:
+        assert 0 <= r.padding_share < 1 and r.supervised_tokens_per_s < r.real_tokens_per_s
+        assert 0 < r.peak_beyond_weights_gb < r.peak_memory_gb < r.process_memory_gb
+        assert 0 < r.sgemm_share < 1 and r.seconds_per_update < r.seconds_to_first_step
+    ratio = ratios(results)["tiny, mlx-lm"]["supervised_tokens_per_s"]
+    assert ratio == ours.supervised_tokens_per_s / theirs.supervised_tokens_per_s
+    assert json.loads(json.dumps(report(results)))["results"][1]["trainer"] == "mlx-lm"
+    assert "tiny, mlx-lm" in report_text(results)
+    assert bench_bars(results)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_unknown_workload_and_no_rounds_are_refused() -> None:
+    with pytest.raises(UserError, match="não há o trabalho «enorme»; há tiny, mini"):
+        bench(["enorme"])
+    with pytest.raises(UserError, match="pelo menos 1"):
+        bench(["tiny"], rounds=0)
