@@ -7,22 +7,30 @@ from mlx_lm.models.activations import swiglu as mlx_lm_swiglu
 
 from farense_qlora.model import ops
 
+MODES = [(64, 4, "affine"), (64, 8, "affine"), (64, 6, "affine"), (64, 3, "affine"), (32, 4, "mxfp4")]
+WAYS = ["kept dequantized", "dequantized each time", "dequantized in blocks"]
 
-@pytest.mark.parametrize("kept", [False, True], ids=["dequantized each time", "kept dequantized"])
-def test_sgemm_linear_equals_quantized_matmul_in_value_and_gradient(kept: bool) -> None:
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("group_size", "bits", "mode"), MODES)
+def test_sgemm_equals_quantized_matmul_in_value_and_gradient(
+    group_size: int, bits: int, mode: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mx.random.seed(0)
-    layer = nn.QuantizedLinear(128, 96, bias=True, group_size=64, bits=4)
-    x, weight = mx.random.normal((2, 7, 128)), mx.random.normal((2, 7, 96))
-    plain, slope = mx.value_and_grad(lambda x: (layer(x) * weight).sum())(x)
-
-    layer.__class__ = ops.SgemmQuantizedLinear
-    if kept:
-        layer._dense = ops.dequantized(layer)
-    fast, fast_slope = mx.value_and_grad(lambda x: (layer(x) * weight).sum())(x)
-
-    assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
-    assert mx.allclose(fast_slope, slope, atol=1e-5)
-    assert "_dense" not in dict(layer.parameters())
+    monkeypatch.setattr(ops, "KEEP_DENSE_BELOW", 10**6 if way == WAYS[0] else 0)
+    monkeypatch.setattr(ops, "BLOCK", 128 * 40 if way == WAYS[2] else 10**6)
+    x, weight = mx.random.normal((2, 9, 128)), mx.random.normal((2, 9, 96))
+    linear = nn.QuantizedLinear(128, 96, True, group_size, bits, mode)
+    embedding = nn.QuantizedEmbedding(96, 128, group_size, bits, mode)
+    for layer, multiply in ((linear, linear.__call__), (embedding, embedding.as_linear)):
+        plain, slope = mx.value_and_grad(lambda x: (multiply(x) * weight).sum())(x)  # noqa: B023
+        ops.use_cpu_operations(layer)
+        again = layer if layer is linear else layer.as_linear
+        fast, fast_slope = mx.value_and_grad(lambda x: (again(x) * weight).sum())(x)  # noqa: B023
+        assert type(layer) in ops.SGEMM.values() and ("_dense" in layer) == (way == WAYS[0])
+        assert fast.item() == pytest.approx(plain.item(), rel=1e-4)
+        assert mx.allclose(fast_slope, slope, atol=1e-4)
+        assert "_dense" not in dict(layer.parameters())
 
 
 def test_swiglu_equals_mlx_lm_in_value_and_gradient() -> None:

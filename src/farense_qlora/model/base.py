@@ -56,7 +56,7 @@ def load_base(name: str, bits: int = 4) -> Base:
     if bits == 4 and not quantized:
         path = _quantized_copy(path)
     try:
-        model, config = load_model(path)
+        model, config = load_model(path, lazy=True)  # `make_ready` has its say first
         tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
     except FileNotFoundError:
         raise UserError(f"a pasta {path} não tem pesos (model*.safetensors)") from None

@@ -8,10 +8,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import UserError
-from .ops import dequantized_once, exp
+from .ops import exp
 
 # Logits held at once, in numbers: 2 million are 8 MB in float32, and MLX holds some four copies of them.
 LOGITS_AT_ONCE = 2_000_000
+ROWS_AT_LEAST = 64  # fewer would not be worth making the head's weight for
 
 
 def backbone(model: nn.Module) -> nn.Module:
@@ -36,11 +37,7 @@ def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.a
     logits_of = head(model)
 
     def forward(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
-        with dequantized_once(_language_model(model), hidden):
-            return chunked(hidden, labels, weights)
-
-    def chunked(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
-        rows = max(1, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
+        rows = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
         losses: list[mx.array] = []
         gradients: list[mx.array] = []
         for start in range(0, hidden.shape[0], rows):

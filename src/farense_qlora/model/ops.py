@@ -5,26 +5,28 @@ and multiply in float32. Every operation here equals mlx's own to rounding and k
 """
 
 import math
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import activations
 
-# Rows from which dequantizing (1.4 ms a million weights) beats quantized_matmul (0.9 ms a row and million).
-DEQUANTIZE_FROM_ROWS = 3
+# Rows from which dequantizing and sgemm beat quantized_matmul: for a million weights on two cores, 2 ms against
+# 1.2 ms a row in whole bits of a byte, and 9 to 20 ms against 1 ms a row in the formats that straddle bytes.
+DEQUANTIZE_FROM_ROWS, DEQUANTIZE_ODD_FROM_ROWS = 3, 16
 # A model of up to this many weights keeps them dequantized: 256 MB for a fifth of the step.
 KEEP_DENSE_BELOW = 64_000_000
+# Weights that a larger model dequantizes at a time.
+BLOCK = 8_000_000
 
 
 class SgemmQuantizedLinear(nn.QuantizedLinear):
     """A quantized linear layer for the CPU: dequantizes and calls sgemm, and again in the backward pass."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if x.size // x.shape[-1] < DEQUANTIZE_FROM_ROWS:
+        if not _worth_dequantizing(self, x):
             return super().__call__(x)
         y = _frozen_matmul(self, x)
         return y + self.bias if "bias" in self else y
@@ -34,29 +36,19 @@ class SgemmQuantizedEmbedding(nn.QuantizedEmbedding):
     """A quantized embedding for the CPU, whose use as the head goes through sgemm like a linear layer's."""
 
     def as_linear(self, x: mx.array) -> mx.array:
-        if x.size // x.shape[-1] < DEQUANTIZE_FROM_ROWS:
+        if not _worth_dequantizing(self, x):
             return super().as_linear(x)
         return _frozen_matmul(self, x)
 
 
-def dequantized(layer: nn.Module, after: mx.array | None = None) -> mx.array:
-    """The weight of a quantized linear or embedding layer in floats (output, input), made once `after` is."""
-    weight = layer.weight if after is None else mx.depends(layer.weight, after)
-    return mx.dequantize(weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, layer.mode)
-
-
-@contextmanager
-def dequantized_once(model: nn.Module, after: mx.array) -> Iterator[None]:
-    """Let the head of `model` multiply with one dequantized weight, made once `after` is."""
-    layer = model.get("lm_head", model.model.embed_tokens)
-    once = isinstance(layer, SgemmQuantizedLinear | SgemmQuantizedEmbedding) and "_dense" not in layer
-    if once:
-        layer._dense = dequantized(layer, after)
-    try:
-        yield
-    finally:
-        if once:
-            del layer["_dense"]
+def dequantized(layer: nn.Module, rows: slice = slice(None), after: mx.array | None = None) -> mx.array:
+    """The weight of a quantized linear or embedding layer in floats (output, input), or `rows` of it; made
+    once `after` is, if that is given."""
+    weight, scales, biases = layer.weight[rows], layer.scales[rows], layer.get("biases")
+    if after is not None:
+        weight = mx.depends(weight, after)
+    biases = None if biases is None else biases[rows]
+    return mx.dequantize(weight, scales, biases, layer.group_size, layer.bits, layer.mode)
 
 
 def keeps_dense(model: nn.Module) -> bool:
@@ -64,16 +56,43 @@ def keeps_dense(model: nn.Module) -> bool:
     return all("_dense" in layer for layer in model.modules() if isinstance(layer, SgemmQuantizedLinear))
 
 
+def _worth_dequantizing(layer: Any, x: mx.array) -> bool:
+    rows = x.size // x.shape[-1]
+    even = layer.mode == "affine" and layer.bits in (2, 4, 8)
+    return rows >= (DEQUANTIZE_FROM_ROWS if even else DEQUANTIZE_ODD_FROM_ROWS)
+
+
 def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
-    """`x @ weight.T` whose backward pass makes the weight anew in place of keeping it."""
+    """`x @ weight.T` whose backward pass makes the weight anew in place of keeping it.
 
-    def dense(needed_by: mx.array) -> mx.array:
-        # Without the dependency all weights could be dequantized first, since nothing else holds them back.
-        kept = layer.get("_dense")
-        return dequantized(layer, needed_by) if kept is None else kept
+    The weight is made a block of rows at a time, each once the one before has been used: MLX's dequantization
+    takes twice the size of what it makes, and would run ahead.
+    """
+    dense = layer.get("_dense")
+    size = max(1, BLOCK // x.shape[-1])
+    blocks = [slice(start, start + size) for start in range(0, layer.weight.shape[0], size)]
 
-    multiply: Any = mx.custom_function(lambda x: x @ dense(x).T)
-    multiply.vjp(lambda x, cotangent, _: cotangent @ dense(cotangent))
+    def forward(x: mx.array) -> mx.array:
+        if dense is not None:
+            return x @ dense.T
+        products: list[mx.array] = []
+        for rows in blocks:
+            after = products[-1] if products else x
+            products.append(x @ dequantized(layer, rows, after).T)
+        return mx.concatenate(products, axis=-1) if len(products) > 1 else products[0]
+
+    multiply: Any = mx.custom_function(forward)
+
+    @multiply.vjp
+    def _backward(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+        if dense is not None:
+            return cotangent @ dense
+        slope = mx.array(0.0)
+        for rows in blocks:
+            weight = dequantized(layer, rows, cotangent if rows is blocks[0] else slope)
+            slope = slope + cotangent[..., rows] @ weight
+        return slope
+
     return multiply(x)
 
 
@@ -81,7 +100,10 @@ SGEMM = {nn.QuantizedLinear: SgemmQuantizedLinear, nn.QuantizedEmbedding: SgemmQ
 
 
 def use_cpu_operations(model: nn.Module) -> None:
-    """Let `model` compute on the CPU through sgemm, and its SwiGLU through a quicker exponential."""
+    """Let `model` compute on the CPU through sgemm, and its SwiGLU through a quicker exponential.
+
+    To be called before the process first evaluates anything: MLX then fixes how widely it looks for work.
+    """
     for module in model.modules():
         if type(module) in SGEMM:
             module.__class__ = SGEMM[type(module)]  # same parameters, another way to multiply
@@ -95,6 +117,8 @@ def use_cpu_operations(model: nn.Module) -> None:
     if sum(layer.weight.size * 32 // layer.bits for layer in layers) <= KEEP_DENSE_BELOW:
         for layer in layers:
             layer._dense = dequantized(layer)
+    # Wide keeps two streams at work; narrow dequantizes a weight only when its turn has come.
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "2000" if keeps_dense(model) else "1")
 
 
 @mx.custom_function

@@ -21,6 +21,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.tuner import trainer as mlx_lm_trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import CacheDataset, ChatDataset
+from mlx_lm.utils import get_total_parameters, load_tokenizer
 
 from ..config import Config
 from ..model.adapters import attach
@@ -33,10 +34,9 @@ from .bench import OURS, WORKLOADS, settings_of
 
 def main(name: str, trainer: str, updates: int, folder: Path, out: Path) -> None:
     """Measure `updates` updates of `trainer` on workload `name`, after a first one; `out` gets the result."""
-    rate = gflops()
     run = _ours if trainer in OURS else _mlx_lm
     model, weights, steps = run(name, updates + 1, folder)
-    flops = model_flops(model)
+    flops, rate = model_flops(model), gflops()
     first, *timed = steps
     seconds = median(step["seconds"] for step in timed)
     supervised, real, positions = (
@@ -94,10 +94,14 @@ def _quantized(model: nn.Module) -> list[Any]:
 
 def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[dict[str, float]]]:
     config = _config(name, folder, updates)
-    base = load_base("mini")
-    if (shape := WORKLOADS[name].shape) is not None:
-        base = Base(**{**vars(base), "model": random_model(shape), "name": name})
-        make_ready(base.model)
+    if (shape := WORKLOADS[name].shape) is None:
+        base = load_base("mini")
+    else:
+        model = random_model(shape)
+        make_ready(model)
+        base = Base(
+            model, load_tokenizer(MINIATURE), MINIATURE, name, 4, get_total_parameters(model), 0.0, 0.0
+        )
     weights, steps = _weights(base.model), []
     mx.reset_peak_memory()
     for event in train(config, base, Path(tempfile.mkdtemp(dir=folder))):
