@@ -202,7 +202,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-4,
         "lora_plus_ratio": 8.0,
         "max_seq_length": 128,
-        "eval_every": 150,
+        "eval_every": 170,
         "save_every": 300,
     },
     "mistral-7b": {

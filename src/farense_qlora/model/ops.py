@@ -13,10 +13,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import activations
 
-# Rows from which dequantizing and sgemm beat quantized_matmul: for a million weights on two cores, 2 ms against
-# 1.2 ms a row in whole bits of a byte, and 9 to 20 ms against 1 ms a row in the formats that straddle bytes.
+# Rows from which dequantizing and sgemm beat quantized_matmul: for a million weights, on two cores, 2 ms to
+# 1.2 ms a row where a byte holds whole weights, and 9 to 20 ms to 1 ms a row in the other formats.
 DEQUANTIZE_FROM_ROWS, DEQUANTIZE_ODD_FROM_ROWS = 3, 16
-# A model of up to this many weights keeps them dequantized: 256 MB for a fifth of the step.
+# A model of up to this many weights keeps them dequantized: 256 MB for half of the step.
 KEEP_DENSE_BELOW = 64_000_000
 # Weights that a larger model dequantizes at a time.
 BLOCK = 8_000_000
