@@ -118,7 +118,7 @@ def use_cpu_operations(model: nn.Module) -> None:
         for layer in layers:
             layer._dense = dequantized(layer)
     # Wide keeps two streams at work; narrow dequantizes a weight only when its turn has come.
-    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "2000" if keeps_dense(model) else "1")
+    os.environ["MLX_BFS_MAX_WIDTH"] = "2000" if keeps_dense(model) else "1"
 
 
 @mx.custom_function
