@@ -37,6 +37,7 @@ def test_every_setting_is_a_flag_of_train() -> None:
         "bits": "16",
         "grad_checkpoint": None,
         "packing": None,
+        "skip_bad": None,
         "target_modules": "q_proj",
         "profile": "mistral-7b",
     }

@@ -137,6 +137,9 @@ class Config(BaseModel):
         le=131072,
     )
 
+    skip_bad: bool = setting(
+        False, "data", "Saltar linhas más", "Escreve-as num ficheiro ao lado, com a razão, em vez de parar."
+    )
     packing: bool = setting(
         True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."
     )
@@ -153,6 +156,17 @@ class Config(BaseModel):
     )
     save_every: int = setting(
         200, "evaluation", "Guardar a cada", "Atualizações entre pontos de controlo.", ge=1
+    )
+
+    keep_last: int = setting(
+        3, "evaluation", "Manter os últimos", "Pontos de controlo que ficam no disco, além do melhor.", ge=1
+    )
+    keep_every: int = setting(
+        0,
+        "evaluation",
+        "Manter a cada",
+        "Destas em destas atualizações um ponto de controlo fica para sempre; 0 = nenhum.",
+        ge=0,
     )
 
     @model_validator(mode="after")

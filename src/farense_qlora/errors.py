@@ -8,6 +8,8 @@ _REASONS = {
     errno.EPERM: "sem permissão",
     errno.EROFS: "o disco é só de leitura",
     errno.ENOSPC: "o disco está cheio",
+    errno.EDQUOT: "a quota de disco esgotou-se",
+    errno.EIO: "o disco falhou (erro de leitura ou escrita)",
     errno.ENOTDIR: "uma parte do caminho não é uma pasta",
     errno.EISDIR: "é uma pasta",
     errno.EEXIST: "já existe e não é uma pasta",
@@ -16,6 +18,16 @@ _REASONS = {
 
 class UserError(Exception):
     """Bad input (data, config, checkpoint, disk); the CLI prints it on one line and exits with code 2."""
+
+
+class DiskFullError(UserError):
+    """There is no room left to write; nothing saved before was touched, and trying again later may work."""
+
+
+def disk_error(error: OSError, path: object) -> UserError:
+    """The error to raise when `path` could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (DiskFullError if full else UserError)(f"não consigo escrever em {path}: {reason(error)}")
 
 
 def reason(error: OSError) -> str:

@@ -1,19 +1,24 @@
-"""Files and folders written whole or not at all: temporary name, fsync, rename."""
+"""Files and folders written whole or not at all: temporary name, fsync, rename; and their checksums."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import file_digest
 from pathlib import Path
 
-from .errors import UserError, reason
+from .errors import disk_error
+
+CHECKSUMS = "checksums.json"
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the name `folder`, and the place of what was there, at the end.
 
-    When the block fails nothing changes. Raises `UserError` when `folder` cannot be written.
+    When the block fails nothing changes. Raises `UserError` when `folder` cannot be written, a
+    `DiskFullError` when that is for want of room.
     """
     partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
     try:
@@ -21,38 +26,65 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for path in [*partial.iterdir(), partial]:
-            _to_disk(path)
+            to_disk(path)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.rename(folder, old)
         os.rename(partial, folder)
-        _to_disk(folder.parent)
+        to_disk(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"não consigo escrever em {folder}: {reason(error)}") from None
+        raise disk_error(error, folder) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the name `path` at the end; raises `UserError` if it cannot."""
+    """Yield a temporary path that takes the name `path` at the end; raises as `whole_folder` does."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"não consigo escrever em {path}: {reason(error)}") from None
+        raise disk_error(error, path) from None
     finally:
         with suppress(OSError):
             partial.unlink()
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Return when the file or folder `path` is on the disk and not only in memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of the file `path`, in hexadecimal."""
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write down, in `folder`, the checksum of each of its files."""
+    sums = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `write_checksums` left, in Portuguese; None when it is whole."""
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            if sha256(folder / name) != expected:
+                return f"{name} não é o que foi gravado"
+    except FileNotFoundError as error:
+        return f"falta {Path(error.filename).name}"
+    except (OSError, ValueError, AttributeError, TypeError):
+        return f"{CHECKSUMS} não se lê"
+    return None

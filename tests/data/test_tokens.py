@@ -49,8 +49,8 @@ def test_a_file_is_tokenized_once_and_then_mapped(tiny_model: Path, monkeypatch:
     path, tokenizer = HOME / "data" / "val_data.jsonl", load_base(str(tiny_model)).tokenizer
     monkeypatch.setattr(tokens, "ROWS_A_CHUNK", 100)  # several chunks
     counted: list[int] = []
-    first = encode_file(path, tokenizer, tiny_model, 512, counted.append)
-    again = encode_file(path, tokenizer, tiny_model, 512, counted.append)
+    first = encode_file(path, tokenizer, tiny_model, 512, progress=counted.append)
+    again = encode_file(path, tokenizer, tiny_model, 512, progress=counted.append)
     assert sum(counted) == len(first) == 282
     assert same(first, again) and same(first, encode(read_rows(path), tokenizer, 512))
     assert not again[0].tokens.flags.writeable  # it is the file, in memory

@@ -22,6 +22,7 @@ from farense_qlora.data.tokens import Example, encode
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
+from farense_qlora.training.control import Wishes
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
 from farense_qlora.training.loop import train
 from farense_qlora.training.update import Updater, arrays, batch_loss
@@ -152,7 +153,7 @@ def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path:
     assert isinstance(events[0], Started) and isinstance(events[-1], Finished)
     assert steps == list(range(1, 13)) and events[0].total_steps == 12
     assert [e.step for e in events if isinstance(e, Evaluated)] == [0, 4, 8, 12]
-    assert [e.step for e in events if isinstance(e, Saved)] == [3, 6, 9, 12]
+    assert [e.step for e in events if isinstance(e, Saved)] == [0, 3, 6, 9, 12]
     best = min((e for e in events if isinstance(e, Evaluated)), key=lambda e: e.loss)
     assert (events[-1].best_step, events[-1].best_loss) == (best.step, best.loss)
     assert best.loss < next(e for e in events if isinstance(e, Evaluated)).loss
@@ -169,7 +170,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     for stop_after in (2, 3, 100):  # three workers, each a fresh process's worth of state
         steps = itertools.count(1)
         fresh = load_base(str(base.path))
-        resumed += train(config, fresh, tmp_path / "parts", stop=lambda: next(steps) == stop_after)  # noqa: B023
+        resumed += train(config, fresh, tmp_path / "parts", lambda: Wishes(stop=next(steps) == stop_after))  # noqa: B023
     losses = [[e.loss for e in run if isinstance(e, Stepped)] for run in (whole, resumed)]
     assert losses[0] == losses[1]
     last = f"checkpoints/step-{whole[-1].step:06d}"

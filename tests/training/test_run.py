@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ from tiny import PEOPLE, write_rows
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import run as run_module
-from farense_qlora.training.events import Finished, Started, Stepped
-from farense_qlora.training.run import Run, launch, start
+from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped
+from farense_qlora.training.run import Run, runs, start
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_run_stops_when_asked_saves_and_goes_on_from_there(config: Config) -> 
     assert not run.alive and run.finished
     assert run.events()[-1].reason == "stopped" and stopped == list(range(1, len(stopped) + 1))
 
-    with pytest.raises(UserError, match=r"outras definições \(rank: 4 -> 8\)"):
+    with pytest.raises(UserError, match=r"outras definições .*\(rank: 4 -> 8\)"):
         start(config.changed(rank=8), "um")
     again = start(config, "um")
     wait_for_steps(again, stopped[-1] + 2)
@@ -84,14 +86,96 @@ def test_bad_data_reaches_the_caller_in_the_workers_words(config: Config, tmp_pa
         start(config, "mau").wait()
 
 
-def test_a_second_worker_on_a_run_leaves(config: Config) -> None:
-    run = start(config, "dois")
-    wait_for_steps(run, 1)
-    second = launch(run.folder)
-    assert second._worker is not None and second._worker.wait(60) == 2
-    assert "já tem um processo" in (run.folder / "worker.log").read_text()
+def test_of_many_starts_at_once_one_trains_and_the_others_say_who(config: Config) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        started = list(pool.map(lambda _: attempt(config, "dois"), range(4)))
+    runs = [run for run in started if isinstance(run, Run)]
+    assert len(runs) == 1
+    wait_for_steps(runs[0], 1)
+    with pytest.raises(UserError, match=rf"já está a decorrer \(processo {runs[0]._worker.pid} em "):
+        start(config, "dois")
+    runs[0].stop()
+    runs[0].wait()
+    assert steps(runs[0]) == list(range(1, len(steps(runs[0])) + 1))
+
+
+def attempt(config: Config, name: str) -> Run | UserError:
+    try:
+        return start(config, name)
+    except UserError as error:
+        return error
+
+
+def test_a_cell_run_again_joins_the_live_worker_and_takes_up_a_dead_one(config: Config) -> None:
+    config = config.changed(save_every=2)
+    run = start(config)
+    wait_for_steps(run, 3)
+    assert start(config).folder == run.folder and len(runs()) == 1
+    assert run._worker is not None
+    run._worker.kill()
+    run._worker.wait()
+    assert run.status == "interrupted"
+    again = start(config)
+    assert again.folder == run.folder
+    wait_for_steps(again, 5)
+    again.stop()
+    again.wait()
+    assert steps(again) == list(range(1, len(steps(again)) + 1))
+    other = start(config.changed(seed=1))
+    assert other.folder != run.folder
+    other.stop()
+
+
+def test_a_run_pauses_saves_and_changes_its_learning_rate_when_asked(config: Config) -> None:
+    run = start(config, "pausa")
+    wait_for_steps(run, 2)
+    run.pause()
+    wait_until(lambda: run.status == "paused")
+    paused = steps(run)
+    saved = [event.step for event in run.events() if isinstance(event, Saved)]
+    assert saved[-1] == paused[-1]
+    run.set_learning_rate(5e-4)
+    time.sleep(0.5)
+    assert steps(run) == paused
+    run.resume()
+    wait_for_steps(run, paused[-1] + 2)
+    run.save_now()
+    wait_until(lambda: sum(isinstance(event, Saved) for event in run.events()) > len(saved) + 1)
     run.stop()
     run.wait()
+    changed = [event for event in run.events() if isinstance(event, RateChanged)]
+    assert [event.learning_rate for event in changed] == [5e-4] and run.status == "stopped"
+    rates = {e.step: e.learning_rate for e in run.events() if isinstance(e, Stepped)}
+    assert rates[changed[0].step + 1] < 0.6 * rates[changed[0].step]
+    with pytest.raises(UserError, match="learning_rate"):
+        run.set_learning_rate(-1)
+
+
+def test_another_config_or_other_data_are_named_and_taken_only_on_request(config: Config) -> None:
+    run = start(config, "outro")
+    wait_for_steps(run, 1)
+    run.stop()
+    run.wait()
+    rows = Path(config.train_data)
+    rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
+    with pytest.raises(UserError, match=r"o ficheiro .*rows\.jsonl mudou"):
+        start(config, "outro")
+    with pytest.raises(UserError, match=r"dropout: 0\.0 -> 0\.1"):
+        start(config.changed(dropout=0.1), "outro")
+    again = start(config.changed(dropout=0.1), "outro", accept_changes=True)
+    again.stop()
+    again.wait()
+    assert again.status == "stopped" and again.config.dropout == 0.1
+    wider = start(config.changed(rank=8), "outro", accept_changes=True)
+    with pytest.raises(UserError, match="tem outra forma"):
+        wider.wait()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", ["../fora", "a/b", ".", "-x"])

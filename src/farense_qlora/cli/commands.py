@@ -1,10 +1,10 @@
 """What each command does: call what the notebook calls, and write the result for people or as JSON."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,10 @@ def train(args: argparse.Namespace) -> int:
     from .progress import follow, outcome
 
     settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
-    run = start(Config.of(**settings), args.run)
+    if args.resume and not args.run:
+        raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
+    config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
+    run = start(config, args.run, args.accept_changes)
     code = 0
     try:
         follow(run)
@@ -43,6 +46,29 @@ def train(args: argparse.Namespace) -> int:
     result = outcome(run)
     _write(args, {**asdict(result), "status": "ok"}, result.sentence())
     return code
+
+
+def stop(args: argparse.Namespace) -> None:
+    from ..training.run import Run, runs
+
+    live = [run for run in runs() if run.alive]
+    if not args.run and len(live) != 1:
+        names = ", ".join(run.name for run in live) or "nenhum"
+        raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
+    run = Run.open(args.run) if args.run else live[0]
+    if not run.alive:
+        raise UserError(f"o treino «{run.name}» não está a decorrer")
+    run.stop()
+    with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
+        run.wait()
+    _write(args, {"run": run.name, "run_status": run.status, "status": "ok"}, f"treino «{run.name}» parado")
+
+
+def list_runs(args: argparse.Namespace) -> None:
+    from ..results.overview import overview, overview_text
+
+    rows = overview()
+    _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -158,7 +184,7 @@ def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     print(json.dumps(result, ensure_ascii=False) if args.json else text)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _counting(what: str, total: int) -> Iterator[Callable[[int], object]]:
     """A progress bar on stderr; gives what adds to it."""
     from tqdm import tqdm

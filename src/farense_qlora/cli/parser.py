@@ -25,9 +25,17 @@ def build_parser() -> Parser:
 
     sub = add("train", commands.train, "treina um adaptador; Ctrl-C para depois de guardar")
     sub.usage = f"{sub.prog} [opções]"
-    sub.add_argument("--run", metavar="NOME", help="nome do treino (perfil, data e hora)")
+    sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
+    sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
+    sub.add_argument("--accept-changes", action="store_true", help="continua com outras definições ou dados")
     _json(sub)
     _config_flags(sub)
+
+    sub = add("stop", commands.stop, "para um treino depois de o guardar")
+    sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
+    _json(sub)
+
+    _json(add("runs", commands.list_runs, "mostra todos os treinos"))
 
     sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)

@@ -1,5 +1,6 @@
 """A training run in the terminal: a progress bar drawn from its events, and how it ended in one sentence."""
 
+import sys
 from collections import deque
 from dataclasses import dataclass
 
@@ -8,13 +9,9 @@ from tqdm import tqdm
 from ..results.text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
 from ..training.run import Run
+from ..training.words import ENDINGS, duration, sentence
 
 LAYOUT = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} passos, {elapsed}, faltam {remaining}{postfix}"
-ENDINGS = {
-    "completed": "terminado",
-    "early_stopping": "terminado: a validação deixou de melhorar",
-    "stopped": "parado a pedido",
-}
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,9 @@ class Outcome:
             if self.best_loss is None
             else (f"; melhor perda na validação {decimal(self.best_loss, 4)} (passo {self.best_step})")
         )
-        minutes, seconds = divmod(round(self.seconds), 60)
         return (
-            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} passos em {minutes} min "
-            f"{seconds:02d} s{loss}; adaptador em {self.adapter}"
+            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} passos em {duration(self.seconds)}"
+            f"{loss}; adaptador em {self.adapter}"
         )
 
 
@@ -73,6 +69,8 @@ def follow(run: Run) -> None:
                 recent.append(event)
                 rate = sum(e.supervised_tokens for e in recent) / sum(e.seconds for e in recent)
                 loss, speed = f"perda {decimal(event.loss, 3)}", f"{rate:.0f} tokens/s"
+            if not isinstance(event, Finished) and (said := sentence(event)):
+                bar.write(said, file=sys.stderr)
             bar.set_postfix_str(", ".join(filter(None, (loss, validation, speed))), refresh=False)
             bar.update(event.step - bar.n)
             if isinstance(event, Evaluated | Finished):

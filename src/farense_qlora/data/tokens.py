@@ -4,19 +4,21 @@ A file is tokenized once: the tokens are kept as Arrow in the user's cache folde
 the tokenizer and its template, and mapped into memory: a million rows are ready at once and take no space.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pyarrow as pa
 
 from ..config import CACHE
 from ..errors import UserError
-from .rows import Row, iterate_rows
+from ..files import sha256
+from .rows import Row, fingerprint, iterate_rows
 
 ROWS_A_CHUNK = 10_000
 SCHEMA = {"line": "int64", "first": "int32", "tokens": "int32", "supervised": "uint8"}
@@ -34,22 +36,26 @@ class Encoded(Sequence[Example]):
     """Tokenized rows, in their order, cut to `max_seq_length`; `lengths` (rows,) counts their tokens.
 
     Raises `UserError`, naming the row, if a cut leaves one nothing to learn; `source` says where it is from.
+    With `skip_bad` such rows are left out instead, and counted in `emptied`.
     """
 
-    def __init__(self, table: pa.Table, max_seq_length: int, source: str = "dados"):
-        self.lines = table["line"].to_numpy()
+    def __init__(self, table: pa.Table, max_seq_length: int, source: str = "dados", skip_bad: bool = False):
+        lines = table["line"].to_numpy()
         self._chunks = [
             (chunk.offsets.to_numpy(), chunk.values.to_numpy(), other.values.to_numpy().view(bool))
             for chunk, other in zip(table["tokens"].chunks, table["supervised"].chunks, strict=True)
         ]
         self._starts = np.cumsum([0, *(len(offsets) - 1 for offsets, _, _ in self._chunks)])
         whole = np.concatenate([np.diff(offsets) for offsets, _, _ in self._chunks])
-        self.lengths = np.minimum(whole, max_seq_length)
-        self.truncated = int((whole > max_seq_length).sum())
-        nothing = np.flatnonzero(table["first"].to_numpy() >= self.lengths)
-        if len(nothing):
+        lengths = np.minimum(whole, max_seq_length)
+        learnable = table["first"].to_numpy() < lengths
+        self._rows = np.flatnonzero(learnable)
+        self.lines, self.lengths = lines[self._rows], lengths[self._rows]
+        self.emptied = len(lines) - len(self._rows)
+        self.truncated = int((whole[self._rows] > max_seq_length).sum())
+        if self.emptied and not (skip_bad and len(self._rows)):
             raise UserError(
-                f"{source}, linha {self.lines[nothing[0]]}: perde toda a resposta ao ser cortada a "
+                f"{source}, linha {lines[~learnable][0]}: perde toda a resposta ao ser cortada a "
                 f"{max_seq_length} tokens: aumente max_seq_length ou encurte a pergunta"
             )
 
@@ -59,10 +65,10 @@ class Encoded(Sequence[Example]):
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
-        row = range(len(self))[row]
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        stored = self._rows[row]
+        chunk = int(np.searchsorted(self._starts, stored, side="right")) - 1
         offsets, tokens, supervised = self._chunks[chunk]
-        start = offsets[row - self._starts[chunk]]
+        start = offsets[stored - self._starts[chunk]]
         part = slice(start, start + self.lengths[row])
         return Example(tokens[part], supervised[part])
 
@@ -88,16 +94,18 @@ def encode_file(
     tokenizer: Any,
     model: Path,
     max_seq_length: int,
+    skip_bad: bool = False,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Encoded:
-    """The rows of the file `path` as tokens of the model in the folder `model`; tokenized once, then mapped.
+    """The rows of `path` as tokens of the model in the folder `model`; tokenized once, then mapped.
 
-    `progress` is told how many rows were added. Raises `UserError` on a bad row, naming it.
+    `progress` is told how many rows were added. Raises `UserError` on a bad row, unless `skip_bad`.
     """
-    target = CACHE / "tokens" / f"{_key(path, model)}.arrow"
+    target = CACHE / "tokens" / f"{_key(path, model, skip_bad)}.arrow"
     if not target.exists():
-        _write(target, _records(iterate_rows(path), tokenizer), progress)
-    return Encoded(pa.ipc.open_stream(pa.memory_map(str(target))).read_all(), max_seq_length, str(path))
+        _write(target, _records(iterate_rows(path, skip_bad), tokenizer, str(path)), progress)
+    table = pa.ipc.open_stream(pa.memory_map(str(target))).read_all()
+    return Encoded(table, max_seq_length, str(path), skip_bad)
 
 
 def prompt_tokens(messages: Sequence[dict[str, str]], tokenizer: Any) -> list[int]:
@@ -105,17 +113,12 @@ def prompt_tokens(messages: Sequence[dict[str, str]], tokenizer: Any) -> list[in
     return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
 
 
-def _key(path: Path, model: Path) -> str:
+def _key(path: Path, model: Path, skip_bad: bool) -> str:
     """A key of all that decides the tokens: the data, and the tokenizer's files with its chat template."""
-    digest = sha256(f"{SCHEMA}".encode())
-    about_tokens = [file for file in sorted(model.iterdir()) if "token" in file.name or "chat" in file.name]
-    try:
-        for file in (path, *about_tokens):
-            with open(file, "rb") as stream:
-                digest.update(file_digest(stream, "sha256").digest())
-    except FileNotFoundError:
-        next(iterate_rows(path))  # says what is missing
-        raise
+    digest = hashlib.sha256(f"{SCHEMA} {skip_bad} {fingerprint(path)}".encode())
+    for file in sorted(model.iterdir()):
+        if "token" in file.name or "chat" in file.name:
+            digest.update(sha256(file).encode())
     return digest.hexdigest()[:32]
 
 
@@ -143,10 +146,17 @@ def _write(target: Path, records: Iterable[dict[str, Any]], progress: Callable[[
         partial.unlink(missing_ok=True)
 
 
-def _records(rows: Iterable[tuple[int, Row]], tokenizer: Any) -> Iterator[dict[str, Any]]:
+def _records(
+    rows: Iterable[tuple[int, Row]], tokenizer: Any, source: str = "dados"
+) -> Iterator[dict[str, Any]]:
     """The columns of each (line, row); `first` is the first position that has something to predict."""
     for line, row in rows:
-        tokens, supervised = _encode_text(row, tokenizer) if row.text else _encode_messages(row, tokenizer)
+        try:
+            tokens, supervised = (
+                _encode_text(row, tokenizer) if row.text else _encode_messages(row, tokenizer)
+            )
+        except jinja2.TemplateError as error:
+            raise UserError(f"{source}, linha {line}: o modelo não aceita esta conversa ({error})") from None
         first = next((i for i, learnt in enumerate(supervised) if learnt and i), len(tokens))
         yield {
             "line": line,

@@ -39,9 +39,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
 
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
     """Write the adapter of `model`, made on the model `base`, into the existing `folder`."""
-    mx.save_safetensors(
-        str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters()))
-    )
+    save_arrays(folder / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())))
     description = {
         "fine_tune_type": "lora",
         "model": base,
@@ -49,6 +47,12 @@ def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> N
         "lora_parameters": _lora_parameters(model, config),
     }
     (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def save_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
+    """Write a safetensors file; unlike mlx given a path, raises `OSError` that says what the disk lacks."""
+    with open(path, "wb") as file:
+        mx.save_safetensors(file, arrays)
 
 
 def _depth(model: nn.Module, config: Config) -> int:

@@ -1,19 +1,17 @@
 """Take an adapter home: in mlx-lm's format, with what it is, where it comes from and how to ask it."""
 
-import hashlib
 import json
-import platform
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..config import HOME, OUTPUT, Config
 from ..errors import UserError
-from ..files import whole_folder
+from ..files import sha256, whole_folder
 from ..model.base import MINIATURE
+from ..training.checkpoints import versions
 from ..training.events import Evaluated, Event, Finished, Stepped
 from ..training.run import Run
 from .generate import MAX_TOKENS
@@ -59,21 +57,20 @@ def exported_config(folder: Path) -> Config:
 def metadata(run: Run) -> dict[str, Any]:
     """What a program wants to know of the adapter of `run`; the same run and data give the same words."""
     config, events = run.config, run.events()
+    files = {"train": config.train_data, "validation": config.val_data}
+    data = {
+        name: {"path": path, "sha256": sha256(HOME / path) if (HOME / path).is_file() else None}
+        for name, path in files.items()
+    }
     return {
         "base_model": config.model,
         "bits": config.bits,
         "run": run.name,
         "config": config.model_dump(mode="json"),
-        "data": {
-            "train": {"path": config.train_data, "sha256": fingerprint(HOME / config.train_data)},
-            "validation": {"path": config.val_data, "sha256": fingerprint(HOME / config.val_data)},
-        },
+        "data": data,
         "metrics": metrics(events),
         "trained": _day(events),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("farense-qlora", "mlx", "mlx-lm", "transformers")},
-        },
+        "versions": versions(),
     }
 
 
@@ -93,14 +90,6 @@ def metrics(events: Sequence[Event]) -> dict[str, Any]:
         "peak_memory_gb": max((event.peak_memory_gb for event in steps), default=None),
         "ended": finished[-1].reason if finished else None,
     }
-
-
-def fingerprint(path: Path) -> str | None:
-    """The SHA-256 of the file `path` as it is now; None when it is gone."""
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_card(config: Config, about: dict[str, Any], folder: Path) -> str:

@@ -1,7 +1,13 @@
-"""What a run needs to go on: adapter, optimizer, step and best loss, in one folder, written whole."""
+"""Checkpoints of a run: all that it needs to go on, each in a folder of its own, whole and with checksums."""
 
 import json
-from dataclasses import asdict, dataclass
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +16,156 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..config import Config
-from ..files import whole_folder
-from ..model.adapters import save_adapter
+from ..config import HOME, Config
+from ..data.rows import fingerprint
+from ..errors import UserError, disk_error
+from ..files import damage, whole_folder, write_checksums
+from ..model.adapters import save_adapter, save_arrays
+
+BEST = "best"
+FOLDER = "checkpoints"
+# What changes nothing in the numbers of a run, and so may be another when it goes on.
+FREE = {"profile", "save_every", "keep_last", "keep_every"}
 
 
 @dataclass
 class State:
-    """Where training stands besides the weights; `evaluations_since_best` drives early stopping."""
+    """Where training stands besides weights and optimizer; `learning_rate` is the schedule's peak,
+    `evaluations_since_best` drives early stopping, and the last `losses` say what is out of the ordinary."""
 
+    learning_rate: float
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
     evaluations_since_best: int = 0
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+    losses: list[float] = field(default_factory=list)
 
 
 def save(
-    run: Path, state: State, config: Config, base: str, model: nn.Module, optimizer: optim.Optimizer
+    run: Path,
+    state: State,
+    config: Config,
+    data: dict[str, str],
+    base: str,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
 ) -> str:
-    """Write `checkpoints/step-NNNNNN` in the folder `run` and return that relative path."""
-    name = f"checkpoints/step-{state.step:06d}"
+    """Write `checkpoints/step-NNNNNN` in the folder `run` and return that relative path.
+
+    `data` are the fingerprints of the data files. Older checkpoints go, as the config says. Raises
+    `UserError`, a `DiskFullError` when there is no room.
+    """
+    name = f"{FOLDER}/step-{state.step:06d}"
+    about = {
+        "state": asdict(state),
+        "config": config.model_dump(mode="json"),
+        "data": data,
+        "versions": versions(),
+    }
     with whole_folder(run / name) as folder:
         save_adapter(model, config, base, folder)
-        mx.save_safetensors(str(folder / "optimizer.safetensors"), dict(tree_flatten(optimizer.state)))
-        (folder / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+        save_arrays(folder / "optimizer.safetensors", dict(tree_flatten(optimizer.state)))
+        (folder / "state.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_checksums(folder)
+    for old in checkpoints(run)[config.keep_last :]:
+        if not config.keep_every or step_of(old) % config.keep_every or not step_of(old):
+            shutil.rmtree(old, ignore_errors=True)
     return name
 
 
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint in the folder `run`, if there is one."""
-    return max((run / "checkpoints").glob("step-*"), default=None)
+def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int) -> None:
+    """Write the adapter that `best` in the folder `run` leads to: at every moment a whole one."""
+    target = run / f".{BEST}-{step:06d}-{time.time_ns():x}"
+    with whole_folder(target) as folder:
+        save_adapter(model, config, base, folder)
+        write_checksums(folder)
+    link = run / f".{BEST}"
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+        os.replace(link, run / BEST)
+    except OSError as error:
+        raise disk_error(error, run / BEST) from None
+    # The one before stays, for whoever is reading it.
+    for old in sorted(run.glob(f".{BEST}-*"), key=lambda path: path.stat().st_mtime_ns)[:-2]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def tidy(run: Path) -> None:
+    """Clear away what a worker that died left half done in the folder `run`; to be called under its lock."""
+    for old in (run / FOLDER).glob(".step-*.old"):
+        name = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+        if not name.exists():  # it died between the two renames
+            os.rename(old, name)
+    for leftover in [*(run / FOLDER).glob(".step-*"), *run.glob(f"..{BEST}-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints in the folder `run`, newest first, damaged ones too."""
+    return sorted((run / FOLDER).glob("step-*"), key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The update after which `checkpoint` was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def latest(run: Path, damaged: Callable[[Path, str], object] = lambda path, reason: None) -> Path | None:
+    """The newest whole checkpoint in the folder `run`, if there is one; `damaged` is told of each that is
+    newer but not whole, and why."""
+    for checkpoint in checkpoints(run):
+        if (reason := damage(checkpoint)) is None:
+            return checkpoint
+        damaged(checkpoint, reason)
+    return None
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: optim.Optimizer) -> State:
-    """Put the weights and the optimizer of `checkpoint` back; returns where training stood."""
-    model.load_weights(str(checkpoint / "adapters.safetensors"), strict=False)
+    """Put the weights and the optimizer of `checkpoint` back; returns where training stood.
+
+    Raises `UserError` when the adapter has another shape than the one in training.
+    """
+    weights: Any = mx.load(str(checkpoint / "adapters.safetensors"))
+    shapes = {name: array.shape for name, array in tree_flatten(model.trainable_parameters())}
+    if shapes != {name: array.shape for name, array in weights.items()}:
+        raise UserError(
+            f"o adaptador em {checkpoint} tem outra forma (rank, camadas ou módulos): comece um treino novo"
+        )
+    model.load_weights(list(weights.items()), strict=False)
     arrays: Any = mx.load(str(checkpoint / "optimizer.safetensors"))
     optimizer.state = tree_unflatten(list(arrays.items()))
-    return State(**json.loads((checkpoint / "state.json").read_text(encoding="utf-8")))
+    return State(**_about(checkpoint)["state"])
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """The fingerprint of each data file of `config`, by setting; raises `UserError` if one is not there."""
+    return {name: fingerprint(HOME / getattr(config, name)) for name in ("train_data", "val_data")}
+
+
+def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]:
+    """In what `config` and the data files differ from those that `checkpoint` was trained with, in words."""
+    about, new = _about(checkpoint), config.model_dump(mode="json")
+    settings = [
+        f"{name}: {about['config'].get(name)} -> {value}"
+        for name, value in new.items()
+        if name not in FREE and about["config"].get(name) != value
+    ]
+    return settings + [
+        f"o ficheiro {new[name]} mudou"
+        for name, digest in data.items()
+        if about["data"].get(name) != digest and about["config"].get(name) == new[name]
+    ]
+
+
+def versions() -> dict[str, str]:
+    """What computes, by name: Python and the packages that decide the numbers."""
+    packages = ("farense-qlora", "mlx", "mlx-lm", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _about(checkpoint: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    return about

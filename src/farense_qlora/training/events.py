@@ -65,6 +65,62 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class Skipped(Event):
+    """An update without effect, since its loss or its gradient was not finite: `cause` says which.
+
+    `rows` names the rows that were in it, as "file:line".
+    """
+
+    epoch: float
+    cause: str
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """Too many updates in a row were skipped: training goes on from the checkpoint at `step`, with the peak
+    `learning_rate` halved; what was done since is undone."""
+
+    path: str
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Spiked(Event):
+    """The loss of this update lies far above those before it: `bound` is median + 8 robust deviations."""
+
+    loss: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class RateChanged(Event):
+    """The peak learning rate is another from here on, at the user's request."""
+
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """Training waits; `cause` is "asked", or what keeps it from saving, in Portuguese."""
+
+    cause: str
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """Training goes on after a pause."""
+
+
+@dataclass(frozen=True)
+class Discarded(Event):
+    """The checkpoint `path` was damaged and the one before it is taken; `reason` is in Portuguese."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The end; `reason` is "completed", "early_stopping" or "stopped"."""
 
@@ -81,12 +137,11 @@ class Failed(Event):
     message: str
 
 
-TYPES: dict[str, type[Event]] = {
-    cls.__name__: cls for cls in (Started, Stepped, Evaluated, Saved, Finished, Failed)
-}
+TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 
 
 def from_json(line: str) -> Event:
     """The event in a line of `events.jsonl`; raises `KeyError`, `TypeError` or `ValueError` if none."""
     values: dict[str, Any] = json.loads(line)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return TYPES[values.pop("event")](**values)

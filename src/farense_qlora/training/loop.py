@@ -1,162 +1,127 @@
 """The training loop: `train(...)` yields typed events in the order in which things happen."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 
-from ..config import HOME, Config
-from ..data.batches import Batch, MicroBatch, Order, Packed, Unpacked, collate
-from ..data.tokens import Encoded, encode_file
+from ..config import Config
 from ..errors import UserError
-from ..files import whole_folder
-from ..model.adapters import attach, save_adapter
 from ..model.base import Base
-from ..model.checkpointing import use_checkpointing
-from ..model.packing import check_packable
-from ..model.parallel import parts, side_by_side, summed
-from .checkpoints import State, latest, restore, save
-from .events import Evaluated, Event, Finished, Saved, Started, Stepped
+from . import guards
+from .control import Ask, Wishes
+from .events import (
+    Discarded,
+    Event,
+    Finished,
+    Paused,
+    RateChanged,
+    Resumed,
+    RolledBack,
+    Saved,
+    Skipped,
+    Spiked,
+    Started,
+    Stepped,
+)
 from .schedule import learning_rate
-from .update import Updater, arrays, batch_loss
+from .session import Session
+
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
-def train(config: Config, base: Base, run: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def train(
+    config: Config, base: Base, run: Path, ask: Ask = Wishes, accept_changes: bool = False
+) -> Iterator[Event]:
     """Train a LoRA adapter on `base` as `config` says, in the folder `run`; goes on from its last checkpoint.
 
-    Yields `Started`, then `Stepped` for each update, `Evaluated` and `Saved` when due, and `Finished`. The
-    best adapter by validation loss is kept in `run/best`. `stop()` is asked after every update: when true,
-    the state is saved and training ends. Raises `UserError` on data that cannot be trained on.
+    Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated` and `Saved` when due, and
+    `Finished`. The best adapter by validation loss is kept in `run/best`. `ask()` is called after every
+    update for what the user wishes. Raises `UserError` as `Session` does, and when no learning rate
+    gives finite numbers.
     """
-    training, validation = (
-        encode_file(HOME / path, base.tokenizer, base.path, config.max_seq_length)
-        for path in (config.train_data, config.val_data)
-    )
-    if config.batch_size > len(training):
-        raise UserError(
-            f"batch_size = {config.batch_size} é maior do que os dados de treino ({len(training)} linhas "
-            f"em {config.train_data}): reduza o lote"
-        )
-    if config.packing:
-        check_packable(base.model, base.name)
-    count = side_by_side(base.model)
-    order = make_order(config, training.lengths, count)
-    total_steps = max(1, round(config.epochs * order.updates_per_epoch))
-    total_steps = min(total_steps, config.max_steps or total_steps)
-
-    model = base.model
-    attach(model, config)
-    if config.grad_checkpoint:
-        use_checkpointing(model)
-    update = Updater(model, config)
-    checkpoint = latest(run)
-    state = restore(checkpoint, model, update.optimizer) if checkpoint else State()
-
+    session = Session(config, base, run, accept_changes)
     began = time.perf_counter()
-    trainable = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
-    yield Started(
-        state.step,
-        time.time(),
-        total_steps,
-        order.updates_per_epoch,
-        len(training),
-        len(validation),
-        training.truncated,
-        trainable,
-        base.parameters,
-    )
-    if state.step == 0:
-        yield evaluate(config, base, run, state, validation, epoch=0.0)
-    reason = ""
+    yield _started(session)
+    for damaged, damage in session.damaged:
+        yield Discarded(session.state.step, time.time(), str(damaged.relative_to(run)), damage)
+    if session.checkpoint:
+        yield Saved(session.state.step, time.time(), str(session.checkpoint.relative_to(run)))
+    else:
+        yield from session.evaluate(ask)
+        yield from session.save(ask)
+    reason = "completed" if session.state.step >= session.total_steps else ""
     while not reason:
-        start = time.perf_counter()
-        rate = learning_rate(config, state.step, total_steps)
-        batches = [collated(training, micro_batch, order.window, count) for micro_batch in order[state.step]]
+        start, state = time.perf_counter(), session.state
+        rate = learning_rate(config, state.learning_rate, state.step, session.total_steps)
+        batches = session.batches(state.step)
         mx.random.seed(config.seed * 1_000_003 + state.step)  # dropout is a function of (seed, step)
-        loss, norm = update(batches, rate)
+        loss, norm = session.update(batches, rate)
         state.step += 1
-        epoch = state.step / order.updates_per_epoch
-        yield Stepped(
-            state.step,
-            time.time(),
-            epoch,
-            loss,
-            rate,
-            norm,
-            sum(b.supervised for b in chain(*batches)),
-            sum(b.tokens for b in chain(*batches)),
-            sum(b.inputs.size for b in chain(*batches)),
-            time.perf_counter() - start,
-            mx.get_peak_memory() / 1e9,
-        )
-        if stop():
-            reason = "stopped"
-        elif state.step == total_steps:
+        epoch = state.step / session.order.updates_per_epoch
+        if cause := guards.cause(loss, norm):
+            rows = session.rows(state.step - 1)
+            yield Skipped(state.step, time.time(), epoch, cause, rows)
+            state.skipped_in_a_row += 1
+            if state.skipped_in_a_row == guards.SKIPS_UNTIL_ROLLBACK:
+                if state.rollbacks == guards.ROLLBACKS:
+                    raise UserError(guards.diagnosis(cause, rows, state.learning_rate))
+                path = session.roll_back()
+                yield RolledBack(session.state.step, time.time(), path, session.state.learning_rate)
+                continue
+        else:
+            yield Stepped(
+                state.step,
+                time.time(),
+                epoch,
+                loss,
+                rate,
+                norm,
+                sum(b.supervised for b in chain(*batches)),
+                sum(b.tokens for b in chain(*batches)),
+                sum(b.inputs.size for b in chain(*batches)),
+                time.perf_counter() - start,
+                mx.get_peak_memory() / 1e9,
+            )
+            if loss > (bound := guards.spike_bound(state.losses)):
+                yield Spiked(state.step, time.time(), loss, bound)
+            state.losses = [*state.losses, loss][-guards.MOST :]
+            state.skipped_in_a_row = 0
+
+        if state.step == session.total_steps:
             reason = "completed"
-        if reason == "completed" or state.step % config.eval_every == 0:
-            yield evaluate(config, base, run, state, validation, epoch)
+        if reason or state.step % config.eval_every == 0:
+            yield from session.evaluate(ask)
             if 0 < config.early_stopping_patience <= state.evaluations_since_best:
                 reason = "early_stopping"
-        if reason or state.step % config.save_every == 0:
-            path = save(run, state, config, base.name, model, update.optimizer)
-            yield Saved(state.step, time.time(), path)
-    seconds = time.perf_counter() - began
+        wish = ask()
+        if wish.pause and not reason:
+            yield from session.save(ask)
+            yield Paused(state.step, time.time(), "asked")
+            while (wish := ask()).pause and not wish.stop:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            yield Resumed(state.step, time.time())
+        if wish.learning_rate:
+            state.learning_rate = wish.learning_rate
+            yield RateChanged(state.step, time.time(), state.learning_rate)
+        reason = reason or ("stopped" if wish.stop else "")
+        if reason or wish.save or wish.learning_rate or state.step % config.save_every == 0:
+            yield from session.save(ask)
+    seconds, state = time.perf_counter() - began, session.state
     yield Finished(state.step, time.time(), reason, state.best_step, state.best_loss, seconds)
 
 
-def make_order(config: Config, lengths: np.ndarray, side_by_side: int) -> Order:
-    """The updates of rows of `lengths` tokens, packed or not as `config` says, for this device and for
-    batches of which so many parts are computed side by side."""
-    arguments = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
-    if not config.packing:
-        return Unpacked(*arguments)
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return Packed(*arguments, config.max_seq_length, short=on_cpu, streams=side_by_side)
-
-
-def collated(data: Encoded, micro_batch: MicroBatch, window: int | None, count: int) -> list[Batch]:
-    """The batches of a micro-batch, in `count` parts to compute side by side."""
-    on_gpu = mx.default_device().type != mx.DeviceType.cpu
-    return [
-        collate([[data[row] for row in rows] for rows in windows], window, few_shapes=on_gpu)
-        for windows in parts(micro_batch, count)
-    ]
-
-
-def validation_loss(model: nn.Module, data: Encoded, config: Config) -> float:
-    """Mean loss over every supervised token of `data`, in nats, without dropout."""
-    model.eval()
-    count = side_by_side(model)
-    order = make_order(config, data.lengths, count)
-    batches = [
-        collated(data, micro_batch, order.window, count)
-        for n in range(order.updates_per_epoch)
-        for micro_batch in order[n]
-    ]
-    total = sum(batch.supervised for batch in chain(*batches))
-    loss = sum(
-        summed(lambda part: batch_loss(model, *arrays(part, total)), batch).item() for batch in batches
+def _started(session: Session) -> Started:
+    return Started(
+        session.state.step,
+        time.time(),
+        session.total_steps,
+        session.order.updates_per_epoch,
+        len(session.training),
+        len(session.validation),
+        session.training.truncated,
+        session.trainable,
+        session.base.parameters,
     )
-    model.train()
-    return loss
-
-
-def evaluate(
-    config: Config, base: Base, run: Path, state: State, validation: Encoded, epoch: float
-) -> Evaluated:
-    """Measure the validation loss, and keep the adapter in `run/best` when it is the lowest so far."""
-    start = time.perf_counter()
-    loss = validation_loss(base.model, validation, config)
-    best = state.best_loss is None or loss < state.best_loss
-    if best:
-        state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
-        with whole_folder(run / "best") as folder:
-            save_adapter(base.model, config, base.name, folder)
-    else:
-        state.evaluations_since_best += 1
-    return Evaluated(state.step, time.time(), epoch, loss, best, time.perf_counter() - start)

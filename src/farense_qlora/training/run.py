@@ -1,6 +1,5 @@
-"""A run is a folder: launch its worker, read its events live or replayed, stop it, wait for it."""
+"""A run is a folder: launch its worker, read its events live or replayed, ask things of it, wait for it."""
 
-import fcntl
 import os
 import re
 import subprocess
@@ -12,8 +11,10 @@ from pathlib import Path
 
 from ..config import RUNS, Config
 from ..errors import UserError, reason
-from .checkpoints import latest
-from .events import Event, Failed, Finished, Started, from_json
+from ..files import whole_file
+from . import control, journal, lock
+from .checkpoints import BEST, changes, fingerprints, latest, tidy
+from .events import Event, Failed, Finished, Paused, Resumed, Started
 
 POLL_SECONDS = 0.2
 
@@ -21,7 +22,7 @@ POLL_SECONDS = 0.2
 class Run:
     """The run in the folder `folder`, live or long finished: all that is known of it is in its files."""
 
-    def __init__(self, folder: Path, worker: subprocess.Popen[bytes] | None = None):
+    def __init__(self, folder: Path, worker: "subprocess.Popen[bytes] | None" = None):
         self.folder, self.name, self._worker = folder, folder.name, worker
 
     @classmethod
@@ -38,39 +39,40 @@ class Run:
 
     @property
     def alive(self) -> bool:
-        """Whether a worker is at it: the one started here, or whoever holds the lock."""
-        if self._worker is not None and self._worker.poll() is None:
-            return True
-        try:
-            with open(self.folder / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        """Whether a worker is at it."""
+        if self._worker is not None:
+            self._worker.poll()  # so that one that ended does not linger as a zombie
+        return lock.held(self.folder)
 
     @property
     def finished(self) -> bool:
         return any(isinstance(event, Finished) for event in self.events()[-1:])
 
     @property
+    def status(self) -> str:
+        """One of "running", "paused", "completed", "early_stopping", "stopped", "failed", "interrupted" (its
+        worker died without a word) and "new" (there is nothing but its config)."""
+        alive, events = self.alive, self.events()
+        if alive:
+            last = next((e for e in reversed(events) if isinstance(e, Paused | Resumed | Started)), None)
+            return "paused" if isinstance(last, Paused) else "running"
+        end = events[-1] if events else None
+        if isinstance(end, Finished):
+            return end.reason
+        return "failed" if isinstance(end, Failed) else "interrupted" if events else "new"
+
+    @property
     def best_adapter(self) -> Path:
         """The adapter with the lowest validation loss, or the last saved; raises `UserError` if none is."""
-        best = self.folder / "best"
+        best = self.folder / BEST
         folder = best if best.exists() else latest(self.folder)
         if folder is None:
             raise UserError(f"o treino «{self.name}» ainda não guardou nenhum adaptador")
         return folder
 
     def events(self) -> list[Event]:
-        """All events so far, in order; what a resumed run did again stands once, as it was done last."""
-        events: list[Event] = []
-        for event in self._read(0)[0]:
-            if isinstance(event, Started):
-                events = [old for old in events if old.step <= event.step and not isinstance(old, Finished)]
-            events.append(event)
-        return events
+        """All events so far, in order; what was done again, after a crash or a roll-back, stands once."""
+        return journal.settled(journal.read(self.folder)[0])
 
     def follow(self) -> Iterator[Event]:
         """Every event from the first, then each new one as it comes, until the run ends.
@@ -80,7 +82,7 @@ class Run:
         position, last = 0, None
         while True:
             alive = self.alive  # asked before reading: what a worker wrote before it ended is read below
-            events, position = self._read(position)
+            events, position = journal.read(self.folder, position)
             for event in events:
                 last = event
                 if not isinstance(event, Failed):
@@ -91,7 +93,10 @@ class Run:
         if isinstance(last, Failed):
             raise UserError(last.message)
         if not isinstance(last, Finished):
-            raise UserError(f"o treino «{self.name}» acabou sem aviso; veja {self.folder / 'worker.log'}")
+            raise UserError(
+                f"o treino «{self.name}» acabou sem aviso (memória a menos?); veja "
+                f"{self.folder / 'worker.log'} e comece-o outra vez: continua do último ponto de controlo"
+            )
 
     def wait(self) -> "Run":
         """Block until the run ends; raises `UserError` if it fails."""
@@ -101,68 +106,96 @@ class Run:
 
     def stop(self) -> None:
         """Ask the worker to finish its update, save and end."""
-        (self.folder / "stop").touch()
+        control.wish(self.folder, control.STOP)
 
-    def _read(self, position: int) -> tuple[list[Event], int]:
-        """The whole lines after byte `position`, as events, and where they end."""
-        try:
-            with open(self.folder / "events.jsonl", "rb") as file:
-                file.seek(position)
-                text = file.read()
-        except FileNotFoundError:
-            return [], position
-        whole = text[: text.rfind(b"\n") + 1]
-        return [from_json(line.decode()) for line in whole.splitlines()], position + len(whole)
+    def pause(self) -> None:
+        """Ask the worker to finish its update, save and wait."""
+        control.wish(self.folder, control.PAUSE)
+
+    def resume(self) -> None:
+        """Let a paused worker go on."""
+        (self.folder / control.PAUSE).unlink(missing_ok=True)
+
+    def save_now(self) -> None:
+        """Ask the worker for a checkpoint after this update."""
+        control.wish(self.folder, control.SAVE)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Ask the worker to train with this peak learning rate from the next update on; raises `UserError`
+        on a value that the config would not take."""
+        self.config.changed(learning_rate=learning_rate)
+        control.wish(self.folder, control.LEARNING_RATE, repr(float(learning_rate)))
 
 
-def start(config: Config, name: str | None = None) -> Run:
-    """Launch a worker process that trains as `config` says in the run folder `name` (by default a new one).
+def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:
+    """Launch a worker process that trains as `config` says in the run folder `name`; it outlives this one.
 
-    A run that exists goes on from its last checkpoint, if `config` is its own; one that saved nothing begins
-    again. The worker outlives this process. Raises `UserError` when it is under way or has another config.
+    A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
+    one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
+    end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Raises `UserError`
+    when the run called `name` is under way, or differs.
     """
+    if name is None and (open_run := _unended(config)) is not None:
+        if open_run.alive:
+            return open_run
+        name = open_run.name
     run = Run(RUNS / (name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
     if not re.fullmatch(r"[\w][\w.-]*", run.name) or run.folder.parent != RUNS:
         raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
-    if run.alive:
-        raise UserError(f"o treino «{run.name}» já está a decorrer")
-    if latest(run.folder) is not None and (changes := differences(run.config, config)):
-        raise UserError(
-            f"já há um treino chamado «{run.name}» com outras definições ({changes}): escolha outro nome"
-        )
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        if latest(run.folder) is None:
-            (run.folder / "events.jsonl").unlink(missing_ok=True)
-        config.write(run.folder / "config.json")
+        locked = lock.take(run.folder)
     except OSError as error:
         raise UserError(f"não consigo escrever em {run.folder}: {reason(error)}") from None
-    return launch(run.folder)
-
-
-def differences(old: Config, new: Config) -> str:
-    """The settings in which two configs differ, as "rank: 8 -> 16, ..."."""
-    before, after = old.model_dump(), new.model_dump()
-    return ", ".join(f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key])
-
-
-def launch(folder: Path) -> Run:
-    """Start the worker of the existing run folder `folder`, from its last checkpoint if there is one."""
-    (folder / "stop").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "farense_qlora.training.worker", str(folder)]
-    with open(folder / "worker.log", "ab") as log:
-        worker = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-    return Run(folder, worker)
+    if locked is None:
+        who = lock.holder(run.folder)
+        raise UserError(f"o treino «{run.name}» já está a decorrer" + (f" ({who})" if who else ""))
+    with locked:  # closed here at the end; the worker keeps it
+        tidy(run.folder)
+        checkpoint = latest(run.folder)
+        if checkpoint and not accept_changes:
+            changed = changes(checkpoint, config, fingerprints(config))
+            if changed:
+                raise UserError(
+                    f"já há um treino chamado «{run.name}» com outras definições ou outros dados "
+                    f"({'; '.join(changed)}): escolha outro nome, ou aceite a mudança com --accept-changes"
+                )
+        if checkpoint is None:
+            (run.folder / journal.NAME).unlink(missing_ok=True)
+        control.forget(run.folder)
+        with whole_file(run.folder / "config.json") as path:
+            config.write(path)
+        command = [sys.executable, "-m", "farense_qlora.training.worker", str(run.folder)]
+        with open(run.folder / "worker.log", "ab") as log:
+            worker = subprocess.Popen(
+                command + ["--accept-changes"] * accept_changes,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[locked.fileno()],
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        lock.sign(locked, worker.pid)
+    return Run(run.folder, worker)
 
 
 def runs() -> list[Run]:
     """All runs, oldest first."""
     folders = [path.parent for path in RUNS.glob("*/config.json")]
     return [Run(folder) for folder in sorted(folders, key=lambda folder: folder.stat().st_ctime)]
+
+
+def _unended(config: Config) -> Run | None:
+    """The newest run of `config` and its data, if it is under way, was interrupted or was stopped."""
+    for run in reversed(runs()):
+        try:
+            if run.config != config:
+                continue
+        except UserError:  # of an older version, or damaged: not ours to take up
+            continue
+        checkpoint = latest(run.folder)
+        if checkpoint and changes(checkpoint, config, fingerprints(config)):
+            return None
+        return run if run.status in ("running", "paused", "stopped", "interrupted", "new") else None
+    return None

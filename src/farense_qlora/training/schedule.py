@@ -5,13 +5,14 @@ import math
 from ..config import Config
 
 
-def learning_rate(config: Config, step: int, total_steps: int) -> float:
-    """The rate of update `step` (0 is the first) of `total_steps`; cosine: Loshchilov & Hutter (2017)."""
+def learning_rate(config: Config, peak: float, step: int, total_steps: int) -> float:
+    """The rate of update `step` (0 is the first) of `total_steps`, which reaches `peak` after the warm-up;
+    cosine: Loshchilov & Hutter (2017)."""
     warmup = round(config.warmup_ratio * total_steps)
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     if config.lr_schedule == "constant":
-        return config.learning_rate
+        return peak
     done = (step - warmup) / max(1, total_steps - warmup)
     share = (1 + math.cos(math.pi * done)) / 2 if config.lr_schedule == "cosine" else 1 - done
-    return config.learning_rate * share
+    return peak * share

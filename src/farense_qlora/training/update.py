@@ -1,5 +1,6 @@
 """One update of the adapter: gradients of micro-batches, clipping, AdamW. This is where the time goes."""
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -40,7 +41,8 @@ class Updater:
     def __call__(self, batches: Sequence[Sequence[Batch]], rate: float) -> tuple[float, float]:
         """One update at the learning rate `rate` on micro-batches, each in parts to compute side by side.
 
-        Returns the mean loss over all supervised tokens (nats) and the gradient's norm before clipping.
+        Returns the mean loss over all supervised tokens (nats) and the gradient's norm before clipping; when
+        one of them is not finite nothing is updated.
         """
         if self._to_compile:
             self._compile()
@@ -50,11 +52,16 @@ class Updater:
             part, slopes = summed(lambda batch: self._gradients(*arrays(batch, total)), micro_batch)
             loss += part.item()
             gradients = slopes if gradients is None else tree_map(mx.add, gradients, slopes)
+        slopes = _vectors(gradients)
+        norm = mx.sqrt(mx.stack([vector.square().sum() for vector in slopes.values()]).sum())
+        length = float(norm)
+        if not (math.isfinite(loss) and math.isfinite(length)):
+            return loss, length
         for part, ratio in zip(self.optimizer.optimizers, (1.0, self.config.lora_plus_ratio), strict=True):
             part.learning_rate = rate * ratio
-        norm = self._step(gradients)
-        mx.eval(norm, self.model.trainable_parameters(), self.optimizer.state)
-        return loss, norm.item()
+        self._step(slopes, norm)
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        return loss, length
 
     def _compile(self) -> None:
         """At the first update: a restored optimizer has other state objects than a new one."""
@@ -64,15 +71,13 @@ class Updater:
         self._step = mx.compile(self._step, inputs=state, outputs=state)
         self._to_compile = False
 
-    def _clip_and_step(self, gradients: Any) -> mx.array:
-        slopes, parameters = _vectors(gradients), self.model.trainable_parameters()
-        norm = mx.sqrt(mx.stack([vector.square().sum() for vector in slopes.values()]).sum())
+    def _clip_and_step(self, slopes: dict[str, mx.array], norm: mx.array) -> None:
         if self.config.max_grad_norm:
             shrink = mx.minimum(1.0, self.config.max_grad_norm / (norm + 1e-6))
             slopes = {name: vector * shrink for name, vector in slopes.items()}
+        parameters = self.model.trainable_parameters()
         vectors = self.optimizer.apply_gradients(slopes, _vectors(parameters))
         self.model.update(_matrices(vectors, parameters))
-        return norm
 
 
 def batch_loss(model: nn.Module, *batch: Any) -> mx.array:

@@ -11,15 +11,11 @@ from IPython.display import HTML, display
 from ..results.text import decimal
 from ..training.events import Evaluated, Event, Finished, Started, Stepped
 from ..training.run import Run
+from ..training.words import ENDINGS, duration
 from .figures import Drawing, loss_curves
 from .tables import size
 
 SECONDS_BETWEEN_REDRAWS = 2.0  # drawing takes 0.2 s of a core, which the training wants too
-ENDINGS = {
-    "completed": "Treino terminado",
-    "early_stopping": "Treino terminado: a validação deixou de melhorar",
-    "stopped": "Treino parado a pedido e guardado",
-}
 
 
 async def watch(run: Run) -> None:
@@ -98,13 +94,6 @@ def figures(events: Sequence[Event]) -> dict[str, str]:
     }
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
 def _release_memory() -> None:
     """Hand back what mlx keeps of deleted models, gigabytes that a worker on the same machine needs."""
     import mlx.core as mx  # not before farense_qlora.model has chosen the BLAS
@@ -114,7 +103,7 @@ def _release_memory() -> None:
 
 
 def _outcome(end: Finished) -> str:
-    outcome = f"{ENDINGS[end.reason]}, em {duration(end.seconds)}."
+    outcome = f"Treino {ENDINGS[end.reason]}, em {duration(end.seconds)}."
     if end.best_loss is None:
         return outcome
     return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."

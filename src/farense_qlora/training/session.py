@@ -1,0 +1,155 @@
+"""A run in progress: what it trains on and with, where it stands, and how that is saved and taken back."""
+
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..config import HOME, Config
+from ..data.batches import Batch
+from ..data.tokens import encode_file
+from ..errors import DiskFullError, UserError
+from ..model.adapters import attach
+from ..model.base import Base
+from ..model.checkpointing import use_checkpointing
+from ..model.packing import check_packable
+from ..model.parallel import side_by_side
+from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
+from .control import Ask
+from .evaluation import collated, make_order, validation_loss
+from .events import Evaluated, Event, Paused, Resumed, Saved
+from .update import Updater
+
+SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
+T = TypeVar("T")
+
+
+class Session:
+    """The adapter, the data, their order and the `state` of the run in the folder `run`.
+
+    Goes on from the last whole checkpoint; `damaged` lists newer ones that are not, each with what is wrong.
+    Raises `UserError` on data that cannot be trained on, when there is no room to save, and for a run that
+    began with another config or other data, unless `accept_changes`.
+    """
+
+    def __init__(self, config: Config, base: Base, run: Path, accept_changes: bool):
+        self.config, self.base, self.run, self.model = config, base, run, base.model
+        run.mkdir(parents=True, exist_ok=True)
+        tidy(run)
+        self._data = fingerprints(config)
+        self.training, self.validation = (
+            encode_file(HOME / path, base.tokenizer, base.path, config.max_seq_length, config.skip_bad)
+            for path in (config.train_data, config.val_data)
+        )
+        if config.batch_size > len(self.training):
+            raise UserError(
+                f"batch_size = {config.batch_size} é maior do que os dados de treino ({len(self.training)} "
+                f"linhas em {config.train_data}): reduza o lote"
+            )
+        if config.packing:
+            check_packable(base.model, base.name)
+        self._count = side_by_side(base.model)
+        self.order = make_order(config, self.training.lengths, self._count)
+        total = max(1, round(config.epochs * self.order.updates_per_epoch))
+        self.total_steps = min(total, config.max_steps or total)
+
+        attach(self.model, config)
+        if config.grad_checkpoint:
+            use_checkpointing(self.model)
+        self.update = Updater(self.model, config)
+        self.trainable = sum(array.size for _, array in tree_flatten(self.model.trainable_parameters()))
+        self.damaged: list[tuple[Path, str]] = []
+        self.checkpoint = latest(run, lambda path, reason: self.damaged.append((path, reason)))
+        if self.checkpoint is None:
+            self._check_room()
+            self.state = State(config.learning_rate)
+            return
+        if (changed := changes(self.checkpoint, config, self._data)) and not accept_changes:
+            raise UserError(
+                f"o treino em {run} começou com outras definições ou outros dados ({'; '.join(changed)}): "
+                "volte a eles, escolha outro nome, ou aceite a mudança com --accept-changes"
+            )
+        self.state = restore(self.checkpoint, self.model, self.update.optimizer)
+
+    def batches(self, step: int) -> list[list[Batch]]:
+        """The micro-batches of update `step`, each in parts to compute side by side."""
+        return [
+            collated(self.training, micro_batch, self.order.window, self._count)
+            for micro_batch in self.order[step]
+        ]
+
+    def rows(self, step: int) -> tuple[str, ...]:
+        """The rows in update `step`, as "file:line"."""
+        rows = np.concatenate(list(chain(*self.order[step])))
+        return tuple(f"{self.config.train_data}:{self.training.lines[row]}" for row in np.sort(rows))
+
+    def evaluate(self, ask: Ask) -> Iterator[Event]:
+        """Measure the validation loss, and keep the adapter when it is the lowest so far."""
+        start, state = time.perf_counter(), self.state
+        loss = validation_loss(self.model, self.validation, self.config)
+        best = state.best_loss is None or loss < state.best_loss
+        if best:
+            state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
+            yield from self._patiently(
+                lambda: save_best(self.run, self.config, self.base.name, self.model, state.step), ask
+            )
+        else:
+            state.evaluations_since_best += 1
+        epoch = state.step / self.order.updates_per_epoch
+        yield Evaluated(state.step, time.time(), epoch, loss, best, time.perf_counter() - start)
+
+    def save(self, ask: Ask) -> Iterator[Event]:
+        """Write a checkpoint."""
+        optimizer = self.update.optimizer
+        path = yield from self._patiently(
+            lambda: save(
+                self.run, self.state, self.config, self._data, self.base.name, self.model, optimizer
+            ),
+            ask,
+        )
+        yield Saved(self.state.step, time.time(), path)
+
+    def _patiently(self, write: Callable[[], T], ask: Ask) -> Generator[Event, None, T]:
+        """What `write` returns, tried until the disk has room for it; gives up when a stop is asked."""
+        waiting = False
+        while True:
+            try:
+                written = write()
+                break
+            except DiskFullError as error:
+                if ask().stop:
+                    raise
+                if not waiting:
+                    yield Paused(self.state.step, time.time(), str(error))
+                waiting = True
+                time.sleep(SECONDS_BETWEEN_TRIES_TO_SAVE)
+        if waiting:
+            yield Resumed(self.state.step, time.time())
+        return written
+
+    def roll_back(self) -> str:
+        """Back to the last checkpoint, with half the learning rate; returns its path in the run folder."""
+        checkpoint = latest(self.run)
+        if checkpoint is None:
+            raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.run}")
+        before = self.state
+        self.update = Updater(self.model, self.config)
+        self.state = restore(checkpoint, self.model, self.update.optimizer)
+        self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
+        return str(checkpoint.relative_to(self.run))
+
+    def _check_room(self) -> None:
+        """Before the first update: the checkpoints that will lie side by side must have room."""
+        size = 3 * 4 * self.trainable  # the adapter and two moments, in 32 bits
+        needed = size * (self.config.keep_last + 2)
+        free = shutil.disk_usage(self.run).free
+        if free < needed:
+            raise UserError(
+                f"o disco de {self.run} tem {free / 1e6:.0f} MB livres e o treino precisa de "
+                f"{needed / 1e6:.0f} MB para os pontos de controlo: liberte espaço ou baixe keep_last"
+            )
