@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup run notebook lint test data mini lock clean
+.PHONY: setup run notebook lint test faults data mini lock clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+# The fault suite whole: 200 kills and every single disk operation; `test` has its short form.
+faults: setup
+	FARENSE_FAULTS=whole $(BIN)/pytest tests/faults
 
 data: setup
 	$(BIN)/farense-qlora prepare

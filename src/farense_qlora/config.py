@@ -206,6 +206,20 @@ class Config(BaseModel):
         return type(self).parse({**self.model_dump(), **changes})
 
 
+MISTRAL_7B = {
+    "model": "mistralai/Mistral-7B-Instruct-v0.3",
+    "rank": 16,
+    "alpha": 32.0,
+    "epochs": 3.0,
+    "batch_size": 1,
+    "grad_accumulation_steps": 8,
+    "learning_rate": 1e-4,
+    "grad_checkpoint": True,
+    "max_seq_length": 512,
+    "eval_every": 100,
+    "save_every": 100,
+    "early_stopping_patience": 3,
+}
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
         "model": "mini",
@@ -219,19 +233,22 @@ PROFILES: dict[str, dict[str, Any]] = {
         "eval_every": 170,
         "save_every": 300,
     },
-    "mistral-7b": {
-        "model": "mistralai/Mistral-7B-Instruct-v0.3",
-        "rank": 16,
-        "alpha": 32.0,
-        "epochs": 3.0,
-        "batch_size": 1,
-        "grad_accumulation_steps": 8,
-        "learning_rate": 1e-4,
-        "grad_checkpoint": True,
-        "max_seq_length": 512,
-        "eval_every": 100,
-        "save_every": 100,
-        "early_stopping_patience": 3,
+    # For 16 GB; the other two differ from it in what decides the memory.
+    "mistral-7b": MISTRAL_7B,
+    "mistral-7b-8gb": {
+        **MISTRAL_7B,
+        "model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit",
+        "rank": 8,
+        "alpha": 16.0,
+        "num_layers": 16,
+        "max_seq_length": 256,
+    },
+    "mistral-7b-32gb": {
+        **MISTRAL_7B,
+        "batch_size": 4,
+        "grad_accumulation_steps": 2,
+        "grad_checkpoint": False,
+        "max_seq_length": 1024,
     },
 }
 

@@ -71,6 +71,58 @@ def list_runs(args: argparse.Namespace) -> None:
     _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
 
 
+def fit(args: argparse.Namespace) -> int:
+    from ..training.fit import Trial, fit
+
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    asked = Config.of(**settings)
+
+    def say(trial: Trial) -> None:
+        if not args.json:
+            print(trial.sentence(asked), flush=True)
+
+    trials = fit(asked, say)
+    fits = trials[-1].fits
+    result = [
+        {**asdict(trial), "config": trial.config.model_dump(mode="json"), "fits": trial.fits}
+        for trial in trials
+    ]
+    nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
+    _write(args, {"trials": result, "fits": fits, "status": "ok"}, "pode treinar assim" if fits else nothing)
+    return 0 if fits else 1
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from ..model.doctor import RECOMMENDED, doctor
+
+    report = doctor()
+    lines = [
+        f"{'✓' if check.ok else '✗'} {check.name}: {check.detail}"
+        + ("" if check.ok else f"\n    a fazer: {check.remedy}")
+        for check in report.checks
+    ]
+    lines.append(f"perfil recomendado: {report.profile} (em {RECOMMENDED})")
+    _write(args, {**asdict(report), "ok": report.ok, "status": "ok"}, "\n".join(lines))
+    return 0 if report.ok else 1
+
+
+def resume_check(args: argparse.Namespace) -> int:
+    from ..training.resume_check import Check, resume_check
+
+    def say(check: Check) -> None:
+        if not args.json:
+            same = "igual bit a bit" if check.passed else "DIFERENTE"
+            print(f"cortado a seguir ao passo {check.cut} e retomado: {same}", flush=True)
+
+    checks = resume_check(args.model, say)
+    passed = all(check.passed for check in checks)
+    text = "retomar um treino dá o mesmo que não o ter parado"
+    text = text if passed else "retomar um treino NÃO dá o mesmo que não o ter parado"
+    result = {"checks": [asdict(check) for check in checks], "passed": passed, "status": "ok"}
+    _write(args, result, text)
+    return 0 if passed else 1
+
+
 def evaluate(args: argparse.Namespace) -> None:
     config, adapter = _adapter(args)
     from ..data.rows import read_rows

@@ -31,11 +31,22 @@ def build_parser() -> Parser:
     _json(sub)
     _config_flags(sub)
 
+    sub = add("fit", commands.fit, "mede se o treino cabe na memória, e propõe o que cabe")
+    sub.usage = f"{sub.prog} [opções]"
+    _json(sub)
+    _config_flags(sub)
+
     sub = add("stop", commands.stop, "para um treino depois de o guardar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
     _json(sub)
 
     _json(add("runs", commands.list_runs, "mostra todos os treinos"))
+
+    _json(add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta"))
+
+    sub = add("resume-check", commands.resume_check, "prova que retomar um treino não muda o resultado")
+    sub.add_argument("--model", default="mini", metavar="MODELO", help="o modelo base (a miniatura)")
+    _json(sub)
 
     sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)

@@ -50,9 +50,10 @@ def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> N
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
-    """Write a safetensors file; unlike mlx given a path, raises `OSError` that says what the disk lacks."""
+    """Write a safetensors file, the same bytes for the same arrays in any order; unlike mlx given a path,
+    raises `OSError` that says what the disk lacks."""
     with open(path, "wb") as file:
-        mx.save_safetensors(file, arrays)
+        mx.save_safetensors(file, dict(sorted(arrays.items())))
 
 
 def _depth(model: nn.Module, config: Config) -> int:

@@ -19,7 +19,7 @@ from mlx_lm.utils import get_total_parameters, load_config, load_model, load_tok
 
 from ..config import CACHE, HOME
 from ..errors import UserError
-from .machine import memory_bytes
+from .machine import memory_bytes, memory_limit
 from .ops import keeps_dense, use_cpu_operations
 
 MINIATURE = Path(__file__).parent / "miniature"
@@ -89,6 +89,8 @@ def make_ready(model: nn.Module) -> None:
         use_cpu_operations(model)
     else:
         mx.set_cache_limit(memory_bytes() // 8)  # what MLX may keep of freed memory
+        if mx.metal.is_available():
+            mx.set_wired_limit(memory_limit())  # weights stay in memory, as far as macOS recommends
     model.freeze()
     mx.eval(model.parameters())
     if mx.default_device().type == mx.DeviceType.cpu and not keeps_dense(model):

@@ -5,6 +5,7 @@ import platform
 import time
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -46,6 +47,22 @@ def machine() -> Machine:
 def memory_bytes() -> int:
     """The memory of this computer, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_limit() -> int:
+    """How many bytes training may take: on a GPU what its driver recommends, on the CPU what is free now."""
+    if mx.default_device().type != mx.DeviceType.cpu:
+        return int(mx.device_info().get("max_recommended_working_set_size", memory_bytes()))
+    try:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return memory_bytes()
+    try:  # a container may have less than the machine
+        allowed = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, allowed)
 
 
 def _chip() -> str:

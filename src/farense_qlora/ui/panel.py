@@ -9,14 +9,18 @@ from IPython.display import display
 
 from ..config import GROUPS, PROFILES, Config
 from ..errors import UserError
+from ..model.doctor import RECOMMENDED
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 WIDE, LAYOUT = {"description_width": "190px"}, {"width": "420px"}
 
 
 def panel() -> "Panel":
-    """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature."""
-    return Panel(os.environ.get("FARENSE_PROFILE", "mini"))
+    """The panel for the profile named in the environment variable FARENSE_PROFILE; otherwise for the one that
+    `doctor` recommends for this machine, or for the miniature."""
+    if profile := os.environ.get("FARENSE_PROFILE"):
+        return Panel(profile)
+    return Panel(Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini")
 
 
 class Panel:

@@ -1,16 +1,18 @@
 """Small tables that read well in a notebook, light or dark, in its HTML copy and in a terminal."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from ..config import GROUPS, Config
 from ..data.rows import Row
 from ..model.base import Base
+from ..model.doctor import Report
 from ..model.machine import Machine
 from ..results.compare import Change, changes_text
 from ..results.evaluate import LABELS, Evaluation
 from ..results.text import decimal, percent, text_table
+from ..training.fit import Trial
 from ..training.gap import Gap
 
 # Notebook front ends align every table to the right; `!important` is what it takes to differ.
@@ -63,6 +65,27 @@ def machine_table(machine: Machine) -> Table:
         ("O MLX calcula em", machine.device),
         ("Álgebra linear", f"{machine.blas}, {decimal(machine.gflops, 0)} GFLOP/s medidos"),
         ("Versões", f"Python {machine.python}, mlx {machine.mlx}, mlx-lm {machine.mlx_lm}"),
+    )
+
+
+def doctor_table(report: Report) -> Table:
+    """What the computer is, and what was checked on it."""
+    about = machine_table(report.machine)
+    rows = [
+        (
+            f"{'✓' if check.ok else '✗'} {check.name}",
+            check.detail if check.ok else f"{check.detail}: {check.remedy}",
+        )
+        for check in report.checks
+    ]
+    return replace(about, rows=(*about.rows, *rows, ("Perfil recomendado", report.profile)))
+
+
+def fit_table(trials: Sequence[Trial]) -> Table:
+    """Whether training fits the memory of this machine, and the nearest settings that do."""
+    return _facts(
+        "Memória de treino, medida num processo à parte",
+        *((f"Tentativa {i}", trial.sentence(trials[0].config)) for i, trial in enumerate(trials, 1)),
     )
 
 
