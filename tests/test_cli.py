@@ -131,3 +131,38 @@ def test_an_interrupted_training_is_saved(home: Path, tiny_model: Path) -> None:
     assert (process.returncode, "Traceback" in err) == (130, False)
     assert "parado a pedido" in out
     assert list((run / "checkpoints").glob("step-*/adapters.safetensors"))
+
+
+def test_a_run_is_listed_stopped_and_gone_on_with(farense: Command, home: Path, tiny_model: Path) -> None:
+    settings = ["--run", "longo", "--model", tiny_model, "--batch-size", "8", "--epochs", "1000"]
+    training = subprocess.Popen(
+        [*FARENSE, "train", *map(str, settings)],
+        env={**os.environ, "FARENSE_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    events = home / "checkpoints_qlora" / "longo" / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while not (events.exists() and '"Stepped"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert re.search(r"longo +a decorrer +\d+/\d+", farense("runs").stdout)
+    assert farense("stop", "--run", "longo").stdout == "treino «longo» parado\n"
+    assert training.wait(timeout=60) == 0
+    rows = {row["run"]: row for row in json.loads(farense("runs", "--json").stdout)["runs"]}
+    assert rows["longo"]["status"] == "stopped" and rows["longo"]["step"] >= 1
+    assert "não está a decorrer" in farense("stop", "--run", "longo").stderr
+
+    other = farense("train", *settings, "--rank", "4", "--resume", "--max-steps", rows["longo"]["step"] + 2)
+    assert other.returncode == 2 and "--accept-changes" in other.stderr
+    limit = ["--max-steps", rows["longo"]["step"] + 2, "--accept-changes"]
+    assert farense("train", *settings, "--resume", *limit).returncode == 0
+    rows = {row["run"]: row for row in json.loads(farense("runs", "--json").stdout)["runs"]}
+    assert (rows["longo"]["status"], rows["longo"]["step"]) == ("completed", limit[1])
+
+
+def test_fit_prints_what_was_measured(farense: Command, tiny_model: Path) -> None:
+    done = farense("fit", "--model", tiny_model, "--batch-size", 4)
+    assert re.fullmatch(
+        r"✓ como pediu: cabe, \d,\d\d GB de \d+,\d\d; \d,\d\d s por atualização\npode treinar assim\n",
+        done.stdout,
+    )

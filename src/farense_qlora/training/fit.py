@@ -42,10 +42,10 @@ class Trial:
         if self.peak_gb is None:
             return f"✗ {changed}: não cabe, o processo morreu por falta de memória"
         mark, verb = ("✓", "cabe") if self.fits else ("✗", "não cabe")
-        return (
-            f"{mark} {changed}: {verb}, {self.peak_gb:.2f} GB de {self.limit_gb:.2f}; "
-            f"{self.seconds_per_update:.2f} s por atualização"
+        measured = (
+            f"{self.peak_gb:.2f} GB de {self.limit_gb:.2f}; {self.seconds_per_update:.2f} s por atualização"
         )
+        return f"{mark} {changed}: {verb}, {measured.replace('.', ',')}"
 
 
 def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> list[Trial]:

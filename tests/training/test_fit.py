@@ -1,0 +1,77 @@
+"""Whether a config fits is measured, in a process whose death costs nothing; what fits is proposed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import PEOPLE, write_rows
+
+from farense_qlora.config import Config
+from farense_qlora.errors import UserError
+from farense_qlora.training import fit as module
+from farense_qlora.training.fit import Trial, fit, smaller
+
+
+@pytest.fixture
+def config(tiny_model: Path, tmp_path: Path) -> Config:
+    rows = str(write_rows(tmp_path / "rows.jsonl", PEOPLE))
+    return Config.of(
+        "mini", model=str(tiny_model), train_data=rows, val_data=rows, batch_size=4, max_seq_length=256
+    )
+
+
+def test_a_config_that_fits_is_tried_once_and_measured(config: Config) -> None:
+    (trial,) = fit(config)
+    assert trial.fits and trial.peak_gb and trial.seconds_per_update
+    assert 0.05 < trial.peak_gb < trial.limit_gb and 0 < trial.seconds_per_update < 30
+    assert trial.sentence(config).startswith("✓ como pediu: cabe, 0,")
+
+
+def test_what_does_not_fit_gets_the_nearest_settings_that_do(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told = module.trial, []
+
+    def scarce(candidate: Config) -> Trial:  # a limit that only two rows at a time keep
+        measured = real(candidate)
+        limit = measured.limit_gb if candidate.batch_size <= 2 else 0.001
+        return Trial(candidate, measured.peak_gb, limit, measured.seconds_per_update)
+
+    monkeypatch.setattr(module, "trial", scarce)
+    trials = fit(config, told.append)
+    assert told == trials and [trial.fits for trial in trials] == [False, False, True]
+    assert trials[-1].config == config.changed(grad_checkpoint=True, batch_size=2, grad_accumulation_steps=2)
+    assert "batch_size = 2" in trials[-1].sentence(config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process's memory are Linux's")
+def test_a_process_that_dies_for_want_of_memory_is_an_answer(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    whole = module.subprocess.run
+
+    def starved(*arguments: object, **options: object) -> object:
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+        return whole(*arguments, **options, preexec_fn=limit)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(module.subprocess, "run", starved)
+    trial = module.trial(config)
+    assert trial.peak_gb is None and not trial.fits
+    assert "falta de memória" in trial.sentence(config)
+
+
+def test_a_config_that_cannot_be_trained_at_all_says_why(config: Config) -> None:
+    with pytest.raises(UserError, match="batch_size = 100 é maior"):
+        fit(config.changed(batch_size=100))
+
+
+def test_the_settings_that_are_tried_take_ever_less(config: Config) -> None:
+    asked = config.changed(batch_size=8, max_seq_length=1024)
+    tried = list(smaller(asked))
+    assert tried[0] == asked.changed(grad_checkpoint=True)
+    rows = [c.batch_size * c.grad_accumulation_steps for c in tried]
+    assert set(rows) == {8} and tried[-1].batch_size == 1  # as many rows an update
+    sizes = [(c.batch_size * c.max_seq_length, c.num_layers % 1000) for c in tried]
+    assert sizes == sorted(sizes, reverse=True) and tried[-1].num_layers == 4
