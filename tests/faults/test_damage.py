@@ -1,5 +1,6 @@
 """Checkpoints that were cut short or changed on the disk are seen, named and passed over."""
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 from faults.common import SAVE_EVERY, WHOLE, Ledger, Result, result_of
 
 from farense_qlora.config import Config
+from farense_qlora.files import damage
+from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import loop, session
-from farense_qlora.training.checkpoints import checkpoints
+from farense_qlora.training.checkpoints import checkpoints, save_best
 from farense_qlora.training.control import Wishes
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
 from farense_qlora.training.journal import settled
@@ -73,3 +76,15 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     same = result_of(tmp_path, settled(events)) == reference
     ledger("relógio para trás", same, 0)
     assert same
+
+
+def test_the_best_adapter_outlives_a_clock_that_is_set_back(config: Config, tmp_path: Path) -> None:
+    """Its name and that of the one before are what is kept, not whichever files look newest."""
+    base = load_base(config.model)
+    attach(base.model, config)
+    for step in range(4):
+        save_best(tmp_path, config, base.name, base.model, step)
+        for folder in tmp_path.glob(".best-*"):
+            os.utime(folder, (2**33 - step, 2**33 - step))
+        assert damage(tmp_path / "best") is None
+    assert len(list(tmp_path.glob(".best-*"))) == 2

@@ -83,13 +83,13 @@ def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int)
         write_checksums(folder)
     link = run / f".{BEST}"
     try:
+        before = (run / BEST).resolve()  # stays, for whoever is reading it
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)
         os.replace(link, run / BEST)
     except OSError as error:
         raise disk_error(error, run / BEST) from None
-    # The one before stays, for whoever is reading it.
-    for old in sorted(run.glob(f".{BEST}-*"), key=lambda path: path.stat().st_mtime_ns)[:-2]:
+    for old in set(run.glob(f".{BEST}-*")) - {target, run / before.name}:
         shutil.rmtree(old, ignore_errors=True)
 
 
