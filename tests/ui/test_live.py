@@ -105,6 +105,8 @@ def test_the_probes_show_the_first_answers_beside_the_last() -> None:
         "Em 1980.",
         "Em 1980.",
     )
+    at_first = samples([*events(), asked[0]])
+    assert at_first is not None and at_first.columns == ("Pergunta", "Resposta certa", "No passo 0")
     assert samples(events()) is None
 
 
