@@ -148,8 +148,8 @@ class Page:
         self._cell = client.execute(code)
 
     def hear(self, until: Callable[[], bool]) -> None:
-        """Take what the kernel publishes until something is so, or for a minute."""
-        deadline = time.monotonic() + 60
+        """Take what the kernel publishes until something is so, or for two minutes (a busy machine)."""
+        deadline = time.monotonic() + 120
         while not until():
             assert time.monotonic() < deadline
             try:
