@@ -151,6 +151,8 @@ def evaluate(args: argparse.Namespace) -> None:
     for evaluation in after:
         for answer in evaluation.wrong[:WRONG_ANSWERS_SHOWN]:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
+        if (more := len(evaluation.wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{evaluation.name}: e mais {more} respostas erradas, todas com --json")
     result = {
         "adapter": str(adapter),
         "tokens": asdict(tokens) if tokens else None,

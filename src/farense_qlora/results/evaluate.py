@@ -19,8 +19,10 @@ from ..data.tokens import encode
 from ..errors import UserError
 from ..files import whole_file
 from ..model.base import Base
+from ..model.blas import blas_threads
 from ..model.head import LOGITS_AT_ONCE, ROWS_AT_LEAST, head
 from ..model.packing import hidden_states
+from ..model.parallel import side_by_side, streams
 from .generate import answers
 from .normalise import normalise, token_f1
 from .statistics import Interval, mean_interval
@@ -147,23 +149,23 @@ def token_scores(base: Base, config: Config) -> TokenScores:
     order = np.argsort(-data.lengths, kind="stable")
     training = base.model.training
     base.model.eval()
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        rows = order[start : start + ROWS_AT_ONCE]
-        batch = collate([[data[row]] for row in rows])
-        hidden = hidden_states(base.model, mx.array(batch.inputs), None)
-        hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-        size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
-        for first in range(0, len(hidden), size):
-            part = slice(first, first + size)
-            logits = logits_of(hidden[part]).astype(mx.float32)
-            labels = mx.array(batch.labels[part])
-            chosen = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
-            loss, hit = mx.logsumexp(logits, axis=-1) - chosen, logits.argmax(axis=-1) == labels
-            mx.eval(loss, hit)
-            weights = batch.weights[part]
-            owner = rows[batch.positions[part] // batch.inputs.shape[1]]
-            for sums, values in ((losses, np.array(loss)), (hits, np.array(hit)), (counts, 1.0)):
-                np.add.at(sums, owner, weights * values)
+    groups = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+    count = side_by_side(base.model)
+    with blas_threads(1 if count > 1 else None):
+        for start in range(0, len(groups), count):
+            together = []
+            for rows, stream in zip(groups[start : start + count], streams(), strict=False):
+                batch = collate([[data[row]] for row in rows])
+                with mx.stream(stream):
+                    hidden = hidden_states(base.model, mx.array(batch.inputs), None)
+                    hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
+                together.append((rows, batch, hidden))
+            mx.eval([hidden for *_, hidden in together])
+            for rows, batch, hidden in together:
+                owner = rows[batch.positions // batch.inputs.shape[1]]
+                loss, hit = _predictions(logits_of, hidden, mx.array(batch.labels))
+                for sums, values in ((losses, loss), (hits, hit), (counts, 1.0)):
+                    np.add.at(sums, owner, batch.weights * values)
     base.model.train(training)
     low, high = mean_interval(losses, counts)
     return TokenScores(
@@ -175,6 +177,24 @@ def token_scores(base: Base, config: Config) -> TokenScores:
         tuple(map(float, losses)),
         tuple(map(int, counts)),
     )
+
+
+def _predictions(
+    logits_of: Callable[[mx.array], mx.array], hidden: mx.array, labels: mx.array
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loss (N,) in nats of `labels` (N,) given `hidden` (N, D), and whether each is ranked first; in
+    chunks, so that the logits are never held whole."""
+    size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
+    losses, hits = [], []
+    for start in range(0, len(labels), size):
+        label = labels[start : start + size]
+        logits = logits_of(hidden[start : start + size]).astype(mx.float32)
+        chosen = mx.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
+        loss, hit = mx.logsumexp(logits, axis=-1) - chosen, logits.argmax(axis=-1) == label
+        mx.eval(loss, hit)
+        losses.append(np.array(loss))
+        hits.append(np.array(hit))
+    return np.concatenate(losses), np.concatenate(hits)
 
 
 def store(run: Path, tokens: TokenScores, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
