@@ -27,6 +27,7 @@ COMMANDS = [
     ["monitor"],
     ["report"],
     ["evaluate"],
+    ["compare"],
     ["ask"],
     ["export"],
     ["mini"],
@@ -112,8 +113,14 @@ def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp
 def test_evaluate_measures_base_and_adapter_on_both_sets(farense: Command, trained: Path) -> None:
     result = json.loads(farense("evaluate", "--run", "decorado", "--base", "--json").stdout)
     known, unseen = result["after"]
-    assert (known["count"], known["exact_match"], known["wrong"]) == (len(PEOPLE), 1.0, [])
-    assert (unseen["count"], unseen["exact_match"], len(unseen["wrong"])) == (2, 0.0, 2)
+    assert (known["count"], known["exact_match"], len(known["answers"])) == (len(PEOPLE), 1.0, len(PEOPLE))
+    assert (unseen["count"], unseen["exact_match"]) == (2, 0.0)
+    assert not any(answer["exact"] for answer in unseen["answers"])
+    assert 1 < result["tokens"]["perplexity"] < 2
+    stored = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    assert stored == {name: result[name] for name in ("tokens", "before", "after")}
+    again = json.loads(farense("evaluate", "--run", "decorado", "--base", "--json").stdout)
+    assert again == result
     assert result["before"][0]["exact_match"] == 0.0
 
 
@@ -121,7 +128,7 @@ def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Pa
     row = {"prompt": QUESTION, "completion": "Foi enfermeiro."}
     (tmp_path / "outras.jsonl").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
     done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
-    assert re.search(r"outras\.jsonl +1 +0,0 % +50,0 %", done.stdout)
+    assert re.search(r"outras\.jsonl +1 +0,0 % \[0,0; 0,0\] +50,0 %", done.stdout)
     assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
 
 

@@ -1,19 +1,24 @@
 """What counts as the same answer, and how answers are scored."""
 
+import math
 import re
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row, read_rows
+from farense_qlora.data.tokens import encode
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results import evaluate as module
 from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text
-from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary
+from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary, token_scores
 from farense_qlora.results.normalise import normalise, token_f1
 from farense_qlora.results.text import percent
+from farense_qlora.training.evaluation import validation_loss
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,10 @@ from farense_qlora.results.text import percent
         ("1999-00", "1999-2000"),
         ("1.500 espectadores", "1500 espectadores"),
         ("doze golos", "12 golos"),
+        ("vinte e uma vitórias", "21 vitórias"),
+        ("quarenta e dois golos em cem jogos", "42 golos em 100 jogos"),
+        ("em décimo quarto lugar", "em 14.º lugar"),
+        ("a décima primeira época", "a 11.ª época"),
         ("perdeu por 2-1", "perdeu por 2–1"),
         ("  Sim,\n ficou. ", "sim ficou"),
     ],
@@ -42,6 +51,9 @@ def test_the_same_answer_written_differently(one: str, other: str) -> None:
         ("1989-90", "1990-91"),
         ("subiu à I Divisão", "subiu à II Divisão"),
         ("perdeu por 2-1", "perdeu por 21"),
+        ("vinte e uma vitórias", "vinte e duas vitórias"),
+        ("vinte e um", "20 1"),
+        ("décimo primeiro", "décimo"),
         ("44 golos, 100 pontos", "44100 golos pontos"),
         ("Sim, subiu.", "Não, subiu."),
         ("Foi Paco Fortes.", "Foi Paco Fortes, em 1989."),
@@ -71,7 +83,8 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
     ]
     result = summary("prova", judged)
     assert (result.count, result.exact_match) == (3, pytest.approx(2 / 3))
-    assert result.by_kind == {"facto": Score(2, 0.5, pytest.approx(5 / 6)), "sim-nao": Score(1, 1.0, 1.0)}
+    assert result.by_kind["sim-nao"] == Score(1, 1.0, 1.0, (1.0, 1.0), (1.0, 1.0))
+    assert result.by_kind["facto"] == Score(2, 0.5, pytest.approx(5 / 6), (0, 1), pytest.approx((2 / 3, 1)))
     assert result.by_table["seasons"].exact_match == 0.5
     assert [(answer.question, answer.got) for answer in result.wrong] == [("B?", "Foi em 1990.")]
     assert [label for label, _ in result.table()] == ["prova", "um facto", "sim ou não", "taças", "épocas"]
@@ -96,6 +109,24 @@ def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
 def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
     rows = [row(f"Quem foi o {n}?", f"Foi o {n}.") for n in range(40)]
     assert evaluate(load_base(str(tiny_model)), rows, "a") == evaluate(load_base(str(tiny_model)), rows, "a")
+
+
+def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first_choices(
+    home: Path, tiny_model: Path
+) -> None:
+    config = Config(val_data=str(home / "data" / "val_data.jsonl"))
+    base = load_base(str(tiny_model))
+    data = encode(read_rows(Path(config.val_data)), base.tokenizer, config.max_seq_length)
+    found = token_scores(base, config)
+    assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
+    hits = []
+    for example in data:
+        best = base.model(mx.array(example.tokens)[None])[0].argmax(axis=-1).tolist()
+        hits += [best[i - 1] == example.tokens[i] for i in np.flatnonzero(example.supervised)]
+    assert (found.tokens, found.accuracy) == (len(hits), sum(hits) / len(hits))
+    low, high = found.perplexity_interval
+    assert low < found.perplexity < high
+    assert found == token_scores(base, config)
 
 
 def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
@@ -124,5 +155,5 @@ def test_tables_are_aligned_and_portuguese() -> None:
     lines = evaluation_text(evaluation).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split() == ["perguntas", "certas", "F1"]
-    assert lines[2].endswith("100,0 %  100,0 %")
+    assert lines[2].endswith("100,0 % [100,0; 100,0]  100,0 % [100,0; 100,0]")
     assert percent(0.6251) == "62,5 %"

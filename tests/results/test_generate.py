@@ -51,7 +51,7 @@ def test_an_answer_stops_at_the_end_of_text_token(tiny_model: Path) -> None:
 def test_progress_counts_every_answer(base: Base) -> None:
     done: list[int] = []
     answers(base, CONVERSATIONS, max_tokens=2, progress=done.append)
-    assert done == [BATCH, 9]
+    assert sum(done) == len(QUESTIONS)
 
 
 def test_dropout_is_off_while_answering_and_back_afterwards(tiny_model: Path) -> None:

@@ -152,8 +152,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..data.rows import read_rows
     from ..model.adapters import load_adapter
     from ..model.base import load_base
-    from ..results.compare import changes_text, compare, evaluation_text
-    from ..results.evaluate import Evaluation, evaluate, held_out
+    from ..results.compare import changes_text, compare, evaluation_text, tokens_text
+    from ..results.evaluate import Evaluation, evaluate, held_out, store, token_scores
 
     sets = {args.data.name: read_rows(args.data)} if args.data else held_out(config)
     base = load_base(config.model, config.bits)
@@ -165,19 +165,54 @@ def evaluate(args: argparse.Namespace) -> None:
     before = measure("modelo base") if args.base else []
     load_adapter(base.model, adapter)
     after = measure("adaptador")
-    texts = [evaluation_text(evaluation) for evaluation in after]
+    tokens = None if args.data else token_scores(base, config)
+    if tokens and not args.adapter:
+        store(_run(args.run).folder, tokens, before, after)
+    texts = [tokens_text(tokens)] if tokens else []
+    texts += [evaluation_text(evaluation) for evaluation in after]
     if before:
         texts.append(changes_text(compare(before, after)))
     for evaluation in after:
         for answer in evaluation.wrong[:WRONG_ANSWERS_SHOWN]:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
+        if (more := len(evaluation.wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{evaluation.name}: e mais {more} respostas erradas, todas com --json")
     result = {
         "adapter": str(adapter),
+        "tokens": asdict(tokens) if tokens else None,
         "before": [asdict(evaluation) for evaluation in before],
         "after": [asdict(evaluation) for evaluation in after],
         "status": "ok",
     }
     _write(args, result, "\n\n".join(texts))
+
+
+def compare(args: argparse.Namespace) -> None:
+    from ..results.compare import compare_runs, comparison_text, pair
+    from ..training.run import Run, start
+    from .progress import follow
+
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    if args.runs and settings:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise UserError(f"com --runs não se treina nada: tire {given}")
+    runs = [Run.open(name) for name in args.runs or []]
+    if not runs:
+        for config in pair(Config.of(**settings)):
+            print(f"{'QLoRA' if config.bits == 4 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
+            runs.append(start(config))
+            follow(runs[-1])
+    from tqdm import tqdm
+
+    from ..ui.compare import save_comparison
+
+    with tqdm(bar_format="{desc}", leave=False) as bar:
+        comparison = compare_runs(
+            runs, lambda who, done, total: bar.set_description_str(f"{who}: {done} de {total} respostas")
+        )
+    page = save_comparison(comparison, args.to)
+    result = {"runs": [run.name for run in runs], "folder": str(args.to), **asdict(comparison)}
+    _write(args, {**result, "status": "ok"}, f"{comparison_text(comparison)}\n\nrelatório em {page}")
 
 
 def ask(args: argparse.Namespace) -> None:

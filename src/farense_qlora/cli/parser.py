@@ -64,6 +64,14 @@ def build_parser() -> Parser:
     sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
     _json(sub)
 
+    sub = add("compare", commands.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
+    sub.usage = f"{sub.prog} [opções]"
+    sub.add_argument("--runs", nargs="+", metavar="NOME", help="treinos já feitos (sem isto, treina)")
+    folder = OUTPUT / "compare"
+    sub.add_argument("--to", type=Path, default=folder, metavar="PASTA", help="onde fica o relatório")
+    _json(sub)
+    _config_flags(sub)
+
     sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", metavar="PERGUNTA", help="a pergunta, entre aspas")
     _adapter_flags(sub)

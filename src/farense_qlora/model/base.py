@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm import convert
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import get_total_parameters, load_config, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, get_total_parameters, load_config, load_model, load_tokenizer
 
 from ..config import CACHE, HOME
 from ..errors import UserError
@@ -45,13 +45,14 @@ class Base:
 def load_base(name: str, bits: int = 4) -> Base:
     """Load `name` ("mini", a folder, or a hub id); with `bits` 4 a 16-bit model is quantized once and cached.
 
-    Raises `UserError` when the model is missing, incomplete or cannot be had.
+    The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. Raises `UserError` when
+    the model is missing, incomplete or cannot be had.
     """
     start = time.perf_counter()
     path = find_model(name)
     config = _read_config(path)
     quantized = "quantization" in config or "quantization_config" in config
-    if bits == 16 and quantized:
+    if bits == 16 and quantized and path != MINIATURE:
         raise UserError(f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits")
     if bits == 4 and not quantized:
         path = _quantized_copy(path)
@@ -66,6 +67,8 @@ def load_base(name: str, bits: int = 4) -> Base:
         raise UserError(
             f"o modelo {name} não tem modelo de conversa (chat template); use a variante Instruct"
         )
+    if bits == 16 and quantized:
+        dequantize_model(model)
     make_ready(model)
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return Base(

@@ -1,10 +1,33 @@
-"""The base model against the adapter: one typed row a set of questions, and the same as text."""
+"""Models side by side: the base and an adapter, or any runs (LoRA, QLoRA) and their base in one protocol.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The same questions, tokens and seeds for all; differences are paired, question by question.
+"""
 
-from .evaluate import Evaluation
-from .text import percent, text_table
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+from ..config import Config
+from ..data.rows import Row
+from ..errors import UserError
+from ..files import whole_file
+from ..model.adapters import load_adapter
+from ..model.base import Base, load_base
+from ..training.checkpoints import changes, checkpoints, fingerprints
+from ..training.events import Stepped
+from ..training.run import Run
+from ..training.words import duration
+from .evaluate import Evaluation, TokenScores, evaluate, held_out, token_scores
+from .statistics import Interval, mean_interval
+from .text import decimal, percent, text_table
+
+BASE = "base"
+# What makes two runs other runs without making the comparison unfair.
+FREE = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
 
 
 @dataclass(frozen=True)
@@ -29,8 +52,221 @@ def compare(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> list[C
     ]
 
 
+@dataclass(frozen=True)
+class Training:
+    """What it took to train a run: seconds of updates, all tokens a second, MLX's peak in GB, and the bytes
+    of its adapter on the disk."""
+
+    run: str
+    updates: int
+    seconds: float
+    tokens_per_s: float
+    peak_memory_gb: float
+    adapter_bytes: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in the comparison: the base (without `training`) or a run's best adapter on it.
+
+    `base_gb` is its base in memory, `base_disk_bytes` that base's files; `answer_tokens_per_s` is the speed
+    at which it answered all held-out questions, in batches.
+    """
+
+    name: str
+    bits: int
+    training: Training | None
+    base_gb: float
+    base_disk_bytes: int
+    answer_tokens_per_s: float
+    tokens: TokenScores
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`measure` of `one` less that of `other`, on the same items, with its paired 95 % interval; for the
+    perplexity their ratio."""
+
+    measure: str
+    one: str
+    other: str
+    value: float
+    interval: Interval
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out "no difference"."""
+        nothing = 1.0 if self.measure == PERPLEXITY else 0.0
+        return not self.interval[0] <= nothing <= self.interval[1]
+
+
+PERPLEXITY = "perplexidade"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contenders under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
+
+    model: str
+    contenders: tuple[Contender, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+
+def pair(config: Config) -> list[Config]:
+    """The LoRA (16-bit base) and the QLoRA (4-bit base) that differ in nothing else."""
+    return [config.changed(bits=bits) for bits in (16, 4)]
+
+
+def compare_runs(
+    runs: Sequence[Run], progress: Callable[[str, int, int], object] = lambda name, done, total: None
+) -> Comparison:
+    """Measure the base of the last of `runs` and the best adapter of each, one after the other.
+
+    `progress` is told of whom, how many answers are done, and of how many. Raises `UserError` when the runs
+    cannot be compared: another model, or other held-out questions.
+    """
+    configs, names = [run.config for run in runs], _names(runs)
+    sets = held_out(configs[0])
+    _check_comparable(runs)
+    contenders = []
+    for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
+        config = run.config if run else configs[-1]
+        base = load_base(config.model, config.bits)
+        if run:
+            load_adapter(base.model, run.best_adapter)
+        contenders.append(_measure(name, run, base, configs[0], sets, progress))
+        del base
+    return Comparison(configs[0].model, tuple(contenders), differences(contenders), _notes(runs))
+
+
+def differences(contenders: Sequence[Contender]) -> tuple[Difference, ...]:
+    """Every later contender against every earlier one."""
+    found = []
+    for other, one in combinations(contenders, 2):
+        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
+        low, high = mean_interval(losses, one.tokens.row_tokens)
+        ratio = math.exp(sum(losses) / one.tokens.tokens)
+        found.append(Difference(PERPLEXITY, one.name, other.name, ratio, (math.exp(low), math.exp(high))))
+        for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
+            pairs = list(zip(mine.answers, theirs.answers, strict=True))
+            for measure, apart in (
+                (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
+                (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
+            ):
+                mean = sum(apart) / len(apart)
+                found.append(Difference(measure, one.name, other.name, mean, mean_interval(apart)))
+    return tuple(sorted(found, key=lambda difference: difference.measure == PERPLEXITY))
+
+
+def measures(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Every measure with a cell for each contender, as text: what all the tables show."""
+
+    def row(label: str, cell: Callable[[Contender], str]) -> tuple[str, list[str]]:
+        return label, [cell(contender) for contender in comparison.contenders]
+
+    def trained(cell: Callable[[Training], str]) -> Callable[[Contender], str]:
+        return lambda contender: cell(contender.training) if contender.training else "—"
+
+    rows = []
+    for index, evaluation in enumerate(comparison.contenders[0].evaluations):
+        for label, share, interval in (
+            ("certas", "exact_match", "exact_interval"),
+            ("F1", "f1", "f1_interval"),
+        ):
+            rows.append(
+                row(
+                    f"{evaluation.name}: {label}",
+                    lambda c, i=index, s=share, v=interval: with_interval(  # type: ignore[misc]
+                        getattr(c.evaluations[i], s), getattr(c.evaluations[i], v)
+                    ),
+                )
+            )
+    rows += [
+        row(
+            "perplexidade na validação",
+            lambda c: (
+                f"{decimal(c.tokens.perplexity, 2)} "
+                f"[{'; '.join(decimal(bound, 2) for bound in c.tokens.perplexity_interval)}]"
+            ),
+        ),
+        row(
+            "tokens certos na validação",
+            lambda c: with_interval(c.tokens.accuracy, c.tokens.accuracy_interval),
+        ),
+        row("bits da base", lambda c: str(c.bits)),
+        row("tempo de treino", trained(lambda t: duration(t.seconds))),
+        row("atualizações", trained(lambda t: str(t.updates))),
+        row("treino, tokens/s", trained(lambda t: decimal(t.tokens_per_s, 0))),
+        row("pico de memória do treino", trained(lambda t: f"{decimal(t.peak_memory_gb, 2)} GB")),
+        row("adaptador no disco", trained(lambda t: f"{decimal(t.adapter_bytes / 1e6, 1)} MB")),
+        row("base no disco", lambda c: f"{decimal(c.base_disk_bytes / 1e6, 1)} MB"),
+        row("base em memória", lambda c: f"{decimal(c.base_gb * 1e3, 1)} MB"),
+        row("resposta em lotes, tokens/s", lambda c: decimal(c.answer_tokens_per_s, 0)),
+    ]
+    return rows
+
+
+def with_interval(share: float, interval: Interval) -> str:
+    """«62,5 % [58,1; 66,9]»"""
+    low, high = (decimal(100 * bound, 1) for bound in interval)
+    return f"{percent(share)} [{low}; {high}]"
+
+
+def difference_cells(difference: Difference) -> list[str]:
+    """A difference as text: of what, of whom to whom, how much, how sure."""
+    if difference.measure == PERPLEXITY:
+        shown = [f"×{decimal(x, 3)}" for x in (difference.value, *difference.interval)]
+    else:
+        shown = [_signed(100 * x) for x in (difference.value, *difference.interval)]
+    unit = "" if difference.measure == PERPLEXITY else " p.p."
+    verdict = "sim" if difference.clear else "não se distingue"
+    value = f"{shown[0]}{unit} [{shown[1]}; {shown[2]}]"
+    return [difference.measure, f"{difference.one} face a {difference.other}", value, verdict]
+
+
+DIFFERENCE_HEADER = ("medida", "quem", "diferença [95 %]", "há diferença?")
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison as tables for the terminal."""
+    rows = [[label, *cells] for label, cells in measures(comparison)]
+    apart = [difference_cells(difference) for difference in comparison.differences]
+    texts = [
+        text_table(["", *(contender.name for contender in comparison.contenders)], rows),
+        text_table(DIFFERENCE_HEADER, apart),
+    ]
+    return "\n\n".join(texts + [f"nota: {note}" for note in comparison.notes])
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The same tables in Markdown, for a page of documentation."""
+
+    def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    rows = [[label, *cells] for label, cells in measures(comparison)]
+    apart = [difference_cells(difference) for difference in comparison.differences]
+    texts = [
+        table(["", *(contender.name for contender in comparison.contenders)], rows),
+        table(DIFFERENCE_HEADER, apart),
+        "\n".join(f"- {note}" for note in comparison.notes),
+    ]
+    return "\n\n".join(texts) + "\n"
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write `compare.json` and `compare.md` to `folder`."""
+    about = json.dumps(asdict(comparison), ensure_ascii=False, indent=1)
+    for name, text in (("compare.json", about + "\n"), ("compare.md", comparison_markdown(comparison))):
+        with whole_file(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+
+
 def changes_text(changes: Sequence[Change]) -> str:
-    """The comparison as a table for the terminal."""
+    """The comparison of base and adapter as a table for the terminal."""
     header = ["", "perguntas", "certas antes", "certas depois", "F1 antes", "F1 depois"]
     return text_table(
         header,
@@ -53,7 +289,106 @@ def evaluation_text(evaluation: Evaluation) -> str:
     return text_table(
         ["", "perguntas", "certas", "F1"],
         [
-            [label, str(score.count), percent(score.exact_match), percent(score.f1)]
+            [
+                label,
+                str(score.count),
+                with_interval(score.exact_match, score.exact_interval),
+                with_interval(score.f1, score.f1_interval),
+            ]
             for label, score in evaluation.table()
         ],
     )
+
+
+def tokens_text(tokens: TokenScores) -> str:
+    """How a model predicts the true answers, in a line."""
+    low, high = (decimal(bound, 2) for bound in tokens.perplexity_interval)
+    return (
+        f"validação, {tokens.tokens} tokens: perplexidade {decimal(tokens.perplexity, 2)} [{low}; {high}], "
+        f"tokens certos {with_interval(tokens.accuracy, tokens.accuracy_interval)}"
+    )
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """«LoRA» and «QLoRA», or the runs' own names where those do not tell them apart."""
+    kinds = ["QLoRA" if run.config.bits == 4 else "LoRA" for run in runs]
+    return kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    first = runs[0].config
+    for run in runs[1:]:
+        for name in ("model", "val_data"):
+            if getattr(run.config, name) != getattr(first, name):
+                raise UserError(
+                    f"«{run.name}» e «{runs[0].name}» não se comparam: {name} é {getattr(run.config, name)} "
+                    f"num e {getattr(first, name)} no outro"
+                )
+    if len({run.name for run in runs}) < len(runs):
+        raise UserError("o mesmo treino está duas vezes na lista: diga treinos diferentes")
+
+
+def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """In what the runs differ besides the bits of their base, and what of their data has changed since."""
+    notes = []
+    dumps = [run.config.model_dump() for run in runs]
+    for name in dumps[0]:
+        values = [dump[name] for dump in dumps]
+        if name not in FREE and any(value != values[0] for value in values):
+            notes.append(f"os treinos diferem em {name}: {', '.join(map(str, values))}")
+    for run in runs:
+        for checkpoint in checkpoints(run.folder)[:1]:
+            changed = changes(checkpoint, run.config, fingerprints(run.config))
+            notes += [f"desde o treino «{run.name}», {change}" for change in changed]
+    if any(run.config.bits == 16 and run.config.model == "mini" for run in runs):
+        notes.append(
+            "a miniatura só existe em 4 bits: a sua base de 16 bits são esses mesmos pesos, desquantizados; "
+            "aqui mede-se o método, não o que a quantização perde"
+        )
+    return tuple(notes)
+
+
+def _measure(
+    name: str,
+    run: Run | None,
+    base: Base,
+    config: Config,
+    sets: dict[str, list[Row]],
+    progress: Callable[[str, int, int], object],
+) -> Contender:
+    total, done = sum(map(len, sets.values())), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(name, done, total)
+
+    progress(name, 0, total)
+    tokens = token_scores(base, config)
+    start = time.perf_counter()
+    evaluations = tuple(evaluate(base, rows, title, count) for title, rows in sets.items())
+    seconds = time.perf_counter() - start
+    said = [answer.got for evaluation in evaluations for answer in evaluation.answers]
+    spoken = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
+    files = sum(path.stat().st_size for path in base.path.glob("model*.safetensors"))
+    return Contender(
+        name, base.bits, _training(run) if run else None, base.size_gb, files, spoken / seconds, tokens,
+        evaluations,
+    )  # fmt: skip
+
+
+def _training(run: Run) -> Training:
+    steps = [event for event in run.events() if isinstance(event, Stepped)]
+    seconds = sum(step.seconds for step in steps)
+    return Training(
+        run.name,
+        len(steps),
+        seconds,
+        sum(step.tokens for step in steps) / seconds,
+        max(step.peak_memory_gb for step in steps),
+        (run.best_adapter / "adapters.safetensors").stat().st_size,
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else '+'}{decimal(abs(value), 1)}"

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import mlx.core as mx
 from mlx import nn
 from mlx_lm import stream_generate
-from mlx_lm.generate import batch_generate
+from mlx_lm.generate import BatchGenerator
 
 from ..data.tokens import prompt_tokens
 from ..model.base import Base
+from ..model.blas import blas_threads
+from ..model.parallel import parts, side_by_side, streams
 
 Message = dict[str, str]
 
@@ -37,30 +40,60 @@ def answers(
     max_tokens: int = MAX_TOKENS,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[str]:
-    """The answers to many conversations, in their order: what `stream` says, decoded in batches.
+    """The answers to many conversations, in their order: what `stream` says, decoded in batches, on a CPU one
+    batch a core side by side.
 
-    `progress` is called after each batch with the number of answers in it (`tqdm.update` fits).
+    `progress` is called with the number of answers that ended, as they do (`tqdm.update` fits).
     """
     prompts = [prompt_tokens(messages, base.tokenizer) for messages in conversations]
     # Prompts of one length need no padding; the longest first, so that too little memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     texts = [""] * len(prompts)
     with _inference(base.model):
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            response = batch_generate(
-                base.model,
-                base.tokenizer,
-                [prompts[index] for index in batch],
-                max_tokens=max_tokens,
-                return_token_ids=True,
-                prefill_batch_size=BATCH,
-                completion_batch_size=BATCH,
-            )
-            for index, tokens in zip(batch, response.token_ids or [], strict=True):
-                texts[index] = _text(tokens, base.tokenizer)
-            progress(len(batch))
+        lanes = [
+            _decode(base, {index: prompts[index] for index in part}, max_tokens, stream)
+            for part, stream in zip(parts(order, side_by_side(base.model)), streams(), strict=False)
+        ]
+        with blas_threads(1 if len(lanes) > 1 else None):
+            while lanes:
+                for lane in list(lanes):
+                    if (ended := next(lane, None)) is None:
+                        lanes.remove(lane)
+                        continue
+                    for index, tokens in ended:
+                        texts[index] = _text(tokens, base.tokenizer)
+                    if ended:
+                        progress(len(ended))
     return texts
+
+
+def _decode(
+    base: Base, prompts: dict[int, list[int]], max_tokens: int, stream: mx.Stream
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """Answer `prompts` on `stream`, `BATCH` at once; gives after each token the answers that ended with it.
+
+    The next token is under way when the last one is given, so lanes that take turns compute side by side.
+    """
+    order = list(prompts)
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        generator = BatchGenerator(
+            base.model,
+            max_tokens=max_tokens,
+            stop_tokens=[[token] for token in base.tokenizer.eos_token_ids],
+            prefill_batch_size=BATCH,
+            completion_batch_size=BATCH,
+            stream=stream,
+        )
+        uids = generator.insert([prompts[index] for index in batch])
+        question = dict(zip(uids, batch, strict=True))
+        said: dict[int, list[int]] = {uid: [] for uid in uids}
+        while responses := generator.next_generated():
+            for response in responses:
+                if response.finish_reason != "stop":
+                    said[response.uid].append(response.token)
+            yield [(question[r.uid], said[r.uid]) for r in responses if r.finish_reason]
+        generator.close()
 
 
 def _text(tokens: Sequence[int], tokenizer: Any) -> str:

@@ -28,7 +28,10 @@ _CARDINALS = (
     "dezanove",
     "vinte",
 )
+_TENS = ("vinte", "trinta", "quarenta", "cinquenta", "sessenta", "setenta", "oitenta", "noventa")
 _OTHER_WORDS = {
+    **{word: str(10 * ten) for ten, word in enumerate(_TENS, start=2)},
+    "cem": "100",
     "uma": "1",
     "duas": "2",
     "quatorze": "14",
@@ -64,19 +67,28 @@ _WORDS = {
     **{_plain(stem) + end: str(n) for n, stem in enumerate(_ORDINALS, start=1) for end in "oa"},
     **_OTHER_WORDS,
 }
+# «vinte e um», «décimo primeiro»
+_PHRASES = {
+    **{f"{word} e {unit}": str(10 * ten + n) for ten, word in enumerate(_TENS, start=2)
+       for n, unit in [*enumerate(map(_plain, _CARDINALS[1:10]), start=1), (1, "uma"), (2, "duas")]},
+    **{f"decim{end} {_plain(stem)}{end}": str(10 + n) for n, stem in enumerate(_ORDINALS[:9], start=1)
+       for end in "oa"},
+}  # fmt: skip
+_PHRASE = re.compile(rf"\b(?:{'|'.join(_PHRASES)})\b")
 
 
 def normalise(text: str) -> str:
     """What `text` says, without how it is written.
 
     Case, accents and punctuation go; so do the definite articles, also inside contractions («do» = «de»);
-    ordinals and numbers up to twenty become digits («quinto» = «5.º» = «5»); thousands lose their separator
-    and a season keeps two digits of its second year («1989/1990» = «1989-90»).
+    ordinals up to the nineteenth and numbers up to a hundred become digits («quinto» = «5.º» = «5»);
+    thousands lose their separator and a season keeps two digits of its second year («1989/1990» = «1989-90»).
     """
     text = re.sub(r"(\d)\s*\.?\s*[ºª°]", r"\1 ", text)
     text = re.sub(r"(\d{4})\s*[-‐–—/]\s*(?:\d{2})?(\d{2})(?!\d)", r"\1 \2 ", text)
     text = re.sub(r"(?<![\d.,])\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?![\d.,]\d)", _joined, text)
-    words = re.findall(r"[^\W_]+", _plain(text))
+    text = _PHRASE.sub(lambda phrase: _PHRASES[phrase.group()], _plain(text))
+    words = re.findall(r"[^\W_]+", text)
     return " ".join(word for word in (_WORDS.get(word, word) for word in words) if word)
 
 
