@@ -18,7 +18,18 @@ from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
-COMMANDS = [[], ["prepare"], ["train"], ["evaluate"], ["ask"], ["export"], ["mini"], ["mini", "build"]]
+COMMANDS = [
+    [],
+    ["prepare"],
+    ["train"],
+    ["evaluate"],
+    ["ask"],
+    ["chat"],
+    ["serve"],
+    ["export"],
+    ["mini"],
+    ["mini", "build"],
+]
 ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
 
 

@@ -93,9 +93,8 @@ def test_questions_are_answered_with_the_adapter_and_without(page: Page) -> None
     page.wait(lambda: len(page.said) == 3 and ready(page))
     assert page.said[1] == "modelo base, sem adaptador" and "médio" not in page.said[2]
     # The adapter is back in its place for whatever other cells do.
-    page.run(
-        "from farense_qlora.results.generate import ask\nassert ask(tuned, 'Rui: quem foi?') == 'Foi guarda-redes.'"
-    )
+    page.run("from farense_qlora.results.generate import ask")
+    page.run("assert ask(tuned, 'Rui: quem foi?') == 'Foi guarda-redes.'")
 
 
 def test_a_long_answer_can_be_stopped_and_the_next_one_given(page: Page) -> None:
