@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import httpx
 import mlx.core as mx
@@ -230,20 +231,23 @@ def test_the_log_says_who_and_what_but_nothing_of_the_contents(served: Served, c
 
 
 def test_a_stopped_server_finishes_its_answers(trained: Path, home: Path, tmp_path: Path) -> None:
-    with serving(home, tmp_path / "log", "--max-tokens", 1500) as server:
-        idle = server.connect()
-        with httpx.stream(
-            "POST",
-            server.url + CHAT,
-            json={"messages": ONE, "stream": True, "temperature": 2, "max_tokens": 1500, "seed": 3},
-            timeout=60,
-            trust_env=False,
-        ) as response:
+    """More than are decoded together, so that some have not begun when the server is told to stop."""
+    body = {"messages": ONE, "stream": True, "temperature": 2, "max_tokens": 600}
+    begun = Barrier(13)
+
+    def ask() -> str:
+        with httpx.stream("POST", server.url + CHAT, json=body, timeout=60, trust_env=False) as response:
             lines = response.iter_lines()
-            assert next(lines)
-            server.process.send_signal(signal.SIGTERM)
-            rest = [line for line in lines if line]
-        assert rest[-1] == "data: [DONE]"
+            next(lines)
+            begun.wait(30)
+            return [line for line in lines if line][-1]
+
+    with serving(home, tmp_path / "log") as server, ThreadPoolExecutor(12) as pool:
+        idle = server.connect()
+        answers = [pool.submit(ask) for _ in range(12)]
+        begun.wait(30)
+        server.process.send_signal(signal.SIGTERM)
+        assert [answer.result() for answer in answers] == ["data: [DONE]"] * 12
         assert server.process.wait(20) == 0
         assert idle.recv(10) == b""
         assert "Traceback" not in (tmp_path / "log").read_text()
