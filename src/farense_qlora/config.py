@@ -214,6 +214,27 @@ class Config(BaseModel):
         return type(self).parse({**self.model_dump(), **changes})
 
 
+class Limits(BaseModel):
+    """What the server gives to one request, and to all; beyond it refuses, and says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_body: int = Field(262_144, ge=1_000, description="bytes de um pedido")
+    max_prompt: int = Field(2_048, ge=16, description="tokens da conversa que vem no pedido")
+    max_tokens: int = Field(1_024, ge=1, description="tokens da resposta")
+    max_requests: int = Field(32, ge=1, description="respostas ao mesmo tempo")
+    max_connections: int = Field(256, ge=1, description="ligações abertas ao mesmo tempo")
+    max_seconds: int = Field(10, ge=1, description="segundos para chegar um pedido, e de espera por quem lê")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "Limits":
+        """Validate `values`; raises `UserError` in Portuguese."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError(_in_portuguese(error)) from None
+
+
 MISTRAL_7B = {
     "model": "mistralai/Mistral-7B-Instruct-v0.3",
     "rank": 16,

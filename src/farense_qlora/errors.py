@@ -12,6 +12,8 @@ _REASONS = {
     errno.EIO: "o disco falhou (erro de leitura ou escrita)",
     errno.ENOTDIR: "uma parte do caminho não é uma pasta",
     errno.EISDIR: "é uma pasta",
+    errno.EADDRINUSE: "a porta está ocupada",
+    errno.EADDRNOTAVAIL: "este endereço não é deste computador",
     errno.EEXIST: "já existe e não é uma pasta",
 }
 

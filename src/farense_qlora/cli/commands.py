@@ -3,13 +3,14 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import RUNS, Config
+from ..config import RUNS, Config, Limits
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -224,13 +225,43 @@ def ask(args: argparse.Namespace) -> None:
     from ..results.generate import stream
 
     base = load_base(config.model, config.bits)
-    load_adapter(base.model, adapter)
+    if not args.no_adapter:
+        load_adapter(base.model, adapter)
     pieces = []
     for piece in stream(base, [{"role": "user", "content": args.question}]):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
     _write(args, {"prompt": args.question, "response": "".join(pieces), "status": "ok"}, "")
+
+
+def chat(args: argparse.Namespace) -> None:
+    config, adapter = _adapter(args)
+    from ..model.adapters import load_adapter
+    from ..model.base import load_base
+    from .chat import converse
+
+    base = load_base(config.model, config.bits)
+    load_adapter(base.model, adapter)
+    converse(base, adapter=not args.no_adapter)
+
+
+def serve(args: argparse.Namespace) -> None:
+    config, adapter = _adapter(args)
+    limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
+    token = os.environ.get("FARENSE_API_KEY", "").strip() or None
+    if args.token_file:
+        token = args.token_file.read_text(encoding="utf-8").strip()
+        if not token:
+            raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
+    from ..results.serve import serve
+
+    name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
+
+    def ready(address: str) -> None:
+        print(f"a servir «{name}» em {address} (Ctrl-C termina)", flush=True)
+
+    serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ..config import GROUPS, HOME, OUTPUT, PROFILES, Config
+from ..config import GROUPS, HOME, OUTPUT, PROFILES, Config, Limits
 from . import commands
 from .portuguese import Parser
 
@@ -75,7 +75,27 @@ def build_parser() -> Parser:
     sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", metavar="PERGUNTA", help="a pergunta, entre aspas")
     _adapter_flags(sub)
+    _no_adapter(sub)
     _json(sub)
+
+    sub = add("chat", commands.chat, "conversa com o modelo treinado")
+    _adapter_flags(sub)
+    _no_adapter(sub)
+
+    sub = add("serve", commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
+    _adapter_flags(sub)
+    sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="onde se ouve (127.0.0.1)")
+    sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
+    key = "ficheiro com a chave que se pede a quem pergunta (a variável FARENSE_API_KEY)"
+    sub.add_argument("--token-file", type=Path, metavar="FICHEIRO", help=key)
+    origin = "página de outro endereço que pode perguntar, como https://exemplo.pt (nenhuma)"
+    sub.add_argument("--cors", nargs="+", default=[], metavar="ORIGEM", help=origin)
+    section = sub.add_argument_group("Limites")
+    for name, field in Limits.model_fields.items():
+        described = f"{field.description} ({field.default})"
+        section.add_argument(
+            f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, metavar="N", help=described
+        )
 
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
@@ -116,6 +136,10 @@ def _adapter_flags(parser: Parser) -> None:
     adapter.add_argument("--run", metavar="NOME", help="o treino que deu o adaptador (o último terminado)")
     adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado")
     parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
+
+
+def _no_adapter(parser: Parser) -> None:
+    parser.add_argument("--no-adapter", action="store_true", help="pergunta ao modelo base, para comparar")
 
 
 def _config_flags(parser: Parser) -> None:

@@ -1,6 +1,8 @@
 """LoRA adapters through mlx-lm's own layers, stored in mlx-lm's format: what is made here loads there."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -35,6 +37,19 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
     model.eval()
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """Inside, `model` computes what its base does: the updates `scale * B A x` are multiplied by zero."""
+    scales = [(layer, layer.scale) for layer in model.modules() if "lora_a" in layer]
+    try:
+        for layer, _ in scales:
+            layer.scale = 0.0
+        yield
+    finally:
+        for layer, scale in scales:
+            layer.scale = scale
 
 
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:

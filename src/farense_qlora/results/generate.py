@@ -1,7 +1,7 @@
 """Answers from the model, one as a stream of text or many at once; always greedy, so always the same."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -10,6 +10,7 @@ from mlx_lm import stream_generate
 from mlx_lm.generate import BatchGenerator
 
 from ..data.tokens import prompt_tokens
+from ..model.adapters import without_adapter
 from ..model.base import Base
 from ..model.blas import blas_threads
 from ..model.parallel import parts, side_by_side, streams
@@ -21,11 +22,21 @@ MAX_TOKENS = 256
 BATCH = 32
 
 
-def stream(base: Base, messages: Sequence[Message], max_tokens: int = MAX_TOKENS) -> Iterator[str]:
-    """The answer to the conversation `messages`, piece by piece, to its end or `max_tokens`."""
+def stream(
+    base: Base, messages: Sequence[Message], max_tokens: int = MAX_TOKENS, adapter: bool = True
+) -> Generator[str, None, None]:
+    """The answer to the conversation `messages`, piece by piece, to its end or `max_tokens`.
+
+    With `adapter` False it is the base model's; between two pieces the adapter is back in its place.
+    """
     prompt = prompt_tokens(messages, base.tokenizer)
     with _inference(base.model):
-        for piece in stream_generate(base.model, base.tokenizer, prompt, max_tokens):
+        pieces = stream_generate(base.model, base.tokenizer, prompt, max_tokens)
+        while True:
+            with nullcontext() if adapter else without_adapter(base.model):
+                piece = next(pieces, None)
+            if piece is None:
+                return
             yield piece.text
 
 

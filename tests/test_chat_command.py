@@ -1,0 +1,138 @@
+"""`ask` writes as it generates, `chat` talks in a real terminal: history, commands, Ctrl-C and Ctrl-D."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import FARENSE, Command
+
+QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
+
+
+class Terminal:
+    """`farense-qlora chat` at the other end of a pseudo-terminal."""
+
+    def __init__(self, home: Path, *arguments: str):
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*FARENSE, "chat", "--run", "decorado", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            env={**os.environ, "FARENSE_HOME": str(home), "TERM": "dumb", "PYTHONIOENCODING": "utf-8"},
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def wait(self, text: str) -> str:
+        """What was written up to and with `text`, since the last call."""
+        deadline = time.monotonic() + 60
+        while text not in self.seen and time.monotonic() < deadline:
+            if select.select([self.master], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self.master, 4096).decode("utf-8", "replace").replace("\r\n", "\n")
+                except OSError:
+                    break
+        before, found, self.seen = self.seen.partition(text)
+        assert found, before
+        return before + found
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+
+@pytest.fixture
+def terminal(home: Path, trained: Path) -> Iterator[Terminal]:
+    terminal = Terminal(home)
+    terminal.wait("\n› ")
+    yield terminal
+    terminal.process.kill()
+    terminal.process.wait()
+    os.close(terminal.master)
+
+
+def test_a_conversation_in_the_terminal(terminal: Terminal) -> None:
+    terminal.type(f"{QUESTION}\n")
+    assert f"{ANSWER}\n" in terminal.wait("\n› ")
+    terminal.type("E depois?\n")
+    followed = terminal.wait("\n› ")
+    terminal.type("/novo\n")
+    assert "(conversa nova)" in terminal.wait("\n› ")
+    terminal.type("E depois?\n")
+    assert terminal.wait("\n› ") != followed
+    terminal.type("/ajuda\n")
+    assert "/base" in terminal.wait("\n› ")
+    terminal.type("/sair\n")
+    assert terminal.process.wait(10) == 0
+
+
+def test_the_base_model_for_comparison_and_ctrl_d(terminal: Terminal) -> None:
+    terminal.type("/base\n")
+    assert "(modelo base, sem adaptador)" in terminal.wait("\n› ")
+    terminal.type(f"{QUESTION}\n")
+    assert ANSWER not in terminal.wait("\n› ")
+    terminal.type("/base\n")
+    assert "(modelo treinado)" in terminal.wait("\n› ")
+    terminal.type("/novo\n")
+    terminal.wait("\n› ")
+    terminal.type(f"{QUESTION}\n")
+    assert ANSWER in terminal.wait("\n› ")
+    terminal.type("\x04")
+    assert terminal.process.wait(10) == 0
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(terminal: Terminal) -> None:
+    terminal.type("/base\n")
+    terminal.wait("\n› ")
+    terminal.type(f"{QUESTION}\n")
+    terminal.wait(f"{QUESTION}\n")
+    os.killpg(terminal.process.pid, signal.SIGINT)
+    assert "(interrompida)" in terminal.wait("\n› ")
+    terminal.type("\x03")
+    assert "(/sair termina)" in terminal.wait("\n› ")
+    terminal.type("/base\n/novo\n")
+    terminal.wait("(conversa nova)")
+    terminal.wait("\n› ")
+    terminal.type(f"{QUESTION}\n")
+    assert ANSWER in terminal.wait("\n› ")
+    assert terminal.process.poll() is None
+
+
+def test_chat_reads_what_a_pipe_gives(home: Path, trained: Path) -> None:
+    done = subprocess.run(
+        [*FARENSE, "chat", "--run", "decorado"],
+        input=f"{QUESTION}\n",
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "FARENSE_HOME": str(home)},
+    )
+    assert done.returncode == 0 and ANSWER in done.stdout and done.stderr == ""
+
+
+def test_ask_writes_each_piece_as_it_comes(home: Path, trained: Path) -> None:
+    command = [*FARENSE, "ask", QUESTION, "--run", "decorado"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "FARENSE_HOME": str(home)}
+    ) as process:
+        assert process.stdout is not None
+        pieces = []
+        while piece := os.read(process.stdout.fileno(), 4096):
+            pieces.append(piece)
+    assert b"".join(pieces).decode() == f"{ANSWER}\n" and len(pieces) > 2
+
+
+def test_ask_without_the_adapter(farense: Command, trained: Path) -> None:
+    said = json.loads(farense("ask", QUESTION, "--run", "decorado", "--no-adapter", "--json").stdout)
+    assert said["status"] == "ok" and said["response"] != ANSWER
+    assert re.search(r"\S", said["response"])
