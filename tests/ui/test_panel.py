@@ -1,9 +1,12 @@
 """The panel says what the config says: same defaults, same bounds, same words."""
 
+from pathlib import Path
+
 import pytest
 
 from farense_qlora.config import PROFILES, Config
 from farense_qlora.errors import UserError
+from farense_qlora.ui import panel as panel_module
 from farense_qlora.ui.panel import Panel, panel
 
 
@@ -50,3 +53,50 @@ def test_another_profile_resets_every_value() -> None:
     made._fields["rank"].value = "3"
     made._profile.value = "mistral-7b"
     assert made.config == Config.of("mistral-7b")
+
+
+def test_a_slider_moves_its_field_and_the_other_way_round() -> None:
+    made = Panel("mini")
+    made._sliders["rank"].value = 24
+    assert made._fields["rank"].value == "24" and made.config.rank == 24
+    made._fields["epochs"].value = "2,5"
+    assert made._sliders["epochs"].value == 2.5
+    made._fields["learning_rate"].value = "0,00123"
+    assert made.config.learning_rate == 0.00123  # what was typed stays, however the slider rounds
+    made._sliders["learning_rate"].value = 1e-4
+    assert made.config.learning_rate == 1e-4
+    made._fields["batch_size"].value = "1000"  # beyond the slider, within the config's bounds
+    assert made.config.batch_size == 1000 and made._sliders["batch_size"].value == 64
+
+
+def test_every_setting_with_a_slider_stays_within_the_configs_bounds() -> None:
+    made = Panel("mini")
+    for name, slider in made._sliders.items():
+        for end in ("min", "max"):
+            value = getattr(slider, end)
+            slider.value = 10.0**value if name == "learning_rate" else value
+            assert made.config and made._message.value == "", (name, made._message.value)
+
+
+def test_the_costs_follow_what_is_typed_and_warn_when_it_cannot_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Panel("mini")
+    before = made._costs.value
+    made._sliders["rank"].value = 64
+    assert made._costs.value != before and "não cabe" not in made._costs.value
+    monkeypatch.setattr(panel_module, "memory_limit", lambda: 10**8)
+    made = Panel("mini")
+    assert "não cabe" in made._costs.value
+
+
+def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
+    made, other = Panel("mini"), Panel("mini")
+    made._file.value = other._file.value = str(tmp_path / "minhas.json")
+    made._fields["rank"].value = "5"
+    made.save()
+    other.load()
+    assert other.config == made.config and other.config.rank == 5
+    other.reset()
+    assert other.config == Config.of("mini")
+    other._file.value = str(tmp_path / "nada.json")
+    other._saying(other.load)(None)
+    assert "nada.json" in other._message.value

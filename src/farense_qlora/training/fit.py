@@ -17,6 +17,7 @@ from statistics import median
 from ..config import Config
 from ..data.batches import Order
 from ..errors import UserError
+from .estimate import remember
 
 UPDATES = 3
 
@@ -79,7 +80,7 @@ def smaller(config: Config) -> Iterator[Config]:
 
 
 def trial(config: Config) -> Trial:
-    """Measure `config` in a process of its own."""
+    """Measure `config` in a process of its own, and keep the result for `estimate`."""
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.training.fit"],
         input=config.model_dump_json(),
@@ -94,6 +95,7 @@ def trial(config: Config) -> Trial:
         answer = json.loads(done.stdout)
         if error := answer.get("error"):
             raise UserError(error)
+        remember(config, answer["peak_gb"], answer["seconds"])
         return Trial(config, answer["peak_gb"], limit, answer["seconds"])
     return Trial(config, None, limit, None)
 

@@ -1,18 +1,41 @@
-"""The settings as widgets, made from the config's fields: bounds, help and errors stand there."""
+"""The settings as widgets, made from the config's fields, with what they will cost beside them."""
 
 import os
+from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
+import mlx.core as mx
 from IPython.display import display
 
-from ..config import GROUPS, PROFILES, Config
+from ..config import GROUPS, OUTPUT, PROFILES, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
+from ..model.machine import memory_limit
+from ..results.text import decimal
+from ..training.estimate import Estimate, estimate
+from ..training.words import duration
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
-WIDE, LAYOUT = {"description_width": "190px"}, {"width": "420px"}
+# Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
+SLIDERS: dict[str, tuple[float, float, float]] = {
+    "rank": (1, 128, 1),
+    "alpha": (1, 256, 1),
+    "dropout": (0, 0.5, 0.01),
+    "epochs": (0.5, 20, 0.5),
+    "batch_size": (1, 64, 1),
+    "grad_accumulation_steps": (1, 32, 1),
+    "lora_plus_ratio": (1, 32, 1),
+    "warmup_ratio": (0, 0.5, 0.01),
+    "max_seq_length": (32, 4096, 32),
+    "eval_every": (10, 1000, 10),
+    "save_every": (10, 1000, 10),
+}
+LEARNING_RATES = (-6, -2)  # powers of ten
+WIDE = {"description_width": "180px"}
+FIELD, SLIDER = {"width": "300px"}, {"width": "210px"}
 
 
 def panel() -> "Panel":
@@ -24,21 +47,34 @@ def panel() -> "Panel":
 
 
 class Panel:
-    """Widgets for every setting; `config` is what they say now, validated."""
+    """Widgets for every setting; `config` is what they say now, validated.
+
+    A number has a field, which decides, and where it makes sense a slider that moves it. Beside them stands
+    what training will cost. Nothing here computes with MLX: callbacks may run on any thread.
+    """
 
     def __init__(self, profile: str):
         config = Config.of(profile)
+        self._limit_gb = memory_limit() / 1e9
+        self._on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self._busy = False  # while several widgets are set at once
         self._profile = widgets.Dropdown(
-            options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=LAYOUT
+            options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=FIELD
         )
         self._fields = {
             name: _widget(name, getattr(config, name)) for name in Config.model_fields if name != "profile"
         }
-        self._message = widgets.HTML()
-        self._profile.observe(lambda _: self._reset(), names="value")
-        for widget in self._fields.values():
-            widget.observe(lambda _: self._check(), names="value")
-        self._check()
+        self._sliders = {name: _slider(name) for name in (*SLIDERS, "learning_rate")}
+        self._message, self._costs = widgets.HTML(), widgets.HTML()
+        self._profile.observe(lambda _: self._show(Config.of(self._profile.value)), names="value")
+        for name, widget in self._fields.items():
+            widget.observe(self._typed(name), names="value")
+        for name, slider in self._sliders.items():
+            slider.observe(self._slid(name), names="value")
+        self._file = widgets.Text(
+            value=str(OUTPUT / "config.json"), description="Ficheiro", style=WIDE, layout={"width": "516px"}
+        )
+        self._show(config)
 
     @property
     def config(self) -> Config:
@@ -46,28 +82,158 @@ class Panel:
         values = {name: _value(name, widget.value) for name, widget in self._fields.items()}
         return Config.parse({"profile": self._profile.value, **values})
 
+    def reset(self) -> None:
+        """Back to what the profile says."""
+        self._show(Config.of(self._profile.value))
+
+    def save(self) -> None:
+        """Write the settings as JSON; raises `UserError`."""
+        self.config.write(Path(self._file.value))
+
+    def load(self) -> None:
+        """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""
+        self._show(Config.read(Path(self._file.value)))
+
+    def _typed(self, name: str) -> Callable[[object], None]:
+        def typed(_: object) -> None:
+            if not self._busy:
+                self._follow(name)
+                self._check()
+
+        return typed
+
+    def _slid(self, name: str) -> Callable[[Any], None]:
+        def slid(change: Any) -> None:
+            if not self._busy:
+                value = change["new"]
+                self._fields[name].value = _text(float(f"{value:.2g}") if name == "learning_rate" else value)
+
+        return slid
+
+    def _follow(self, name: str) -> None:
+        """Bring the slider of `name`, if it has one, to what the field says, as far as it goes."""
+        if (slider := self._sliders.get(name)) is None:
+            return
+        try:
+            value = float(_value(name, self._fields[name].value))
+        except (TypeError, ValueError):
+            return
+        if name == "learning_rate":
+            low, high = (10.0**power for power in LEARNING_RATES)
+        else:
+            low, high = slider.min, slider.max
+        value, before = min(max(value, low), high), self._busy
+        self._busy = True
+        slider.value = int(value) if isinstance(slider, widgets.IntSlider) else value
+        self._busy = before
+
+    def _show(self, config: Config) -> None:
+        self._busy = True
+        self._profile.value = config.profile if config.profile in PROFILES else self._profile.value
+        for name, widget in self._fields.items():
+            value = getattr(config, name)
+            widget.value = _text(value) if isinstance(widget, widgets.Text) else value
+            self._follow(name)
+        self._busy = False
+        self._check()
+
     def _check(self) -> None:
         try:
-            _ = self.config
+            config = self.config
+            self._costs.value = _costs(estimate(config, self._on_cpu), self._limit_gb)
             self._message.value = ""
         except UserError as error:
-            self._message.value = f'<span style="color:#b3402a">⚠ {escape(str(error))}</span>'
-
-    def _reset(self) -> None:
-        config = Config.of(self._profile.value)
-        for name, widget in self._fields.items():
-            widget.value = _shown(getattr(config, name), widget)
+            self._message.value = _warning(str(error))
 
     def _ipython_display_(self) -> None:
-        main = widgets.VBox([self._profile, *(self._fields[name] for name in MAIN)])
+        main = [self._profile, *(self._row(name) for name in MAIN)]
         groups = [
-            widgets.VBox(
-                [self._fields[name] for name in self._fields if _in(name, group) and name not in MAIN]
-            )
+            widgets.VBox([self._row(name) for name in self._fields if _in(name, group) and name not in MAIN])
             for group in GROUPS
         ]
         more = widgets.Accordion(groups, titles=tuple(GROUPS.values()), selected_index=None)
-        display(widgets.VBox([main, self._message, more]))
+        left = widgets.VBox([*main, self._message, more, self._file, self._buttons()])
+        wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
+        display(widgets.HBox([left, self._costs], layout=wrapped))
+
+    def _row(self, name: str) -> widgets.Widget:
+        field = self._fields[name]
+        return widgets.HBox([field, self._sliders[name]]) if name in self._sliders else field
+
+    def _buttons(self) -> widgets.Widget:
+        actions = {
+            "Repor": ("undo", "Volta ao que diz o perfil", self.reset),
+            "Guardar definições": ("save", "Escreve as definições no ficheiro", self.save),
+            "Carregar definições": ("folder-open", "Lê as definições do ficheiro", self.load),
+        }
+        made = []
+        for label, (icon, tooltip, action) in actions.items():
+            button = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout={"width": "170px"})
+            button.on_click(self._saying(action))
+            made.append(button)
+        return widgets.HBox(made)
+
+    def _saying(self, action: Callable[[], None]) -> Callable[[object], None]:
+        def act(_: object) -> None:
+            try:
+                action()
+            except UserError as error:
+                self._message.value = _warning(str(error))
+
+        return act
+
+
+def _costs(cost: Estimate, limit_gb: float) -> str:
+    """What the settings lead to, as HTML."""
+    unknown = "só depois de descarregar o modelo"
+    time = "corra «fit» para o medir" if cost.seconds is None else f"cerca de {duration(cost.seconds)}"
+    rows = {
+        "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
+        "Linhas de treino": decimal(cost.rows, 0),
+        "Passos por época": f"cerca de {decimal(cost.updates_per_epoch, 0)}",
+        "Passos ao todo": f"cerca de {decimal(cost.updates, 0)}",
+        "Tempo de treino": time,
+        "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
+        "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
+    }
+    cells = "".join(
+        f'<tr><td style="padding:3px 18px 3px 0;opacity:.75">{name}</td>'
+        f'<td style="padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
+        for name, value in rows.items()
+    )
+    bar = warning = ""
+    if cost.peak_gb is not None:
+        share = cost.peak_gb / limit_gb
+        colour = "#0072B2" if share <= 0.8 else "#E69F00" if share <= 1 else "#D55E00"
+        bar = (
+            '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);margin:6px 0">'
+            f'<div style="height:8px;border-radius:4px;background:{colour};'
+            f'width:{min(100.0, 100 * share):.1f}%"></div></div>'
+        )
+        if share > 1:
+            warning = _warning(
+                "não cabe na memória desta máquina: baixe o lote ou o comprimento máximo, ligue «Recalcular "
+                "ativações», ou meça com «fit», que propõe o que cabe"
+            )
+    return (
+        '<div style="margin:4px 0 0 28px;width:370px;line-height:1.35">'
+        f"<b>Com estas definições</b><table>{cells}</table>{bar}{warning}</div>"
+    )
+
+
+def _warning(text: str) -> str:
+    return f'<span style="color:#D55E00;line-height:1.35">⚠ {escape(text)}</span>'
+
+
+def _slider(name: str) -> widgets.Widget:
+    common = {"readout": False, "layout": SLIDER, "tooltip": Config.model_fields[name].description}
+    if name == "learning_rate":
+        smallest, largest = LEARNING_RATES
+        return widgets.FloatLogSlider(min=smallest, max=largest, step=0.05, **common)
+    low, high, step = SLIDERS[name]
+    whole = int in (get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,))
+    kind = widgets.IntSlider if whole else widgets.FloatSlider
+    return kind(min=low, max=high, step=step, value=low, **common)
 
 
 def _widget(name: str, value: Any) -> widgets.Widget:
@@ -76,17 +242,13 @@ def _widget(name: str, value: Any) -> widgets.Widget:
         "description": field.title,
         "tooltip": field.description,
         "style": WIDE,
-        "layout": LAYOUT,
+        "layout": FIELD if name in SLIDERS or name == "learning_rate" else {"width": "516px"},
     }
     if get_origin(field.annotation) is Literal:
         return widgets.Dropdown(options=get_args(field.annotation), value=value, **common)
     if isinstance(value, bool):
-        return widgets.Checkbox(value=value, indent=False, **common)
+        return widgets.Checkbox(value=value, **common)
     return widgets.Text(value=_text(value), continuous_update=True, **common)
-
-
-def _shown(value: Any, widget: widgets.Widget) -> Any:
-    return _text(value) if isinstance(widget, widgets.Text) else value
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,208 @@
+"""What a config will cost, foretold from the shapes in the model's config.json: no weight is read.
+
+Good enough to warn while someone drags a slider; `fit` measures, and what it measured calibrates this.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from ..config import CACHE, HOME, Config
+from ..errors import UserError
+from ..files import whole_file
+from ..model.base import MINIATURE
+
+MEASURED = CACHE / "fit.json"
+FAMILIES = ("mistral", "llama", "qwen2", "qwen3")  # whose blocks have the seven linear layers of `linears`
+BYTES_PER_TOKEN = 3.3  # of Portuguese, with its JSON
+PROCESS_GB = 0.15  # Python and the libraries, which count where memory is the process's (the CPU)
+HEAD_GB = 0.032  # the chunk of logits and its copies, see model/head.py
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that decide the cost of a model of the families above."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of the linear layers of a block, by name."""
+        attention, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, attention),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (attention, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def parameters(self) -> int:
+        block = sum(inputs * outputs for inputs, outputs in self.linears().values())
+        return self.layers * block + 2 * self.vocab * self.hidden
+
+
+MISTRAL_7B = Shape(32, 4096, 14336, 32, 8, 128, 32768)  # known before it is downloaded
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`trainable` parameters, `rows` of training data, updates in an epoch and in all, the peak of memory in
+    GB and the seconds of the training (None: not known before `fit` has measured this model)."""
+
+    trainable: int | None
+    rows: int
+    updates_per_epoch: int
+    updates: int
+    peak_gb: float | None
+    seconds: float | None
+
+
+def estimate(config: Config, on_cpu: bool) -> Estimate:
+    """The cost of `config`, in a millisecond; raises `UserError` when its data cannot be read."""
+    size, rows = _file(HOME / config.train_data)
+    each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
+    updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
+    shape = shape_of(config.model)
+    if shape is None:
+        return Estimate(None, rows, each, updates, None, None)
+    tokens = size / rows / BYTES_PER_TOKEN
+    peak, seconds = peak_gb(shape, config, tokens, on_cpu), None
+    if measured := _measured(config):
+        then = Config.parse(measured["config"])
+        peak = max(peak / 2, peak + measured["peak_gb"] - peak_gb(shape, then, tokens, on_cpu))
+        seconds = updates * measured["seconds"] * _work(config, tokens) / _work(then, tokens)
+    return Estimate(trainable(shape, config), rows, each, updates, peak, seconds)
+
+
+def shape_of(model: str) -> Shape | None:
+    """The shape of `model` if it is here (or Mistral-7B) and of a family that we know."""
+    local = [MINIATURE] if model == "mini" else [Path(model).expanduser(), HOME / model]
+    files = [folder / "config.json" for folder in local]
+    if model.count("/") == 1 and isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
+        files.append(Path(cached))
+    about = next((_read(str(file)) for file in files if file.is_file()), None)
+    if about is None:
+        return MISTRAL_7B if "mistral-7b" in model.lower() else None
+    try:
+        heads = about["num_attention_heads"]
+        shape = Shape(
+            about["num_hidden_layers"],
+            about["hidden_size"],
+            about["intermediate_size"],
+            heads,
+            about.get("num_key_value_heads", heads),
+            about.get("head_dim") or about["hidden_size"] // heads,
+            about["vocab_size"],
+        )
+    except (KeyError, TypeError):
+        return None
+    return shape if about.get("model_type") in FAMILIES else None
+
+
+def trainable(shape: Shape, config: Config) -> int:
+    """The parameters of the adapter: `rank * (inputs + outputs)` for each adapted layer (Hu et al., 2021)."""
+    block = sum(
+        inputs + outputs
+        for name, (inputs, outputs) in shape.linears().items()
+        if not config.target_modules or name in config.target_modules
+    )
+    return config.rank * block * _depth(shape, config)
+
+
+def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
+    """The memory, in GB, of the largest micro-batch of rows of `tokens` tokens on average.
+
+    Weights in groups of 64 with a scale and a bias; the adapter, its gradient and Adam's two moments in 32
+    bits; and per token what the backward pass needs: in each layer two norms with their inputs, q, k, v, the
+    attention and three vectors of the MLP, or with checkpointing the input of each layer and all of one.
+    """
+    number = 4 if on_cpu else 2  # bytes
+    weight = (0.5 + 2 * number / 64) if config.bits == 4 else number
+    weights = weight * shape.parameters
+    if on_cpu and shape.parameters < 50e6:
+        weights += 4 * shape.parameters  # small models keep their weights in float32 too: see model/ops.py
+    positions = config.batch_size * min(config.max_seq_length, tokens)
+    attention = shape.heads * shape.head_dim
+    row = min(config.max_seq_length, tokens if on_cpu else positions)
+    layer = 6 * shape.hidden + 4 * attention + 4 * shape.intermediate + (shape.heads * row if on_cpu else 0)
+    depth = _depth(shape, config)
+    kept = depth * shape.hidden + 2 * layer if config.grad_checkpoint else depth * layer
+    adapter = 4 * 4 * trainable(shape, config)
+    process = PROCESS_GB if on_cpu else 0.0
+    return (weights + adapter + number * positions * kept) / 1e9 + HEAD_GB + process
+
+
+def remember(config: Config, peak: float, seconds: float) -> None:
+    """Keep what `fit` measured of `config`: its peak in GB and the seconds of an update."""
+    known = _all_measured()
+    known[_key(config)] = {"config": config.model_dump(mode="json"), "peak_gb": peak, "seconds": seconds}
+    try:
+        with whole_file(MEASURED) as path:
+            path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    except UserError:
+        pass  # only the forecasts would have been better
+
+
+def _measured(config: Config) -> dict[str, Any] | None:
+    return _all_measured().get(_key(config))
+
+
+def _all_measured() -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
+        return known
+    except (OSError, ValueError):
+        return {}
+
+
+def _key(config: Config) -> str:
+    return f"{config.model}, {config.bits} bits"
+
+
+def _work(config: Config, tokens: float) -> float:
+    """How much there is to compute in an update, in proportion: with checkpointing a third more."""
+    rows = config.batch_size * config.grad_accumulation_steps
+    return rows * min(config.max_seq_length, tokens) * (4 / 3 if config.grad_checkpoint else 1)
+
+
+def _depth(shape: Shape, config: Config) -> int:
+    return shape.layers if config.num_layers == -1 else min(config.num_layers, shape.layers)
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """Bytes and rows of `path`."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        raise UserError(f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados") from None
+    return about.st_size, max(1, _rows(str(path), about.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _rows(path: str, _changed: int) -> int:
+    if os.path.isdir(path):
+        return 1
+    with open(path, "rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+@lru_cache(maxsize=8)
+def _read(path: str) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return about
