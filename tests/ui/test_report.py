@@ -11,8 +11,9 @@ from ui_events import events, sampled, write_run
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
+from farense_qlora.results.evaluate import STORED
 from farense_qlora.training.events import Skipped
-from farense_qlora.ui.report import EVALUATION, report, train_command
+from farense_qlora.ui.report import report, train_command
 
 SCORE = {"count": 10, "exact_match": 0.5, "f1": 0.75}
 
@@ -43,11 +44,11 @@ def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> 
     run = write_run(tmp_path / "meu", events())
     one = {"name": "perguntas", **SCORE, "by_kind": {"facto": SCORE}}
     old = {**one, "exact_match": 0.1, "by_kind": {}}
-    (run.folder / EVALUATION).write_text(json.dumps({"before": [old], "after": [one]}), encoding="utf-8")
+    (run.folder / STORED).write_text(json.dumps({"before": [old], "after": [one]}), encoding="utf-8")
     page = report(run, tmp_path / "out").read_text(encoding="utf-8")
     assert re.search(r'perguntas</td>(<td class="n">[^<]*</td>){5}', page)
     assert "10,0 %</td><td" in page and "um facto" in page
-    (run.folder / EVALUATION).write_text("{", encoding="utf-8")
+    (run.folder / STORED).write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="não se lê"):
         report(run, tmp_path / "out")
 

@@ -22,7 +22,7 @@ from ..results.compare import (
     write_comparison,
 )
 from ..results.evaluate import Answer
-from .figures import BARS, Drawing
+from .figures import SERIES, Drawing, ThemeName
 from .tables import Table
 
 EXAMPLES = 14
@@ -36,11 +36,11 @@ def comparison_table(comparison: Comparison) -> Table:
     return Table(("", *names), rows, numeric=frozenset(range(1, 1 + len(names))))
 
 
-def comparison_figure(comparison: Comparison) -> Drawing:
+def comparison_figure(comparison: Comparison, theme: ThemeName = "auto") -> Drawing:
     """The share of right answers of each contender on each set of questions, with 95 % intervals."""
     contenders = comparison.contenders
     sets = [evaluation.name for evaluation in contenders[0].evaluations]
-    figure = Drawing(figsize=(8.4, 1.1 + 0.3 * len(sets) * len(contenders)), dpi=110, layout="constrained")
+    figure = Drawing(8.4, 1.1 + 0.3 * len(sets) * len(contenders), theme)
     panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False)[:, 0]
     for index, (axes, title) in enumerate(zip(panels, sets, strict=True)):
         scores = [contender.evaluations[index] for contender in contenders]
@@ -48,13 +48,13 @@ def comparison_figure(comparison: Comparison) -> Drawing:
         bounds = 100 * np.array([score.exact_interval for score in scores]).T
         # Rounding may leave a bound a hair on the wrong side of its share.
         errors = np.maximum(0, [shares - bounds[0], bounds[1] - shares])
-        colours = [BARS[i % len(BARS)] for i in range(len(contenders))]
+        figure.plot_area(axes).grid(visible=False)
+        colours = [SERIES[i % len(SERIES)] for i in range(len(contenders))]
         axes.barh(range(len(contenders)), shares, xerr=errors, color=colours, alpha=0.85, capsize=3)
         axes.set_yticks(range(len(contenders)), [contender.name for contender in contenders])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title, fontsize=10, loc="left", color=figure.theme.ink)
     panels[-1].set_xlabel("respostas certas (%)")
     return figure
 
@@ -100,7 +100,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write table, figure, JSON and page to `folder`; returns the page. Raises `UserError` when it cannot."""
     write_comparison(comparison, folder)
     with whole_file(folder / "compare.png") as path:
-        comparison_figure(comparison).savefig(path, format="png")
+        comparison_figure(comparison, "light").savefig(path, format="png")
     with whole_file(folder / "compare.html") as path:
         path.write_text(comparison_page(comparison), encoding="utf-8")
     return folder / "compare.html"

@@ -16,7 +16,7 @@ from ..data.rows import fingerprint
 from ..errors import UserError
 from ..files import whole_file
 from ..model.machine import machine
-from ..results.evaluate import LABELS
+from ..results.evaluate import LABELS, STORED
 from ..results.overview import STATUS, differences, overview
 from ..results.text import decimal, percent
 from ..training.checkpoints import versions
@@ -26,8 +26,6 @@ from ..training.words import sentence
 from .figures import ThemeName, training_curves
 from .live import samples
 from .tables import Table, config_table, machine_table
-
-EVALUATION = "evaluation.json"  # in the run folder: what `farense-qlora evaluate --json` says
 
 
 def report(run: Run, folder: Path) -> Path:
@@ -107,11 +105,11 @@ def _data_table(config: Config, events: Sequence[Event]) -> Table:
 def _evaluation_table(run: Run) -> Table | None:
     """The stored evaluation, before (if it was measured) and after training; None when there is none."""
     try:
-        stored: dict[str, Any] = json.loads((run.folder / EVALUATION).read_text(encoding="utf-8"))
+        stored: dict[str, Any] = json.loads((run.folder / STORED).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{run.folder / EVALUATION} não se lê: repita a avaliação ou apague-o") from None
+        raise UserError(f"{run.folder / STORED} não se lê: repita a avaliação ou apague-o") from None
     before = {one["name"]: one for one in stored.get("before", [])}
     rows = []
     for one in stored["after"]:
