@@ -15,6 +15,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("mkdocs.yml")
 OUTPUT = ROOT / "output" / "site"
+# What the plugin `offline` has the pages load, and what does the same here.
+ELSEWHERE, WORKER = "https://unpkg.com/iframe-worker/shim", Path(__file__).with_name("frame-worker.js")
+WORDS = {
+    '"Buscar"': '"Pesquisar"',
+    "Digite para iniciar a busca": "Escreva para pesquisar",
+    "Inicializando a pesquisa": "A preparar a pesquisa",
+    "Copiar para área de transferência": "Copiar",
+    "Copiado para área de transferência": "Copiado",
+    "Compartilhar": "Partilhar",
+    'aria-label="Abas"': 'aria-label="Separadores"',
+}
 # Names that MkDocs would take for the first page of a folder.
 RENAMED = {
     "DOCS_INDEX.md": "index.md",
@@ -43,8 +54,20 @@ def main() -> int:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1"}
         done = subprocess.run([sys.executable, "-m", *command], cwd=folder, env=environment, check=False)
     if done.returncode == 0:
+        make_local()
         print(OUTPUT / "index.html")
     return done.returncode
+
+
+def make_local() -> None:
+    """Replace what the pages would load from elsewhere, and the theme's Brazilian words."""
+    script = OUTPUT / "assets" / "javascripts" / WORKER.name
+    shutil.copyfile(WORKER, script)
+    for page in OUTPUT.rglob("*.html"):
+        text = page.read_text(encoding="utf-8").replace(ELSEWHERE, os.path.relpath(script, page.parent))
+        for brazilian, portuguese in WORDS.items():
+            text = text.replace(brazilian, portuguese)
+        page.write_text(text, encoding="utf-8")
 
 
 def stage(folder: Path) -> None:
