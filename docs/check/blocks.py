@@ -48,9 +48,10 @@ class Scratch:
     def _prepared(self, before: tuple[str, ...]) -> Path:
         if before in self._made:
             return self._made[before]
+        source = self._prepared(before[:-1]) if before else None
         folder = self._folder / f"preparado-{len(self._made)}"
-        if before:
-            shutil.copytree(self._prepared(before[:-1]), folder, symlinks=True)
+        if source:
+            shutil.copytree(source, folder, symlinks=True)
             done = self.run(["bash", "-euo", "pipefail", "-c", before[-1]], folder)
             if done.returncode:
                 raise RuntimeError(f"«{before[-1]}» acabou com {done.returncode}: {_tail(done)}")
