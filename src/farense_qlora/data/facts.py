@@ -12,6 +12,8 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Season:
+    """One season in the league: where Farense came and with what figures."""
+
     season: str
     division: str
     tier: int
@@ -32,6 +34,8 @@ class Season:
 
 @dataclass(frozen=True)
 class Phase:
+    """One phase of a season that had several."""
+
     season: str
     division: str
     tier: int
@@ -50,6 +54,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Cup:
+    """One cup in one season, as far as Farense got."""
+
     season: str
     competition: str
     matches: int
@@ -66,6 +72,8 @@ class Cup:
 
 @dataclass(frozen=True)
 class Honour:
+    """A title or a final; only the `verified` are taught."""
+
     competition: str
     season: str
     result: str
@@ -76,6 +84,8 @@ class Honour:
 
 @dataclass(frozen=True)
 class ClubFact:
+    """Something about the club itself; only the `verified` are taught."""
+
     category: str
     key: str
     value_pt: str
@@ -84,6 +94,8 @@ class ClubFact:
 
 @dataclass(frozen=True)
 class Coach:
+    """One coach of one season."""
+
     season: str
     coach: str
     nationality: str
@@ -92,6 +104,8 @@ class Coach:
 
 @dataclass(frozen=True)
 class President:
+    """One president; `end_year` is None while in office."""
+
     order: int
     start_year: int
     end_year: int | None
@@ -100,6 +114,8 @@ class President:
 
 @dataclass(frozen=True)
 class Opponent:
+    """One opponent over all seasons."""
+
     opponent: str
     display_pt: str
     matches: int

@@ -48,6 +48,7 @@ def with_article(noun: str, preposition: str = "") -> str:
 
 
 def capital(text: str) -> str:
+    """`text` with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
@@ -62,6 +63,7 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 
 
 def ordinal(number: int) -> str:
+    """`3` -> "3.º"."""
     return f"{number}.º"
 
 

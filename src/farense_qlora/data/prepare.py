@@ -81,6 +81,7 @@ def is_open(question: Question) -> bool:
 
 
 def prompt(row: dict[str, Any]) -> str:
+    """The first question of `row`."""
     return str(row["messages"][0]["content"])
 
 

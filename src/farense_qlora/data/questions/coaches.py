@@ -55,6 +55,7 @@ TALK = Wordings(
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the coaches in `tables`."""
     by_season: dict[str, list[str]] = defaultdict(list)
     by_coach: dict[str, list[str]] = defaultdict(list)
     country = {}

@@ -50,6 +50,7 @@ LATE = ("quartos de final", "meias-finais", "final")
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the cups in `tables`."""
     names = {opponent.opponent: opponent.display_pt for opponent in tables.opponents}
     cups = [cup for cup in tables.cups if cup.eliminated]
     for cup in cups:

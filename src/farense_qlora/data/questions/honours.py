@@ -71,6 +71,7 @@ WORDINGS = {
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the honours in `tables`."""
     honours = [honour for honour in tables.honours if honour.verified]
     for honour in honours:
         if honour.kind in WORDINGS:

@@ -39,6 +39,7 @@ TALK = Wordings(
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the opponents in `tables`."""
     known = [opponent for opponent in tables.opponents if opponent.matches >= OFTEN]
     known.sort(key=lambda opponent: (-opponent.matches, opponent.opponent))
     for number, opponent in enumerate(known):

@@ -31,6 +31,7 @@ STORY = Wordings(
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the phases in `tables`."""
     for phase in tables.phases:
         name = stage(phase)
         keys: dict[str, Any] = {

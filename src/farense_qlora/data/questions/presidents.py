@@ -38,6 +38,7 @@ TALK = Wordings(
 
 
 def questions(tables: Tables, club: Club) -> Iterator[Question]:
+    """Every question about the presidents in `tables`."""
     terms: dict[str, list[str]] = defaultdict(list)
     starts: dict[int, int] = defaultdict(int)
     for president in tables.presidents:
@@ -71,6 +72,7 @@ def name(president: President) -> str:
 
 
 def term(president: President) -> str:
+    """When `president` was in office, in words."""
     if president.end_year is None:
         return f"desde {president.start_year}"
     if president.end_year == president.start_year:

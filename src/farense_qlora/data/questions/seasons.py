@@ -121,6 +121,7 @@ def place(season: Season) -> str:
 
 
 def position(season: Season) -> str:
+    """Where Farense came in `season`, in words."""
     return f"Ficou em {ordinal(season.position)} lugar {place(season)}."
 
 

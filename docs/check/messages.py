@@ -1,0 +1,102 @@
+"""Every error message that the code can raise must have a row in the troubleshooting pages."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+
+from pages import ROOT, named, text
+
+SOURCE = ROOT / "src" / "farense_qlora"
+PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
+HOLE = "…"
+# Modules whose ValueErrors reach the user inside a UserError.
+WRAPPED = ("data/rows.py", "config.py")
+
+
+def messages() -> dict[str, str]:
+    """Each message as a pattern, with a hole for every value in it, and where it is raised."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+    classes = {name: {name, *_subclasses(trees.values(), name)} for name in ("UserError", "ValueError")}
+    functions = {
+        node.name: node
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    found: dict[str, str] = {}
+    for path, tree in trees.items():
+        wrapped = str(path.relative_to(SOURCE)) in WRAPPED
+        raised = classes["UserError"] | (classes["ValueError"] if wrapped else set())
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and node.args):
+                continue
+            for name in [part.id for part in ast.walk(node.func) if isinstance(part, ast.Name)]:
+                if name in raised:
+                    for pattern in _patterns(node.args[0], functions):
+                        found[pattern] = f"{path.relative_to(ROOT)}:{node.lineno}"
+    return found
+
+
+def _subclasses(trees: Iterable[ast.Module], name: str) -> Iterator[str]:
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == name for base in node.bases):
+                yield node.name
+
+
+def _patterns(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:
+    """The texts that `node` can be; what only hands on another error's text gives none."""
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        for inner in ast.walk(functions[name]) if name in functions else ():
+            if isinstance(inner, ast.Return) and inner.value is not None:
+                yield from _patterns(inner.value, functions)
+        return
+    pattern = re.sub(rf"({HOLE}\s*)+", f"{HOLE} ", _flat(node)).strip()
+    if len(re.findall(r"\w+", pattern)) >= 2:
+        yield pattern
+
+
+def _flat(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return " ".join(str(node.value).split(" "))
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_flat(part) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _flat(node.left) + _flat(node.right)
+    return HOLE
+
+
+def symptoms() -> dict[str, str]:
+    """The first column of each row of the tables, and where it stands."""
+    found = {}
+    for page in PAGES:
+        for number, line in enumerate(text(page).splitlines(), 1):
+            if row := re.match(r"\| `([^`]+)` \|", line):
+                found[row[1]] = f"{named(page)}:{number}"
+    return found
+
+
+def _key(pattern: str) -> str:
+    """What must agree: the words, and the holes among them."""
+    return re.sub(r"[^\w…]+", " ", pattern).replace(HOLE, f" {HOLE} ").lower().strip()
+
+
+def check_messages() -> Iterator[str]:
+    """Messages without a row, and rows whose message no longer exists; a row may give only the beginning."""
+    known, raised = symptoms(), messages()
+    keys = {" ".join(_key(symptom).split()): where for symptom, where in known.items()}
+    used = set()
+    for pattern, where in raised.items():
+        mine = " ".join(_key(pattern).split())
+        rows = [key for key in keys if mine == key or mine.startswith(key + " ")]
+        used.update(rows)
+        if not rows:
+            yield f"{where}: falta uma linha em docs/troubleshooting/ para «{pattern}»"
+    for key, where in keys.items():
+        if key not in used:
+            yield f"{where}: o código já não dá esta mensagem"
+
+
+if __name__ == "__main__":
+    print(*(f"{where}: {pattern}" for pattern, where in messages().items()), sep="\n")

@@ -1,0 +1,90 @@
+"""Each check of the documentation finds its fault, in a small repository with one fault of each kind."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = " ".join(f"palavra{'a' * i}" for i in range(1, 30))
+PAGES = {
+    "DOCS_INDEX.md": (
+        f"# Índice\n\n[guia](docs/guia.md) [nada](docs/nada.md) [longe](docs/guia.md#longe)\n\n{LONG}\n"
+    ),
+    "docs/guia.md": f"# Guia\n\n{LONG}\n\nUma pallavra.\n",
+    "docs/perdida.md": "# Perdida\n" + "linha\n" * 250,
+    "docs/blocos.md": (
+        "# Blocos\n\n```sh\nexit 3\n```\n\n"
+        "<!-- não corre: porque sim -->\n```sh\nexit 4\n```\n\n"
+        "```python\nassert 1 == 2\n```\n"
+    ),
+    "docs/saida.md": "# Saída\n\n<!-- saída: echo um -->\n```text\ndois\n```\n",
+    "docs/python.md": "# Python\n\n```python\nx = 1\n```\n\n```python\nassert x == 2, 'falha'\n```\n",
+    "docs/references/INDEX.md": "# Mapa\n\n<!-- gerado: trabalhos -->\nvelho\n<!-- fim -->\n",
+    "docs/troubleshooting/QLORA_X.md": "# Erros\n\n| `mensagem que ninguém dá` | a | b | c |\n",
+}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repo")
+    shutil.copytree(ROOT / "docs" / "check", folder / "docs" / "check")
+    package = folder / "src" / "farense_qlora"
+    shutil.copytree(ROOT / "src" / "farense_qlora", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.lock"):
+        shutil.copyfile(ROOT / name, folder / name)
+    for name, text in PAGES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    return folder
+
+
+def check(repository: Path, name: str) -> str:
+    command = [sys.executable, "docs/check", "--only", name]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_links_anchors_and_pages_out_of_reach_are_found(repository: Path) -> None:
+    out = check(repository, "ligações")
+    assert "DOCS_INDEX.md:3: docs/nada.md não existe" in out
+    assert "docs/guia.md#longe: a página não tem essa secção" in out
+    assert "docs/perdida.md: não se chega aqui" in out
+    assert "docs/guia.md: não se chega aqui" not in out
+
+
+def test_a_page_too_long_is_found(repository: Path) -> None:
+    assert "docs/perdida.md: 251 linhas" in check(repository, "comprimento")
+
+
+def test_words_that_stand_twice_are_found(repository: Path) -> None:
+    assert "docs/guia.md:3: repete DOCS_INDEX.md:5" in check(repository, "repetições")
+
+
+@pytest.mark.skipif(not Path("/usr/share/hunspell/pt_PT.dic").exists(), reason="no Portuguese dictionary")
+def test_a_misspelt_word_is_found(repository: Path) -> None:
+    assert "docs/guia.md:5: «pallavra»" in check(repository, "ortografia")
+
+
+def test_an_old_generated_part_and_a_module_without_a_line_are_found(repository: Path) -> None:
+    out = check(repository, "gerado")
+    assert "docs/references/INDEX.md: «trabalhos» mudou" in out
+    assert "falta o módulo `config.py`" in out
+
+
+def test_a_message_without_a_row_and_a_row_without_its_message_are_found(repository: Path) -> None:
+    out = check(repository, "erros")
+    assert "falta uma linha em docs/troubleshooting/ para «a pergunta está vazia»" in out
+    assert "docs/troubleshooting/QLORA_X.md:3: o código já não dá esta mensagem" in out
+
+
+def test_blocks_that_fail_and_outputs_that_differ_are_found(repository: Path) -> None:
+    out = check(repository, "blocos")
+    assert "docs/blocos.md:3: acabou com 3" in out
+    assert "acabou com 4" not in out
+    assert "docs/saida.md:4: «echo um» escreve outra coisa: um" in out
+    assert "docs/python.md: Python: " in out and "falha" in out
