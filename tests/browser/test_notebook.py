@@ -60,13 +60,19 @@ def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
     live = notebook.output("treino")
     seen: set[str] = set()
     until(lambda: seen.add(drawing(live)) or len(seen) > 5)  # the first and five others
-    wrong = pictures_of(notebook, pictures, "training", "treino")
+
+    rank = notebook.output("painel").get_by_label("Rank", exact=True)
+    for value, message in (("0", "tem de ser pelo menos 1"), ("muitas", "tem de ser um número inteiro")):
+        rank.fill(value)
+        expect(notebook.output("painel")).to_contain_text(message)
+    rank.fill("8")
+    expect(notebook.output("painel")).not_to_contain_text("tem de ser")
 
     live.get_by_role("button", name="Pausar").click()
     expect(live.get_by_role("button", name="Retomar")).to_be_visible()
     until(lambda: written(run, Paused))
     before = len(written(run, Stepped))
-    wrong += pictures_of(notebook, pictures, "paused", "treino")
+    wrong = pictures_of(notebook, pictures, "training", "treino")
     assert len(written(run, Stepped)) == before
     live.get_by_role("button", name="Retomar").click()
     until(lambda: len(written(run, Stepped)) > before)
