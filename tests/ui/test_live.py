@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty
 
+import ipykernel
 import nbformat
 import pytest
 from jupyter_client import KernelClient
@@ -14,7 +15,7 @@ from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run
 
 from farense_qlora.training.control import wishes
-from farense_qlora.training.events import Event, Failed, Skipped, Spiked
+from farense_qlora.training.events import Event, Failed, Skipped, Spiked, Stepped
 from farense_qlora.ui.headless import main
 from farense_qlora.ui.live import samples, state
 
@@ -33,6 +34,20 @@ fcntl.flock(lock, fcntl.LOCK_EX)
 print("ready", flush=True)
 while not (folder / "stop").exists():
     time.sleep(0.05)
+"""
+# One that works for five seconds, quickly, from when it is watched.
+BUSY = """
+import fcntl, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+lock = open(folder / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("ready", flush=True)
+time.sleep(10)
+with open(folder / "events.jsonl", "a") as file:
+    for line in (LINES * 2)[:100]:
+        file.write(line + "\\n")
+        file.flush()
+        time.sleep(0.05)
 """
 
 
@@ -90,6 +105,8 @@ def test_the_probes_show_the_first_answers_beside_the_last() -> None:
         "Em 1980.",
         "Em 1980.",
     )
+    at_first = samples([*events(), asked[0]])
+    assert at_first is not None and at_first.columns == ("Pergunta", "Resposta certa", "No passo 0")
     assert samples(events()) is None
 
 
@@ -114,17 +131,25 @@ def test_an_interruption_stops_the_run_and_waits_for_it(tmp_path: Path) -> None:
 
 
 class Page:
-    """What a browser does with the widgets of a running cell: learns of them, clicks, types."""
+    """What a browser does with the widgets of a running cell: learns of them, clicks, types.
 
-    def __init__(self, client: KernelClient, code: str):
+    JupyterLab sends what is clicked to a `subshell` of kernels that have them, other front ends do not.
+    """
+
+    def __init__(self, client: KernelClient, code: str, subshell: bool = False):
         self._client, self._comms = client, dict[str, str]()
+        self._header: dict[str, str] = {}
+        self.pictures = 0
+        if subshell:
+            client.control_channel.send(client.session.msg("create_subshell_request"))
+            self._header = {"subshell_id": client.get_control_msg(timeout=30)["content"]["subshell_id"]}
         self.said = list[str]()
         self.ended = False
         self._cell = client.execute(code)
 
     def hear(self, until: Callable[[], bool]) -> None:
-        """Take what the kernel publishes until something is so, or for a minute."""
-        deadline = time.monotonic() + 60
+        """Take what the kernel publishes until something is so, or for two minutes (a busy machine)."""
+        deadline = time.monotonic() + 120
         while not until():
             assert time.monotonic() < deadline
             try:
@@ -137,6 +162,8 @@ class Page:
                 self._comms[new.get("description") or new.get("_model_name")] = content["comm_id"]
             if isinstance(new.get("value"), str):
                 self.said.append(new["value"])
+            if message["msg_type"] == "update_display_data":
+                self.pictures += "image/png" in content["data"]
             own = message["parent_header"].get("msg_id") == self._cell
             self.ended |= own and content.get("execution_state") == "idle"
 
@@ -151,14 +178,21 @@ class Page:
 
     def _send(self, name: str, data: dict[str, object]) -> None:
         content = {"comm_id": self._comms[name], "data": data}
-        self._client.shell_channel.send(self._client.session.msg("comm_msg", content))
+        message = self._client.session.msg("comm_msg", content)
+        message["header"].update(self._header)
+        self._client.shell_channel.send(message)
 
 
 @pytest.mark.usefixtures("worker")
-def test_every_control_acts_while_the_cell_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("subshell", [False, True], ids=["shell", "subshell"])
+def test_every_control_acts_while_the_cell_runs(tmp_path: Path, subshell: bool) -> None:
+    if ipykernel.version_info[:2] < (7, 0) and subshell:
+        pytest.skip("ipykernel 6 has no subshells")
+    if (7, 0) <= ipykernel.version_info[:2] < (7, 4) and not subshell:
+        pytest.skip("ipykernel 7.0 to 7.3 hears only its subshells while a cell runs")
     write_run(tmp_path, events(30, "stopped"))
     with run_kernel(cwd=str(tmp_path)) as client:
-        page = Page(client, f"{WATCH}\n{WATCHING}")
+        page = Page(client, f"{WATCH}\n{WATCHING}", subshell)
         page.hear(lambda: page.shows("Aplicar"))
         page.click("Pausar")
         page.hear((tmp_path / "pause").exists)
@@ -178,6 +212,20 @@ def test_every_control_acts_while_the_cell_runs(tmp_path: Path) -> None:
         page.hear(lambda: page.ended)
     assert (asked.save, asked.learning_rate, asked.stop) == (True, 5e-4, False)
     assert (tmp_path / "stop").exists()
+
+
+def test_it_draws_at_most_twice_a_second_and_in_place(tmp_path: Path) -> None:
+    """A worker writes an update every twentieth of a second for five seconds."""
+    write_run(tmp_path, events()[:2])
+    lines = [event.to_json() for event in events() if isinstance(event, Stepped)]
+    code = BUSY.replace("LINES", repr(lines))
+    with run_kernel(cwd=str(tmp_path)) as client:
+        busy = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+        assert busy.stdout is not None and busy.stdout.readline() == b"ready\n"
+        page = Page(client, f"{WATCH}\n{WATCHING}")
+        page.hear(lambda: page.ended)
+        busy.wait()
+    assert 2 <= page.pictures <= 2 * 5 + 2
 
 
 def test_a_run_that_fails_is_shown_as_far_as_it_came(

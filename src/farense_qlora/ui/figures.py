@@ -113,7 +113,7 @@ def training_curves(
         axes.plot(x, values, color=TRAIN, linewidth=1.3)
         axes.set_title(title, fontsize=9, loc="left", color=figure.theme.ink)
         axes.set_xlim(0, _last(events, total_steps))
-        axes.set_ylim(0, 1.15 * max([*values, 1e-12]))
+        axes.set_ylim(0, 1.15 * max(values) if max(values, default=0) > 0 else 1)
         axes.xaxis.set_visible(False)  # the one above
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.tick_params(labelsize=8)

@@ -26,7 +26,7 @@ from .figures import training_curves
 from .kernel import answer_widgets, hear_widgets
 from .tables import Table
 
-SECONDS_BETWEEN_REDRAWS = 0.5
+SECONDS_BETWEEN_REDRAWS = 0.7
 SHARE = 0.02  # of the machine's cores, for drawing; the training wants the rest
 NUMBERS_A_ROW, SENTENCES = 5, 6
 WIDTH = 924
@@ -46,22 +46,28 @@ async def watch(run: Run) -> None:
     picture = display(HTML(""), display_id=True)
     answers = display(HTML(""), display_id=True)
 
-    def draw(alive: bool) -> None:
+    def draw(alive: bool, whole: bool) -> None:
+        """The texts cost a few milliseconds, the picture a hundred: it is drawn when that is affordable."""
         events = reader.events
         figures.update(HTML(state(events, alive)))
-        picture.update(curves(events))
-        answers.update(samples(events) or HTML(""))
+        if whole:
+            answers.update(samples(events) or HTML(""))
+            picture.update(curves(events))
 
-    began, spent = time.perf_counter(), 0.0
+    began, spent, stale = time.perf_counter(), 0.0, False
     try:
         while run.alive:
             try:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
                 await hear_widgets()
                 controls.refresh()
-                if time.perf_counter() - began >= spent / (SHARE * cores()) and reader.news():
+                news = reader.news()
+                stale |= news
+                affordable = time.perf_counter() - began >= spent / (SHARE * cores())
+                if news or (stale and affordable):
                     start = time.thread_time()
-                    draw(alive=True)
+                    draw(alive=True, whole=affordable)
+                    stale = not affordable
                     spent += time.thread_time() - start
             except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
                 controls.stop()
@@ -69,7 +75,7 @@ async def watch(run: Run) -> None:
         buttons.update(HTML(""))
         reader.news()
         if reader.events:
-            draw(alive=False)
+            draw(alive=False, whole=True)
     run.wait()  # raises when it failed
 
 
@@ -186,11 +192,11 @@ def samples(events: Sequence[Event]) -> Table | None:
     asked = [event for event in events if isinstance(event, Sampled)]
     if not asked:
         return None
-    first, last = asked[0], asked[-1]
-    rows = zip(last.questions, last.expected, first.answers, last.answers, strict=True)
+    shown = [asked[0], asked[-1]] if len(asked) > 1 else asked
+    rows = zip(asked[-1].questions, asked[-1].expected, *(event.answers for event in shown), strict=True)
     return Table(
-        ("Pergunta", "Resposta certa", f"No passo {first.step}", f"No passo {last.step}"),
-        tuple((q, true, _marked(before, true), _marked(after, true)) for q, true, before, after in rows),
+        ("Pergunta", "Resposta certa", *(f"No passo {event.step}" for event in shown)),
+        tuple((q, true, *(_marked(answer, true) for answer in given)) for q, true, *given in rows),
         "Perguntas de amostra, feitas em cada avaliação",
     )
 
