@@ -73,9 +73,9 @@ def notebook(lab: Lab, page: Page, pictures: Path, request: pytest.FixtureReques
         traces.mkdir()
         page.screenshot(path=traces / "page.png")
         (traces / "console.txt").write_text("\n".join(console.lines), encoding="utf-8")
-        notebook.save()
-        shutil.copy(notebook.file, traces)
         shutil.copy(lab.home.parent / "server.log", traces)
         for run in lab.runs:
             shutil.copytree(run.folder, traces / run.name, ignore=shutil.ignore_patterns("*.safetensors"))
+        notebook.save()
+        shutil.copy(notebook.file, traces)
     assert not console.errors

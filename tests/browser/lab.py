@@ -113,14 +113,11 @@ class Notebook:
 
     def __init__(self, page: Page, lab: Lab):
         self.page, self.file = page, lab.home / NOTEBOOK
-        self._ids = [cell.id for cell in nbformat.read(self.file, 4).cells]
+        cells = nbformat.read(self.file, 4).cells
+        self._ids = [cell.id for cell in cells]
+        self.code_cells = [cell.id for cell in cells if cell.cell_type == "code"]
         page.goto(lab.address(NOTEBOOK))
         self.ready()
-
-    @property
-    def code_cells(self) -> list[str]:
-        """The ids of the cells that hold code, from the top."""
-        return [cell.id for cell in nbformat.read(self.file, 4).cells if cell.cell_type == "code"]
 
     def ready(self) -> None:
         """Wait until there is a kernel, with nothing to do; what is run before there is one is lost."""
@@ -183,7 +180,7 @@ class Notebook:
     def type(self, name: str, old: str, new: str) -> None:
         """Type `new` in place of `old` in the cell called `name`."""
         editor = self.cell(name).locator(".cm-content")
-        text = "\n".join(editor.locator(".cm-line").all_inner_texts())
+        text = "\n".join(editor.locator(".cm-line").all_text_contents())
         assert old in text
         editor.click()
         self.page.keyboard.press("Control+a")
@@ -210,7 +207,8 @@ class Notebook:
         """Save with Ctrl-S; what is then in the file."""
         before = self.file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        until(lambda: self.file.stat().st_mtime_ns > before)
+        # The server empties the file before it writes it.
+        until(lambda: self.file.stat().st_mtime_ns > before and self.file.read_bytes().endswith(b"}\n"))
         return nbformat.read(self.file, 4)
 
     def errors(self) -> list[str]:
