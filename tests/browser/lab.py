@@ -206,9 +206,10 @@ class Notebook:
     def save(self) -> nbformat.NotebookNode:
         """Save with Ctrl-S; what is then in the file."""
         before = self.file.stat().st_mtime_ns
-        self.page.keyboard.press("Control+s")
-        # The server empties the file before it writes it.
-        until(lambda: self.file.stat().st_mtime_ns > before and self.file.read_bytes().endswith(b"}\n"))
+        if self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-dirty").count():
+            self.page.keyboard.press("Control+s")
+            until(lambda: self.file.stat().st_mtime_ns > before)
+        until(lambda: self.file.read_bytes().endswith(b"}\n"))  # the server empties it before it writes it
         return nbformat.read(self.file, 4)
 
     def errors(self) -> list[str]:
