@@ -205,11 +205,13 @@ class Notebook:
 
     def save(self) -> nbformat.NotebookNode:
         """Save with Ctrl-S; what is then in the file."""
+        unsaved = self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-dirty")
         before = self.file.stat().st_mtime_ns
-        if self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-dirty").count():
+        if unsaved.count():
             self.page.keyboard.press("Control+s")
             until(lambda: self.file.stat().st_mtime_ns > before)
         until(lambda: self.file.read_bytes().endswith(b"}\n"))  # the server empties it before it writes it
+        expect(unsaved).to_have_count(0)
         return nbformat.read(self.file, 4)
 
     def errors(self) -> list[str]:
