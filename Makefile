@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup run notebook lint test faults docs docs-update site data mini lock clean
+.PHONY: setup run notebook lint test faults browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ test: lint
 # The fault suite whole: 200 kills and every single disk operation; `test` has its short form.
 faults: setup
 	FARENSE_FAULTS=whole $(BIN)/pytest tests/faults
+
+# JupyterLab in a real browser (Chromium, which must be installed); screenshots land in output/browser/.
+browser: setup
+	$(BIN)/pytest tests/browser
 
 # Every link, block, generated part and word of the documentation; and its site, in output/site.
 docs: setup

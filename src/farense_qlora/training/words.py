@@ -32,11 +32,12 @@ def sentence(event: Event) -> str | None:
         case Skipped(cause=cause, rows=rows):
             return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
         case RolledBack(path=path, learning_rate=rate):
-            return f"volta a {path} com a taxa de aprendizagem reduzida para {rate:g}"
+            return f"volta a {path} com a taxa de aprendizagem reduzida para {_comma(f'{rate:g}')}"
         case Spiked(loss=loss, bound=bound):
-            return f"{step}: perda fora do comum, {loss:.3f} (o habitual fica abaixo de {bound:.3f})"
+            usual = _comma(f"{bound:.3f}")
+            return f"{step}: perda fora do comum, {_comma(f'{loss:.3f}')} (o habitual fica abaixo de {usual})"
         case RateChanged(learning_rate=rate):
-            return f"{step}: taxa de aprendizagem mudada para {rate:g}"
+            return f"{step}: taxa de aprendizagem mudada para {_comma(f'{rate:g}')}"
         case Paused(cause=cause):
             return f"em pausa no {step}" + (
                 "" if cause == "asked" else f": {cause}; continua quando houver espaço"
@@ -55,3 +56,7 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _comma(number: str) -> str:
+    return number.replace(".", ",")

@@ -1,6 +1,32 @@
 """Let an awaiting cell hear its widgets in every ipykernel that this project may meet."""
 
+from functools import wraps
+from inspect import signature
+from typing import Any
+
 from IPython import get_ipython
+
+
+def answer_widgets() -> None:
+    """Make the kernel say, from now on, when it has dealt with a widget's message.
+
+    ipykernel 7.4 says nothing of those that it handles while a cell awaits. A browser that hears nothing
+    keeps back every later change of that widget, also when the cell has ended.
+    """
+    kernel: Any = getattr(get_ipython(), "kernel", None)
+    dispatch: Any = getattr(kernel, "dispatch_shell", None)
+    if not dispatch or hasattr(dispatch, "__wrapped__"):
+        return
+    if "concurrent" not in signature(dispatch).parameters:
+        return
+
+    @wraps(dispatch)
+    async def answered(*arguments: Any, concurrent: bool = False, **named: Any) -> None:
+        await dispatch(*arguments, concurrent=concurrent, **named)
+        if concurrent:
+            kernel._publish_status("idle", "shell")
+
+    kernel.dispatch_shell = answered
 
 
 async def hear_widgets() -> None:

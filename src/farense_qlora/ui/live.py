@@ -23,7 +23,7 @@ from ..training.journal import Reader
 from ..training.run import Run, status
 from ..training.words import ENDINGS, duration, sentence
 from .figures import training_curves
-from .kernel import hear_widgets
+from .kernel import answer_widgets, hear_widgets
 from .tables import Table
 
 SECONDS_BETWEEN_REDRAWS = 0.7
@@ -39,6 +39,7 @@ async def watch(run: Run) -> None:
     be called again at any time. Raises `UserError` when the run fails.
     """
     _release_memory()
+    answer_widgets()
     controls, reader = Controls(run), Reader(run.folder)
     buttons = display(controls.box, display_id=True)
     figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)

@@ -1,0 +1,153 @@
+"""The notebook as a person meets it: in JupyterLab, in a browser, with mouse and keyboard."""
+
+import re
+from pathlib import Path
+
+from browser.lab import SLOW, Lab, Notebook, until
+from browser.layout import pictures_of
+from playwright.sync_api import Locator, Page, expect
+
+from farense_qlora.training import journal
+from farense_qlora.training.checkpoints import FOLDER
+from farense_qlora.training.control import STOP
+from farense_qlora.training.events import Finished, Paused, RateChanged, Resumed, Saved, Started, Stepped
+from farense_qlora.training.run import Run
+
+SETTINGS = ("ambiente", "painel", "config")
+
+
+def written(run: Run, kind: type) -> list:
+    """The events of one kind in the journal of `run`, also those that were undone."""
+    return [event for event in journal.read(run.folder)[0] if isinstance(event, kind)]
+
+
+def drawing(output: Locator) -> str:
+    """The plot in `output`, as a checksum of the bytes of its image."""
+    return output.locator("img").first.evaluate(
+        """async image => {
+            const bytes = await (await fetch(image.src)).arrayBuffer();
+            return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).join();
+        }"""
+    )
+
+
+def training(lab: Lab, notebook: Notebook, updates: int = 1, seconds: float = 60) -> Run:
+    """The only run, once it has done `updates`."""
+
+    def under_way() -> bool:
+        assert notebook.errors() == []
+        return bool(lab.runs) and len(written(lab.runs[0], Stepped)) >= updates
+
+    until(under_way, seconds)
+    (run,) = lab.runs
+    return run
+
+
+def press_stop(notebook: Notebook, run: Run) -> None:
+    """Press Parar; the run ends within two updates, with the last of them saved."""
+    notebook.output("treino").get_by_role("button", name="Parar").click()
+    until(lambda: not run.alive)
+    asked_at = (run.folder / STOP).stat().st_mtime
+    assert len([step for step in written(run, Stepped) if step.time > asked_at]) <= 2
+    last = written(run, Stepped)[-1].step
+    assert written(run, Finished)[-1].reason == "stopped"
+    assert (run.folder / FOLDER / f"step-{last:06d}" / "adapters.safetensors").is_file()
+
+
+def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
+    notebook.run_all()
+    run = training(lab, notebook, seconds=240)
+    live = notebook.output("treino")
+    seen: set[str] = set()
+    until(lambda: seen.add(drawing(live)) or len(seen) > 5)  # the first and five others
+
+    rank = notebook.output("painel").get_by_label("Rank", exact=True)
+    for value, message in (("0", "tem de ser pelo menos 1"), ("muitas", "tem de ser um número inteiro")):
+        rank.fill(value)
+        expect(notebook.output("painel")).to_contain_text(message)
+    rank.fill("8")
+    expect(notebook.output("painel")).not_to_contain_text("tem de ser")
+
+    live.get_by_role("button", name="Pausar").click()
+    expect(live.get_by_role("button", name="Retomar")).to_be_visible()
+    until(lambda: written(run, Paused))
+    before = len(written(run, Stepped))
+    wrong = pictures_of(notebook, pictures, "training", "treino")
+    assert len(written(run, Stepped)) == before
+    live.get_by_role("button", name="Retomar").click()
+    until(lambda: len(written(run, Stepped)) > before)
+    assert written(run, Resumed)
+
+    rate = live.get_by_label("Taxa de aprendizagem")
+    rate.fill("muito")
+    live.get_by_role("button", name="Aplicar").click()
+    expect(live).to_contain_text("«muito» não é um número")
+    rate.fill("0,0001")
+    live.get_by_role("button", name="Aplicar").click()
+    until(lambda: written(run, RateChanged))
+    (changed,) = written(run, RateChanged)
+    assert changed.learning_rate == 1e-4
+    until(lambda: written(run, Stepped)[-1].step > changed.step)
+    assert written(run, Stepped)[-1].learning_rate <= 1e-4
+
+    saves = len(written(run, Saved))
+    live.get_by_role("button", name="Guardar agora").click()
+    until(lambda: len(written(run, Saved)) > saves)
+
+    press_stop(notebook, run)
+    notebook.done(*notebook.code_cells, timeout=2 * SLOW)
+    assert notebook.errors() == []
+    wrong += pictures_of(notebook, pictures, "done")
+    assert wrong == []
+
+    notebook.type("perguntar", "1989-90", "1990-91")
+    notebook.run("perguntar")
+    notebook.done("perguntar")
+    expect(notebook.output("perguntar")).to_have_text(re.compile(r"^[A-ZÀ-Ú0-9].*\.\s*$"))
+    assert notebook.errors() == []
+
+    (cell,) = [cell for cell in notebook.save().cells if cell.id == "treino"]
+    assert [output for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+def test_a_restarted_kernel_takes_the_run_up_where_it_is(notebook: Notebook, lab: Lab) -> None:
+    notebook.run(*SETTINGS, "treino")
+    run = training(lab, notebook, updates=10)
+    before = written(run, Stepped)[-1].step
+    notebook.restart_kernel()
+    assert run.alive
+    notebook.run(*SETTINGS, "treino")
+    live = notebook.output("treino")
+    seen: set[str] = set()
+    until(lambda: seen.add(drawing(live)) or len(seen) > 2)
+    assert len(lab.runs) == 1 and len(written(run, Started)) == 1
+    assert written(run, Stepped)[-1].step > before
+    press_stop(notebook, run)
+    notebook.done("treino")
+
+    stopped = written(run, Stepped)[-1].step
+    notebook.run("treino")  # goes on from the last checkpoint, in a new worker
+    until(lambda: written(run, Stepped)[-1].step > stopped)
+    assert [event.step for event in written(run, Started)] == [0, stopped]
+    assert [event.step for event in written(run, Stepped)] == list(
+        range(1, written(run, Stepped)[-1].step + 1)
+    )
+    press_stop(notebook, run)
+    notebook.done("treino")
+    assert notebook.errors() == []
+
+
+def test_the_kernel_answers_while_training_runs(notebook: Notebook, lab: Lab, page: Page) -> None:
+    notebook.run(*SETTINGS)
+    notebook.done(*SETTINGS)
+    console = notebook.subshell_console()
+    notebook.run("treino")
+    run = training(lab, notebook, updates=5)
+    console.locator(".jp-CodeConsole-promptCell .cm-content").click()
+    page.keyboard.insert_text("print(run.name, run.status)")
+    page.keyboard.press("Shift+Enter")
+    expect(console.locator(".jp-OutputArea-output")).to_contain_text(f"{run.name} running", timeout=SLOW)
+    assert run.alive
+    press_stop(notebook, run)
+    notebook.done("treino")
+    assert notebook.errors() == []
