@@ -61,7 +61,15 @@ def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
     seen: set[str] = set()
     until(lambda: seen.add(drawing(live)) or len(seen) > 5)  # the first and five others
 
-    rank = notebook.output("painel").get_by_label("Rank", exact=True)
+    settings = notebook.output("painel")
+    costs = settings.locator("tr", has_text=re.compile("Memória máxima|Parâmetros a treinar"))
+    foretold = costs.all_inner_texts()
+    settings.get_by_role("slider").first.focus()  # that of the rank
+    for _ in range(8):
+        notebook.page.keyboard.press("ArrowRight")
+    until(lambda: all(new != old for new, old in zip(costs.all_inner_texts(), foretold, strict=True)))
+
+    rank = settings.get_by_label("Rank", exact=True)
     for value, message in (("0", "tem de ser pelo menos 1"), ("muitas", "tem de ser um número inteiro")):
         rank.fill(value)
         expect(notebook.output("painel")).to_contain_text(message)

@@ -17,6 +17,7 @@ from ..model.machine import memory_limit
 from ..results.text import decimal
 from ..training.estimate import Estimate, estimate
 from ..training.words import duration
+from .kernel import answer_widgets
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 # Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
@@ -41,6 +42,7 @@ FIELD, SLIDER = {"width": "300px"}, {"width": "210px"}
 def panel() -> "Panel":
     """The panel for the profile named in the environment variable FARENSE_PROFILE; otherwise for the one that
     `doctor` recommends for this machine, or for the miniature."""
+    answer_widgets()
     if profile := os.environ.get("FARENSE_PROFILE"):
         return Panel(profile)
     return Panel(Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini")

@@ -11,7 +11,7 @@ from ..model.doctor import Report
 from ..model.machine import Machine
 from ..results.compare import Change, changes_text
 from ..results.evaluate import LABELS, Evaluation
-from ..results.text import decimal, percent, text_table
+from ..results.text import decimal, percent, size, text_table
 from ..training.fit import Trial
 from ..training.gap import Gap
 
@@ -48,11 +48,6 @@ class Table:
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, (self.caption, text_table(self.columns, self.rows))))
-
-
-def size(gigabytes: float) -> str:
-    """An amount of memory, in megabytes below one gigabyte."""
-    return f"{decimal(gigabytes, 2)} GB" if gigabytes >= 1 else f"{decimal(1000 * gigabytes, 1)} MB"
 
 
 def machine_table(machine: Machine) -> Table:

@@ -1,0 +1,149 @@
+"""The data as the model will see them: a summary, and row by row the tokens, the learnt ones in colour."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import HTML, DisplayHandle, display
+
+from ..config import HOME, Config
+from ..data.duplicates import Pair, duplicates
+from ..data.rows import iterate_rows, rejected
+from ..data.tokens import Encoded, encode_file
+from ..model.base import Base
+from ..model.parallel import side_by_side
+from ..results.text import decimal, percent
+from ..training.evaluation import make_order
+from .tables import Table
+
+LEARNT = "background:rgba(0,114,178,.26)"
+MASKED = "background:rgba(128,128,128,.14)"
+TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre-wrap;box-decoration-break:clone"
+
+
+def training_tokens(config: Config, base: Base) -> Encoded:
+    """The training rows of `config` as tokens of `base`, those that training will use; raises `UserError`."""
+    path = HOME / config.train_data
+    return encode_file(path, base.tokenizer, base.path, config.max_seq_length, config.skip_bad)
+
+
+def data_table(config: Config, base: Base) -> Table:
+    """What training will see: tokens, how full the windows are, and what is cut, repeated or refused."""
+    data = training_tokens(config, base)
+    order = make_order(config, data.lengths, side_by_side(base.model))
+    tokens = int((data.lengths - 1).sum())
+    learnt = sum(int(example.supervised[1:].sum()) for example in data)
+    batches = [batch for n in range(order.updates_per_epoch) for batch in order[n]]
+    fill = "sem empacotar"
+    if order.window:
+        windows = sum(map(len, batches))
+        fill = f"{percent(tokens / (windows * order.window))} de {windows} janelas de {order.window} tokens"
+    files = [HOME / path for path in (config.train_data, config.val_data)]
+    found = duplicates(*(iterate_rows(path, config.skip_bad) for path in files))
+    bad = rejected(files[0])
+    refused = sum(1 for _ in bad.open(encoding="utf-8")) if config.skip_bad and bad.exists() else 0
+    rows = (
+        ("Linhas", decimal(len(data), 0)),
+        ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
+        ("Enchimento", fill),
+        ("Atualizações por época", decimal(order.updates_per_epoch, 0)),
+        (f"Cortadas a {config.max_seq_length} tokens", str(data.truncated)),
+        ("Recusadas", f"{refused} (em {bad.name})" if refused else "0"),
+        ("Repetidas, iguais", _pairs(found.exact)),
+        ("Repetidas, quase iguais", _pairs(found.near)),
+        ("Também na validação", _pairs(found.overlap)),
+    )
+    return Table(("", ""), rows, "Dados de treino")
+
+
+class RowView:
+    """Rows to leaf through: every token in a box, the learnt ones in colour, special ones in bold.
+
+    As the last line of a cell it shows itself with its buttons; a saved notebook keeps the row last shown.
+    """
+
+    def __init__(self, data: Encoded, tokenizer: Any):
+        self.data, self.tokenizer, self.row = data, tokenizer, 0
+        self._handle: DisplayHandle | None = None
+        self._search = widgets.Text(placeholder="procurar uma palavra", layout={"width": "240px"})
+        back, on, find = (
+            widgets.Button(description=name, icon=icon, layout={"width": "120px"})
+            for name, icon in (
+                ("Anterior", "arrow-left"),
+                ("Seguinte", "arrow-right"),
+                ("Procurar", "search"),
+            )
+        )
+        back.on_click(lambda _: self.show(self.row - 1))
+        on.on_click(lambda _: self.show(self.row + 1))
+        find.on_click(lambda _: self.find(self._search.value))
+        self._bar = widgets.HBox([back, on, self._search, find])
+
+    def show(self, row: int) -> None:
+        """Show the row number `row`, counted round from either end."""
+        self.row = row % len(self.data)
+        if self._handle:
+            self._handle.update(HTML(self._repr_html_()))
+
+    def find(self, word: str) -> bool:
+        """Show the next row whose text has `word`, whatever its case; whether there is one."""
+        for step in range(1, len(self.data) + 1):
+            row = (self.row + step) % len(self.data)
+            if word.casefold() in self.tokenizer.decode(self.data[row].tokens.tolist()).casefold():
+                self.show(row)
+                return True
+        return False
+
+    def _ipython_display_(self) -> None:
+        display(self._bar)
+        self._handle = display(HTML(self._repr_html_()), display_id=True)
+
+    def _repr_html_(self) -> str:
+        example, special = self.data[self.row], set(self.tokenizer.all_special_ids)
+        tokens = example.tokens.tolist()
+        boxes = "".join(
+            f'<span title="{token}" style="{TOKEN};{LEARNT if learnt else MASKED}'
+            f'{";font-weight:700" if token in special else ""}">{_shown(text)}</span>'
+            for token, text, learnt in zip(
+                tokens, pieces(self.tokenizer, tokens), example.supervised, strict=True
+            )
+        )
+        learnt = int(example.supervised[1:].sum())
+        return (
+            f'<p style="margin:6px 0;opacity:.75">linha {self.data.lines[self.row]} do ficheiro, '
+            f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens; aprendem-se "
+            f'<span style="{TOKEN};{LEARNT}">os {learnt} desta cor</span>, os '
+            f'<span style="{TOKEN};{MASKED}">outros</span> só se leem</p>'
+            f'<div style="line-height:1.9;max-width:920px">{boxes}</div>'
+        )
+
+
+def row_view(config: Config, base: Base) -> RowView:
+    """The training rows of `config`, to leaf through as `base` will see them; raises `UserError`."""
+    return RowView(training_tokens(config, base), base.tokenizer)
+
+
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
+    """The text of each token where it stands: joined, they are the text of all, but for split characters."""
+    texts = []
+    for before, token in zip([None, *tokens[:-1]], tokens, strict=True):
+        alone = tokenizer.decode([token])
+        if before is not None:
+            first = tokenizer.decode([before])
+            both = tokenizer.decode([before, token])
+            alone = both.removeprefix(first) if both.startswith(first) else alone
+        texts.append(alone)
+    return texts
+
+
+def _shown(text: str) -> str:
+    return escape(text).replace("\n", "⏎<br>") or "∅"
+
+
+def _pairs(pairs: Sequence[Pair]) -> str:
+    """How many, and the first few by line."""
+    if not pairs:
+        return "0"
+    some = ", ".join(f"{one} e {other}" for one, other in pairs[:3])
+    return f"{len(pairs)} (linhas {some}{'…' if len(pairs) > 3 else ''})"

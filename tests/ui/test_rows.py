@@ -1,0 +1,55 @@
+"""The data view shows what the model will see, token by token."""
+
+from pathlib import Path
+
+import pytest
+from tiny import PEOPLE, write_rows
+
+from farense_qlora.config import Config
+from farense_qlora.model.base import load_base
+from farense_qlora.ui.rows import LEARNT, MASKED, RowView, data_table, pieces, row_view
+
+
+@pytest.fixture
+def config(tiny_model: Path, tmp_path: Path) -> Config:
+    rows = write_rows(tmp_path / "rows.jsonl", PEOPLE)
+    return Config.of("mini", model=str(tiny_model), train_data=str(rows), val_data=str(rows), batch_size=2)
+
+
+@pytest.fixture
+def view(config: Config) -> RowView:
+    return row_view(config, load_base(config.model))
+
+
+def test_the_pieces_are_the_text() -> None:
+    base = load_base("mini")
+    for example in row_view(Config.of("mini"), base).data[:40]:
+        tokens = example.tokens.tolist()
+        assert "".join(pieces(base.tokenizer, tokens)) == base.tokenizer.decode(tokens)
+
+
+def test_the_colours_are_the_mask(view: RowView) -> None:
+    html = view._repr_html_()
+    learnt = int(view.data[0].supervised.sum())
+    assert html.count(LEARNT) == learnt + 1 and html.count(MASKED) == len(view.data[0].tokens) - learnt + 1
+    assert html.count("font-weight:700") >= 2  # at least its BOS and its EOS
+    assert "&lt;s&gt;" in html and "&lt;/s&gt;" in html
+
+
+def test_one_leafs_through_and_searches(view: RowView) -> None:
+    view.show(-1)
+    assert view.row == len(view.data) - 1
+    view.show(len(view.data))
+    assert view.row == 0
+    assert view.find("HAJRY") and "Hajry" in view.tokenizer.decode(view.data[view.row].tokens.tolist())
+    assert not view.find("ninguém")
+
+
+def test_the_summary_counts_what_training_will_see(config: Config) -> None:
+    base = load_base(config.model)
+    table = dict(data_table(config, base).rows)
+    assert table["Linhas"] == str(len(PEOPLE)) and "janelas" in table["Enchimento"]
+    assert table["Também na validação"].startswith(f"{len(PEOPLE)} (linhas 1 e 1")  # the same file
+    assert dict(data_table(config.changed(packing=False), base).rows)["Enchimento"] == "sem empacotar"
+    cut = config.changed(max_seq_length=int(row_view(config, base).data.lengths.max()) - 1)
+    assert dict(data_table(cut, base).rows)[f"Cortadas a {cut.max_seq_length} tokens"] != "0"
