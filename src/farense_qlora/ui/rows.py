@@ -19,7 +19,7 @@ from .tables import Table
 
 LEARNT = "background:rgba(0,114,178,.26)"
 MASKED = "background:rgba(128,128,128,.14)"
-TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre-wrap;box-decoration-break:clone"
+TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
 
 
 def training_tokens(config: Config, base: Base) -> Encoded:
@@ -102,20 +102,20 @@ class RowView:
     def _repr_html_(self) -> str:
         example, special = self.data[self.row], set(self.tokenizer.all_special_ids)
         tokens = example.tokens.tolist()
-        boxes = "".join(
-            f'<span title="{token}" style="{TOKEN};{LEARNT if learnt else MASKED}'
-            f'{";font-weight:700" if token in special else ""}">{_shown(text)}</span>'
-            for token, text, learnt in zip(
-                tokens, pieces(self.tokenizer, tokens), example.supervised, strict=True
-            )
-        )
+        boxes = []
+        for token, text, learnt in zip(
+            tokens, pieces(self.tokenizer, tokens), example.supervised, strict=True
+        ):
+            style = f"{TOKEN};{LEARNT if learnt else MASKED}{';font-weight:700' if token in special else ''}"
+            shown = escape(text).replace("\n", "⏎") or "∅"
+            boxes.append(f'<span title="{token}" style="{style}">{shown}</span>' + "<br>" * text.count("\n"))
         learnt = int(example.supervised[1:].sum())
         return (
             f'<p style="margin:6px 0;opacity:.75">linha {self.data.lines[self.row]} do ficheiro, '
             f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens; aprendem-se "
             f'<span style="{TOKEN};{LEARNT}">os {learnt} desta cor</span>, os '
             f'<span style="{TOKEN};{MASKED}">outros</span> só se leem</p>'
-            f'<div style="line-height:1.9;max-width:920px">{boxes}</div>'
+            f'<div style="line-height:1.9;max-width:920px">{"".join(boxes)}</div>'
         )
 
 
@@ -135,10 +135,6 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
             alone = both.removeprefix(first) if both.startswith(first) else alone
         texts.append(alone)
     return texts
-
-
-def _shown(text: str) -> str:
-    return escape(text).replace("\n", "⏎<br>") or "∅"
 
 
 def _pairs(pairs: Sequence[Pair]) -> str:
