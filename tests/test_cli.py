@@ -18,7 +18,20 @@ from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
-COMMANDS = [[], ["prepare"], ["train"], ["evaluate"], ["ask"], ["export"], ["mini"], ["mini", "build"]]
+COMMANDS = [
+    [],
+    ["prepare"],
+    ["train"],
+    ["stop"],
+    ["runs"],
+    ["monitor"],
+    ["report"],
+    ["evaluate"],
+    ["ask"],
+    ["export"],
+    ["mini"],
+    ["mini", "build"],
+]
 ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
 
 
@@ -110,6 +123,31 @@ def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Pa
     done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
     assert re.search(r"outras\.jsonl +1 +0,0 % +50,0 %", done.stdout)
     assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
+
+
+def test_runs_and_monitor_tell_the_same_of_a_run(farense: Command, trained: Path) -> None:
+    rows = {row["run"]: row for row in json.loads(farense("runs", "--json").stdout)["runs"]}
+    now = json.loads(farense("monitor", "--run", "decorado", "--json").stdout)
+    row = rows["decorado"]
+    assert (now.pop("run_status"), now.pop("status"), row.pop("status")) == ("completed", "ok", "completed")
+    assert now == row
+    assert row["step"] == row["total_steps"] == 80 and row["differs"]["epochs"] == 80
+    table = farense("runs").stdout
+    assert re.search(r"^decorado +terminado +mini, .* 80 / 80 +\d,\d{3} \(passo \d+\)", table, re.MULTILINE)
+    shown = farense("monitor", "--run", "decorado", "--once")
+    assert "passo: 80 / 80" in shown.stdout and "\x1b" not in shown.stdout and shown.returncode == 0
+
+
+def test_report_writes_one_page(farense: Command, trained: Path, tmp_path: Path) -> None:
+    said = json.loads(farense("report", "--run", "decorado", "--to", tmp_path, "--json").stdout)
+    assert said == {"run": "decorado", "file": str(tmp_path / "relatorio-decorado.html"), "status": "ok"}
+    assert "80 / 80" in Path(said["file"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", [["monitor", "--once"], ["report"]], ids=lambda command: command[0])
+def test_a_run_that_is_not_there_is_named(farense: Command, command: list[str]) -> None:
+    done = farense(*command, "--run", "nenhum")
+    assert (done.returncode, done.stdout) == (2, "") and "«nenhum»" in done.stderr
 
 
 def test_an_interrupted_training_is_saved(home: Path, tiny_model: Path) -> None:

@@ -1,6 +1,13 @@
 """Events of a run that never was, for figures and tables."""
 
-from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
+from collections.abc import Sequence
+from pathlib import Path
+
+from farense_qlora.config import Config
+from farense_qlora.training.events import Evaluated, Event, Finished, Sampled, Saved, Started, Stepped
+from farense_qlora.training.run import Run
+
+QUESTIONS, EXPECTED = ("Quem treinou?", "Em que ano?"), ("Paco Fortes.", "Em 1990.")
 
 
 def events(steps: int = 60, reason: str = "completed") -> list[Event]:
@@ -19,3 +26,17 @@ def events(steps: int = 60, reason: str = "completed") -> list[Event]:
             ]
     made.append(Finished(steps, 100.0, reason, steps, 0.5, 31.0))
     return made
+
+
+def sampled(step: int, *answers: str) -> Sampled:
+    return Sampled(step, float(step), QUESTIONS, EXPECTED, answers)
+
+
+def write_run(folder: Path, written: Sequence[Event], **settings: object) -> Run:
+    """The run folder of a miniature with `settings` that left the events `written`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Config.of("mini", **settings).write(folder / "config.json")
+    (folder / "events.jsonl").write_text(
+        "".join(event.to_json() + "\n" for event in written), encoding="utf-8"
+    )
+    return Run(folder)

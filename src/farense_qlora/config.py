@@ -147,6 +147,14 @@ class Config(BaseModel):
     eval_every: int = setting(
         100, "evaluation", "Avaliar a cada", "Atualizações entre avaliações na validação.", ge=1
     )
+    probes: int = setting(
+        3,
+        "evaluation",
+        "Perguntas de amostra",
+        "Perguntas da validação feitas ao modelo em cada avaliação, para se ver aprender; 0 = nenhuma.",
+        ge=0,
+        le=32,
+    )
     early_stopping_patience: int = setting(
         0,
         "evaluation",

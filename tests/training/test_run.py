@@ -127,7 +127,7 @@ def test_a_cell_run_again_joins_the_live_worker_and_takes_up_a_dead_one(config: 
 
 
 def test_a_run_pauses_saves_and_changes_its_learning_rate_when_asked(config: Config) -> None:
-    run = start(config, "pausa")
+    run = start(config.changed(warmup_ratio=0), "pausa")
     wait_for_steps(run, 2)
     run.pause()
     wait_until(lambda: run.status == "paused")

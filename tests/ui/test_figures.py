@@ -1,16 +1,37 @@
 """Figures are functions of events: what they show can be read off their axes."""
 
 from io import BytesIO
+from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from PIL import Image
 from ui_events import events
 
-from farense_qlora.ui.figures import _smooth, length_histogram, loss_curves
+from farense_qlora.training.events import (
+    Event,
+    Paused,
+    RateChanged,
+    RolledBack,
+    Skipped,
+    Spiked,
+    Stepped,
+)
+from farense_qlora.ui.figures import (
+    THEMES,
+    ThemeName,
+    compare_curves,
+    length_histogram,
+    loss_curves,
+    smooth,
+    training_curves,
+)
 
 
 def test_the_curves_show_every_loss_and_mark_the_best() -> None:
     axes = loss_curves(events()).axes[0]
-    raw, _smooth, validation, best = [line for line in axes.lines if len(line.get_xdata()) != 2]
+    raw, _, validation, best = [line for line in axes.lines if len(line.get_xdata()) != 2]
     assert raw.get_xdata().tolist() == list(range(1, 61))
     assert validation.get_xdata().tolist() == [0, 20, 40, 60]
     assert best.get_xdata() == [60]
@@ -25,13 +46,86 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
 
 def test_the_smooth_curve_neither_lags_nor_leaves_the_losses() -> None:
     line = [2.0 - step / 100 for step in range(200)]
-    assert _smooth(line)[20:-20] == pytest.approx(line[20:-20])
-    assert _smooth([1.5] * 50) == pytest.approx([1.5] * 50) and len(_smooth([1.0])) == 1
+    assert smooth(line)[20:-20] == pytest.approx(line[20:-20])
+    assert smooth([1.5] * 50) == pytest.approx([1.5] * 50) and len(smooth([1.0])) == 1
+
+
+def test_what_went_wrong_is_marked_where_it_happened() -> None:
+    troubles = [
+        Skipped(7, 0.0, 0.3, "gradiente", ("a:1",)),
+        Skipped(8, 0.0, 0.3, "gradiente", ("a:1",)),
+        Spiked(9, 0.0, 1.7, 1.0),
+        RolledBack(20, 0.0, "x", 1e-4),
+        Paused(30, 0.0, "asked"),
+        RateChanged(31, 0.0, 1e-4),
+    ]
+    axes = loss_curves([*events(), *troubles]).axes[0]
+    lines = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines}
+    assert (lines["saltada"], lines["pico"]) == ([7, 8], [9])
+    assert (lines["recuo"], lines["pausa"], lines["taxa mudada"]) == ([20, 20], [30, 30], [31, 31])
+    assert not {"saltada", "pico", "recuo", "pausa"} & {str(line.get_label()) for line in _lines(events())}
+
+
+def _lines(written: list[Event]) -> list[Line2D]:
+    return loss_curves(written).axes[0].lines
+
+
+def test_the_panels_show_rate_norm_speed_and_memory_of_every_update() -> None:
+    panels = {axes.get_title(loc="left"): axes for axes in training_curves(events()).axes[1:]}
+    steps = [event for event in events() if isinstance(event, Stepped)]
+    for title, value in (("taxa de aprendizagem", "learning_rate"), ("norma do gradiente", "grad_norm")):
+        assert panels[title].lines[0].get_ydata() == pytest.approx([getattr(step, value) for step in steps])
+    assert panels["tokens/s"].lines[0].get_ydata() == pytest.approx([600] * 60)
+    assert panels["memória máxima (GB)"].lines[0].get_ydata() == pytest.approx([0.25] * 60)
+
+
+def test_several_runs_lie_over_one_another_in_colours_of_their_own() -> None:
+    figure = compare_curves({"um": events(), "dois": events(40)})
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    strong = [line for line in figure.axes[0].lines if line.get_label() in ("um", "dois")]
+    assert texts[:2] == ["um", "dois"] and len({line.get_color() for line in strong}) == 2
+    assert [max(line.get_xdata()) for line in strong] == [60, 40]
+
+
+@pytest.mark.parametrize(("theme", "corner"), [("light", (255, 255, 255, 255)), ("dark", (17, 17, 17, 255))])
+def test_a_theme_has_its_own_ground_and_auto_has_none(theme: ThemeName, corner: tuple[int, ...]) -> None:
+    def pixel(name: ThemeName) -> tuple[int, ...]:
+        return Image.open(BytesIO(training_curves(events(), theme=name)._repr_png_())).getpixel((0, 0))
+
+    assert pixel(theme) == corner and pixel("auto")[3] == 0
+
+
+def test_text_of_every_theme_can_be_read_on_its_ground() -> None:
+    for name, grounds in {
+        "auto": ("#ffffff", "#111111"),
+        "light": ("#ffffff",),
+        "dark": ("#111111",),
+    }.items():
+        assert all(contrast(THEMES[name].ink, ground) > 4 for ground in grounds), name
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours (WCAG 2)."""
+
+    def luminance(color: str) -> float:
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_figure_can_be_kept_as_a_file(tmp_path: Path, suffix: str) -> None:
+    training_curves(events(), theme="light").savefig(tmp_path / f"curvas.{suffix}")
+    start = (tmp_path / f"curvas.{suffix}").read_bytes()[:200]
+    assert start.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in start
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5], ids=lambda n: f"{n} events")
 def test_the_curves_can_be_drawn_from_the_first_event_on(count: int) -> None:
     loss_curves(events()[:count], total_steps=60).savefig(BytesIO(), format="png")
+    assert training_curves(events()[:count], total_steps=60)._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("lengths", [[7], [10, 500], list(range(20, 90))], ids=str)

@@ -65,10 +65,34 @@ def stop(args: argparse.Namespace) -> None:
 
 
 def list_runs(args: argparse.Namespace) -> None:
-    from ..results.overview import overview, overview_text
+    from ..results.overview import overview_text, overviews
 
-    rows = overview()
+    rows = overviews()
     _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
+
+
+def monitor(args: argparse.Namespace) -> None:
+    from ..results.overview import overview
+    from ..ui.monitor import monitor, newest, show_once
+
+    if not (args.once or args.json):
+        monitor(args.run)
+        return
+    from ..training.run import Run
+
+    run = Run.open(args.run) if args.run else newest()
+    if args.json:
+        _write(args, {**asdict(now := overview(run)), "run_status": now.status, "status": "ok"}, "")
+    else:
+        show_once(run)
+
+
+def report(args: argparse.Namespace) -> None:
+    from ..ui.report import report
+
+    run = _run(args.run)
+    path = report(run, args.to)
+    _write(args, {"run": run.name, "file": str(path), "status": "ok"}, f"relatório em {path}")
 
 
 def fit(args: argparse.Namespace) -> int:

@@ -42,6 +42,16 @@ def build_parser() -> Parser:
 
     _json(add("runs", commands.list_runs, "mostra todos os treinos"))
 
+    sub = add("monitor", commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
+    sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")
+    sub.add_argument("--once", action="store_true", help="mostra como está agora e termina")
+    _json(sub)
+
+    sub = add("report", commands.report, "escreve um relatório de um treino, num só ficheiro HTML")
+    sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
+    sub.add_argument("--to", type=Path, default=OUTPUT, metavar="PASTA", help="a pasta de destino (output)")
+    _json(sub)
+
     _json(add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta"))
 
     sub = add("resume-check", commands.resume_check, "prova que retomar um treino não muda o resultado")

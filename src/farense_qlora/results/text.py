@@ -21,3 +21,17 @@ def percent(share: float) -> str:
 def decimal(value: float, digits: int = 3) -> str:
     """A number with a decimal comma, and a thin space between the thousands."""
     return f"{value:,.{digits}f}".translate(str.maketrans(",.", "\u202f,"))
+
+
+def size(gigabytes: float) -> str:
+    """An amount of memory or disk, in megabytes below one gigabyte."""
+    return f"{decimal(gigabytes, 2)} GB" if gigabytes >= 1 else f"{decimal(1000 * gigabytes, 1)} MB"
+
+
+def scientific(value: float) -> str:
+    """A small number such as a learning rate: 0.0003 is «3·10⁻⁴»."""
+    if not 0 < abs(value) < 0.01:
+        return f"{value:g}".replace(".", ",")
+    digits, power = f"{value:.2e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits.rstrip('0').rstrip('.')}·10{raised}".replace(".", ",")

@@ -25,7 +25,7 @@ from ..model.adapters import save_adapter, save_arrays
 BEST = "best"
 FOLDER = "checkpoints"
 # What changes nothing in the numbers of a run, and so may be another when it goes on.
-FREE = {"profile", "save_every", "keep_last", "keep_every"}
+FREE = {"profile", "probes", "save_every", "keep_last", "keep_every"}
 
 
 @dataclass

@@ -58,6 +58,16 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
+class Sampled(Event):
+    """What the model answers, right after an evaluation, to a few fixed `questions` of the validation set;
+    `expected` are the true answers."""
+
+    questions: tuple[str, ...]
+    expected: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Saved(Event):
     """A checkpoint was written whole; `path` is relative to the run folder."""
 

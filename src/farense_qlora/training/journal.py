@@ -7,7 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from .events import Evaluated, Event, Failed, Finished, RolledBack, Saved, Started, Stepped, from_json
+from .events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    RolledBack,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    from_json,
+)
 
 NAME = "events.jsonl"
 SECONDS_BETWEEN_TRIES = 2.0
@@ -77,6 +88,32 @@ def read(folder: Path, position: int = 0) -> tuple[list[Event], int]:
     return events, position + len(whole)
 
 
+class Reader:
+    """The events of a run that is under way, each byte of its journal read once."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._file = folder, -1
+        self._events: list[Event] = []
+        self._position = 0
+
+    def news(self) -> bool:
+        """Read what was written since the last time; whether there was any."""
+        try:
+            file = (self.folder / NAME).stat().st_ino
+        except FileNotFoundError:
+            return False
+        if file != self._file:  # a run that had saved nothing began again
+            self._file, self._events, self._position = file, [], 0
+        new, self._position = read(self.folder, self._position)
+        self._events += new
+        return bool(new)
+
+    @property
+    def events(self) -> list[Event]:
+        """What counts of all that was read."""
+        return settled(self._events)
+
+
 def settled(events: list[Event]) -> list[Event]:
     """What counts of all that was written: work done again, after a crash or a roll-back, stands once."""
     kept: list[Event] = []
@@ -84,7 +121,7 @@ def settled(events: list[Event]) -> list[Event]:
         if isinstance(event, Started):
             kept = _until(kept, event.step)
         elif isinstance(event, RolledBack):
-            undone = (Stepped, Evaluated, Saved)
+            undone = (Stepped, Evaluated, Sampled, Saved)
             kept = [old for old in kept if old.step <= event.step or not isinstance(old, undone)]
         kept.append(event)
     return kept

@@ -37,9 +37,9 @@ def train(
 ) -> Iterator[Event]:
     """Train a LoRA adapter on `base` as `config` says, in the folder `run`; goes on from its last checkpoint.
 
-    Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated` and `Saved` when due, and
-    `Finished`. The best adapter by validation loss is kept in `run/best`. `ask()` is called after every
-    update for what the user wishes. Raises `UserError` as `Session` does, and when no learning rate
+    Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated`, `Sampled` and `Saved` when
+    due, and `Finished`. The best adapter by validation loss is kept in `run/best`. `ask()` is called after
+    every update for what the user wishes. Raises `UserError` as `Session` does, and when no learning rate
     gives finite numbers.
     """
     session = Session(config, base, run, accept_changes)

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import HOME, Config
 from ..model.base import load_base
 from .checkpoints import FOLDER
-from .events import Evaluated, Event, RolledBack, Skipped, Spiked, Stepped
+from .events import Evaluated, Event, RolledBack, Sampled, Skipped, Spiked, Stepped
 from .journal import settled
 from .loop import train
 
@@ -76,7 +76,7 @@ def resume_check(model: str = "mini", done: Callable[[Check], object] = lambda c
 
 def numbers(events: Sequence[Event]) -> list[dict[str, Any]]:
     """What a run computed, without times and memory: equal for equal runs."""
-    kinds = (Stepped, Evaluated, Skipped, Spiked, RolledBack)
+    kinds = (Stepped, Evaluated, Sampled, Skipped, Spiked, RolledBack)
     apart = {"time", "seconds", "peak_memory_gb"}
     return [
         {"event": type(event).__name__, **{k: v for k, v in asdict(event).items() if k not in apart}}

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -50,16 +50,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """One of "running", "paused", "completed", "early_stopping", "stopped", "failed", "interrupted" (its
-        worker died without a word) and "new" (there is nothing but its config)."""
-        alive, events = self.alive, self.events()
-        if alive:
-            last = next((e for e in reversed(events) if isinstance(e, Paused | Resumed | Started)), None)
-            return "paused" if isinstance(last, Paused) else "running"
-        end = events[-1] if events else None
-        if isinstance(end, Finished):
-            return end.reason
-        return "failed" if isinstance(end, Failed) else "interrupted" if events else "new"
+        """Where the run stands; see `status`."""
+        return status(self.alive, self.events())
 
     @property
     def best_adapter(self) -> Path:
@@ -178,6 +170,18 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
             )
         lock.sign(locked, worker.pid)
     return Run(run.folder, worker)
+
+
+def status(alive: bool, events: Sequence[Event]) -> str:
+    """One of "running", "paused", "completed", "early_stopping", "stopped", "failed", "interrupted" (its
+    worker died without a word) and "new" (there is nothing but its config)."""
+    if alive:
+        last = next((e for e in reversed(events) if isinstance(e, Paused | Resumed | Started)), None)
+        return "paused" if isinstance(last, Paused) else "running"
+    end = events[-1] if events else None
+    if isinstance(end, Finished):
+        return end.reason
+    return "failed" if isinstance(end, Failed) else "interrupted" if events else "new"
 
 
 def runs() -> list[Run]:

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from ..config import HOME, Config
 from ..data.batches import Batch
+from ..data.rows import read_rows
 from ..data.tokens import encode_file
 from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
@@ -22,7 +23,8 @@ from ..model.parallel import side_by_side
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
 from .control import Ask
 from .evaluation import collated, make_order, validation_loss
-from .events import Evaluated, Event, Paused, Resumed, Saved
+from .events import Evaluated, Event, Paused, Resumed, Sampled, Saved
+from .probes import Probes
 from .update import Updater
 
 SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
@@ -53,6 +55,8 @@ class Session:
             )
         if config.packing:
             check_packable(base.model, base.name)
+        validation = read_rows(HOME / config.val_data, config.skip_bad) if config.probes else []
+        self._probes = Probes(validation, base.tokenizer, config.probes)
         self._count = side_by_side(base.model)
         self.order = make_order(config, self.training.lengths, self._count)
         total = max(1, round(config.epochs * self.order.updates_per_epoch))
@@ -89,7 +93,7 @@ class Session:
         return tuple(f"{self.config.train_data}:{self.training.lines[row]}" for row in np.sort(rows))
 
     def evaluate(self, ask: Ask) -> Iterator[Event]:
-        """Measure the validation loss, and keep the adapter when it is the lowest so far."""
+        """Measure the validation loss, keep the adapter when it is the lowest so far, and ask the probes."""
         start, state = time.perf_counter(), self.state
         loss = validation_loss(self.model, self.validation, self.config)
         best = state.best_loss is None or loss < state.best_loss
@@ -102,6 +106,9 @@ class Session:
             state.evaluations_since_best += 1
         epoch = state.step / self.order.updates_per_epoch
         yield Evaluated(state.step, time.time(), epoch, loss, best, time.perf_counter() - start)
+        if probes := self._probes.questions:
+            answers = self._probes.answers(self.model)
+            yield Sampled(state.step, time.time(), probes, self._probes.expected, answers)
 
     def save(self, ask: Ask) -> Iterator[Event]:
         """Write a checkpoint."""

@@ -1,65 +1,156 @@
-"""Figures as pure functions of events and lengths: matplotlib objects that draw themselves in a cell."""
+"""Figures as pure functions of events and lengths: matplotlib objects that draw themselves in a cell.
 
-from collections.abc import Sequence
+`figure.savefig("curvas.svg")` (or .png, .pdf) keeps one. The theme "auto" has no background of its own and
+reads on white and on black alike, since a notebook does not tell its kernel which one it has; "light" and
+"dark" are for pictures that go elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..results.bench import Measurement
-from ..results.text import decimal
-from ..training.events import Evaluated, Event, Stepped
+from ..results.text import decimal, scientific
+from ..training.events import Evaluated, Event, Paused, RateChanged, RolledBack, Skipped, Spiked, Stepped
 
-# Two colours of the Okabe-Ito palette, told apart by colour-blind people too.
-TRAIN, VALIDATION, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
-BARS = (TRAIN, VALIDATION, "#E69F00")
+# Of the Okabe-Ito palette, told apart by colour-blind people too.
+TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
+SERIES = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SMOOTHING = 0.05  # share of the updates over which the strong line is averaged
+ThemeName = Literal["auto", "light", "dark"]
+Layout = Literal["constrained"] | None
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of what is not data."""
+
+    background: str
+    ink: str
+    quiet: str
+
+
+THEMES: dict[ThemeName, Theme] = {
+    "auto": Theme("none", "#7b7b7b", "#808080"),  # 4,2:1 on white, 4,5:1 on #111111
+    "light": Theme("#ffffff", "#222222", "#6b6b6b"),
+    "dark": Theme("#111111", "#e0e0e0", "#9a9a9a"),
+}
 
 
 class Drawing(Figure):
     """A figure that draws itself as the last line of a cell, without pyplot or magics."""
 
+    def __init__(
+        self, width: float, height: float, theme: ThemeName = "auto", layout: Layout = "constrained"
+    ):
+        self.theme = THEMES[theme]
+        background = self.theme.background
+        super().__init__(figsize=(width, height), dpi=110, layout=layout, facecolor=background)
+
+    def plot_area(self, axes: Axes) -> Axes:
+        """`axes` as all of ours are: open above and on the right, a light grid, decimal commas."""
+        theme = self.theme
+        axes.set_facecolor("none")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(theme.quiet)
+        axes.tick_params(colors=theme.ink, labelsize=9)
+        for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            label.set_color(theme.ink)
+        axes.grid(axis="y", color=theme.quiet, alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))
+        return axes
+
     def _repr_png_(self) -> bytes:
         png = BytesIO()
-        self.savefig(png, format="png")
+        # Not `savefig`, which draws twice to learn the size of what it draws.
+        FigureCanvasAgg(self).print_png(png, pil_kwargs={"compress_level": 1})
         return png.getvalue()
 
 
-def loss_curves(events: Sequence[Event], total_steps: int | None = None) -> Drawing:
-    """Training loss, raw and smoothed, and validation loss, over the updates; the best one is marked."""
+def loss_curves(
+    events: Sequence[Event], total_steps: int | None = None, theme: ThemeName = "auto"
+) -> Drawing:
+    """Training loss, raw and smoothed, and validation loss, over the updates; the best one, skipped updates,
+    roll-backs, spikes, pauses and changes of the learning rate are marked."""
+    figure = Drawing(8.4, 3.9, theme)
+    _draw_losses(figure.plot_area(figure.add_subplot()), events, total_steps, figure.theme)
+    return figure
+
+
+def training_curves(
+    events: Sequence[Event], total_steps: int | None = None, theme: ThemeName = "auto"
+) -> Drawing:
+    """The losses, as `loss_curves` draws them, and below them learning rate, gradient norm, tokens a second
+    and peak memory."""
     steps = [event for event in events if isinstance(event, Stepped)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
-    figure = Drawing(figsize=(8.4, 3.9), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    if steps:
-        x, raw = [step.step for step in steps], [step.loss for step in steps]
-        axes.plot(x, raw, color=TRAIN, alpha=0.22, linewidth=0.9)
-        axes.plot(x, _smooth(raw), color=TRAIN, linewidth=2.0, label="treino")
-        _mark_epochs(axes, steps)
-    if evaluations:
-        x, raw = [event.step for event in evaluations], [event.loss for event in evaluations]
-        axes.plot(x, raw, color=VALIDATION, linewidth=1.8, marker="o", markersize=4.5, label="validação")
-        best = min(evaluations, key=lambda event: event.loss)
-        label = f"melhor: {best.loss:.3f}".replace(".", ",")
-        axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
-    highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
-    axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
-    axes.set_xlim(0, max(total_steps or 0, steps[-1].step if steps else 0, 1))
+    figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
+    grid = figure.add_gridspec(
+        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.94, bottom=0.06, hspace=0.5, wspace=0.34
+    )
+    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, total_steps, figure.theme)
+    x = [step.step for step in steps]
+    seconds = smooth([step.seconds for step in steps])
+    panels = {
+        "taxa de aprendizagem": [step.learning_rate for step in steps],
+        "norma do gradiente": [step.grad_norm for step in steps],
+        "tokens/s": smooth([step.tokens for step in steps]) / np.maximum(seconds, 1e-9),
+        "memória máxima (GB)": [step.peak_memory_gb for step in steps],
+    }
+    for column, (title, values) in enumerate(panels.items()):
+        axes = figure.plot_area(figure.add_subplot(grid[1, column]))
+        axes.plot(x, values, color=TRAIN, linewidth=1.3)
+        axes.set_title(title, fontsize=9, loc="left", color=figure.theme.ink)
+        axes.set_xlim(0, _last(events, total_steps))
+        axes.set_ylim(0, 1.15 * max([*values, 1e-12]))
+        axes.xaxis.set_visible(False)  # the one above
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.tick_params(labelsize=8)
+    figure.axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
+    return figure
+
+
+def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto") -> Drawing:
+    """The losses of several runs, by name, in one picture: training faint, validation strong."""
+    figure = Drawing(8.4, 4.2, theme)
+    axes = figure.plot_area(figure.add_subplot())
+    highest = 1e-3
+    for i, (name, events) in enumerate(runs.items()):
+        steps = [event for event in events if isinstance(event, Stepped)]
+        evaluations = [event for event in events if isinstance(event, Evaluated)]
+        color = SERIES[i % len(SERIES)]
+        trained = smooth([step.loss for step in steps])
+        axes.plot([step.step for step in steps], trained, color=color, alpha=0.55, linewidth=1.2)
+        losses = [event.loss for event in evaluations]
+        axes.plot([e.step for e in evaluations], losses, color=color, linewidth=2, marker="o", label=name)
+        highest = max([highest, *trained, *losses])
+    axes.set_ylim(0, 1.06 * highest)
+    axes.set_xlim(left=0)
     axes.set_xlabel("atualização")
     axes.set_ylabel("perda (nats por token)")
-    _tidy(axes)
-    if steps or evaluations:
-        axes.legend(frameon=False, loc="upper right")
+    kinds = [
+        Line2D([], [], color=figure.theme.ink, linewidth=2, marker="o", label="validação"),
+        Line2D([], [], color=figure.theme.ink, linewidth=1.2, alpha=0.55, label="treino, alisada"),
+    ]
+    _legend(axes, figure.theme, [*axes.get_legend_handles_labels()[0], *kinds])
     return figure
 
 
 def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
     """How long the rows are, in tokens, and where the window would cut them."""
-    figure = Drawing(figsize=(8.4, 2.9), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Drawing(8.4, 2.9)
+    axes = figure.plot_area(figure.add_subplot())
     shortest, longest = int(min(lengths)), int(max(lengths))
     width = 1 + (longest - shortest) // 40  # whole tokens, so that no bar covers more lengths than another
     axes.hist(lengths, bins=list(range(shortest, longest + width + 1, width)), color=TRAIN, alpha=0.85)
@@ -68,11 +159,13 @@ def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
         axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=VALIDATION, loc="right")
     else:
         axes.set_title(
-            f"a linha mais longa tem {longest} tokens; cabem {window}", fontsize=10, color=QUIET, loc="left"
+            f"a linha mais longa tem {longest} tokens; cabem {window}",
+            fontsize=10,
+            color=figure.theme.quiet,
+            loc="left",
         )
     axes.set_xlabel("tokens por linha")
     axes.set_ylabel("linhas")
-    _tidy(axes)
     return figure
 
 
@@ -80,7 +173,7 @@ def bench_bars(results: Sequence[Measurement]) -> Drawing:
     """Supervised tokens a second (a logarithmic axis) and peak memory beyond the weights, by workload."""
     workloads = list(dict.fromkeys(result.workload for result in results))
     trainers = list(dict.fromkeys(result.trainer for result in results))
-    figure = Drawing(figsize=(8.4, 1.2 + 0.75 * len(workloads)), dpi=110, layout="constrained")
+    figure = Drawing(8.4, 1.2 + 0.75 * len(workloads), "light")
     panels = figure.subplots(1, 2, sharey=True)
     thick = 0.8 / len(trainers)
     for axes, value, digits, title in (
@@ -91,7 +184,11 @@ def bench_bars(results: Sequence[Measurement]) -> Drawing:
             mine = [result for result in results if result.trainer == trainer]
             at = [workloads.index(result.workload) + (i - (len(trainers) - 1) / 2) * thick for result in mine]
             bars = axes.barh(
-                at, [getattr(r, value) for r in mine], thick * 0.9, color=BARS[i % len(BARS)], label=trainer
+                at,
+                [getattr(r, value) for r in mine],
+                thick * 0.9,
+                color=SERIES[i % len(SERIES)],
+                label=trainer,
             )
             labels = [decimal(getattr(r, value), digits) for r in mine]
             axes.bar_label(bars, labels, padding=3, fontsize=8)
@@ -107,30 +204,75 @@ def bench_bars(results: Sequence[Measurement]) -> Drawing:
     return figure
 
 
-def _smooth(values: Sequence[float]) -> np.ndarray:
+def _draw_losses(axes: Axes, events: Sequence[Event], total_steps: int | None, theme: Theme) -> None:
+    steps = [event for event in events if isinstance(event, Stepped)]
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
+    if steps:
+        x, raw = [step.step for step in steps], [step.loss for step in steps]
+        axes.plot(x, raw, color=TRAIN, alpha=0.35, linewidth=0.9)
+        axes.plot(x, smooth(raw), color=TRAIN, linewidth=2.0, label="treino")
+        _mark_epochs(axes, steps, theme)
+    if evaluations:
+        x, raw = [event.step for event in evaluations], [event.loss for event in evaluations]
+        axes.plot(x, raw, color=VALIDATION, linewidth=1.8, marker="o", markersize=4.5, label="validação")
+        best = min(evaluations, key=lambda event: event.loss)
+        label = f"melhor: {decimal(best.loss)}"
+        axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
+    _mark_troubles(axes, events, 1.03 * highest)
+    axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
+    axes.set_xlim(0, _last(events, total_steps))
+    axes.set_xlabel("atualização", color=theme.ink)
+    axes.set_ylabel("perda (nats por token)", color=theme.ink)
+    if handles := axes.get_legend_handles_labels()[0]:
+        _legend(axes, theme, handles)
+
+
+def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
+    """Skipped updates on the upper edge, spikes where they are, the rest as lines from top to bottom."""
+    skipped = [event.step for event in events if isinstance(event, Skipped)]
+    if skipped:
+        axes.plot(skipped, [top] * len(skipped), "x", color="#CC79A7", markersize=7, label="saltada")
+    spikes = [(event.step, event.loss) for event in events if isinstance(event, Spiked)]
+    if spikes:
+        axes.plot(*zip(*spikes, strict=True), "^", color="#E69F00", markersize=7, label="pico")
+    for kind, label, color, style in (
+        (RolledBack, "recuo", "#CC79A7", "--"),
+        (Paused, "pausa", "#009E73", ":"),
+        (RateChanged, "taxa mudada", "#E69F00", "-."),
+    ):
+        for i, at in enumerate(event.step for event in events if isinstance(event, kind)):
+            name = label if i == 0 else "_"
+            axes.axvline(at, color=color, linestyle=style, linewidth=1.3, label=name)
+
+
+def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist]) -> None:
+    axes.legend(handles=handles, frameon=False, loc="upper right", labelcolor=theme.ink, fontsize=9, ncols=2)
+
+
+def _last(events: Sequence[Event], total_steps: int | None) -> int:
+    """Where the axis of updates ends."""
+    return max(total_steps or 0, events[-1].step if events else 0, 1)
+
+
+def smooth(values: Sequence[float]) -> np.ndarray:
     """A mean over `SMOOTHING` of the values, centred: a trailing one would lag, above a loss that falls."""
+    if not values:
+        return np.zeros(0)
     reach = max(1, round(SMOOTHING * len(values)))
     near = 1.0 + reach - np.abs(np.arange(-reach, reach + 1))
     sums = np.convolve(np.asarray(values, float), near)[reach : reach + len(values)]
     return sums / np.convolve(np.ones(len(values)), near)[reach : reach + len(values)]
 
 
-def _mark_epochs(axes: Axes, steps: Sequence[Stepped]) -> None:
+def _mark_epochs(axes: Axes, steps: Sequence[Stepped], theme: Theme) -> None:
     """A faint line where each epoch ends, named on top."""
     ends = [after for before, after in pairwise(steps) if int(after.epoch + 1e-9) > int(before.epoch + 1e-9)]
     for end in ends:
-        axes.axvline(end.step, color=QUIET, alpha=0.25, linewidth=0.8)
+        axes.axvline(end.step, color=theme.quiet, alpha=0.3, linewidth=0.8)
     top = axes.secondary_xaxis("top")
     every = 1 + len(ends) // 10
     shown = ends[every - 1 :: every]
     top.set_xticks([end.step for end in shown], [f"época {round(end.epoch)}" for end in shown])
-    top.tick_params(length=0, labelsize=8, labelcolor=QUIET)
+    top.tick_params(length=0, labelsize=8, labelcolor=theme.quiet)
     top.spines["top"].set_visible(False)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))

@@ -1,97 +1,205 @@
-"""Watch a run in the notebook: one picture redrawn in place, a Stop button, the last state left behind."""
+"""Watch a run in the notebook: one picture redrawn in place, controls that act at once, the last state left.
+
+The output that stays is a PNG and plain HTML tables, readable where styles and widgets are stripped.
+"""
 
 import asyncio
-import base64
 import gc
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from html import escape
 
 import ipywidgets as widgets
-from IPython.display import HTML, display
+from IPython.display import HTML, Image, display
 
-from ..results.text import decimal
-from ..training.events import Evaluated, Event, Finished, Started, Stepped
-from ..training.run import Run
-from ..training.words import ENDINGS, duration
-from .figures import Drawing, loss_curves
-from .tables import size
+from ..errors import UserError
+from ..model.blas import cores
+from ..results.normalise import normalise
+from ..results.overview import STATUS, numbers
+from ..results.text import decimal, scientific
+from ..training import control
+from ..training.events import Event, Finished, Sampled, Started
+from ..training.journal import Reader
+from ..training.run import Run, status
+from ..training.words import ENDINGS, duration, sentence
+from .figures import training_curves
+from .kernel import hear_widgets
+from .tables import Table
 
-SECONDS_BETWEEN_REDRAWS = 2.0  # drawing takes 0.2 s of a core, which the training wants too
+SECONDS_BETWEEN_REDRAWS = 0.5
+SHARE = 0.02  # of the machine's cores, for drawing; the training wants the rest
+NUMBERS_A_ROW, SENTENCES = 5, 6
+WIDTH = 924
 
 
 async def watch(run: Run) -> None:
     """Show `run` as it goes and return when it ends; interrupting the cell stops the run and saves it.
 
-    Awaited, so that the kernel hears the button while the cell runs. Reads only the run folder, so it can be
-    called again at any time. Raises `UserError` when the run fails.
+    Awaited, so that the kernel hears the controls while the cell runs. Reads only the run folder, so it can
+    be called again at any time. Raises `UserError` when the run fails.
     """
     _release_memory()
-    button = widgets.Button(
-        description="Parar", icon="stop", tooltip="Acaba o passo em curso, guarda e termina"
-    )
+    controls, reader = Controls(run), Reader(run.folder)
+    buttons = display(controls.box, display_id=True)
+    figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+    picture = display(HTML(""), display_id=True)
+    answers = display(HTML(""), display_id=True)
 
-    def stop(_: object = None) -> None:
-        run.stop()
-        button.description, button.disabled = "A parar…", True
+    def draw(alive: bool) -> None:
+        events = reader.events
+        figures.update(HTML(state(events, alive)))
+        picture.update(curves(events))
+        answers.update(samples(events) or HTML(""))
 
-    button.on_click(stop)
-    buttons = display(button, display_id=True)
-    picture = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+    began, spent = time.perf_counter(), 0.0
     try:
         while run.alive:
             try:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
-                if events := run.events():
-                    picture.update(HTML(state(events)))
+                await hear_widgets()
+                controls.refresh()
+                if time.perf_counter() - began >= spent / (SHARE * cores()) and reader.news():
+                    start = time.thread_time()
+                    draw(alive=True)
+                    spent += time.thread_time() - start
             except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
-                stop()
+                controls.stop()
     finally:
         buttons.update(HTML(""))
-        picture.update(HTML(state(events) if (events := run.events()) else ""))
+        reader.news()
+        if reader.events:
+            draw(alive=False)
     run.wait()  # raises when it failed
 
 
-def state(events: Sequence[Event]) -> str:
-    """The curves and the figures beside them, as HTML that needs nothing else."""
-    started = next((event for event in events if isinstance(event, Started)), None)
-    steps = [event for event in events if isinstance(event, Stepped)]
-    total = started.total_steps if started else 0
-    done = steps[-1].step if steps else 0
-    picture = _img(loss_curves(events, total))
-    bar = (
-        '<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:924px">'
-        '<div style="height:6px;border-radius:3px;background:#0072B2;'
-        f'width:{100 * done / max(1, total):.1f}%"></div></div>'
-    )
-    cells = "".join(
-        f'<div style="margin-right:28px"><div style="opacity:.65;font-size:12px">{name}</div>'
-        f'<div style="font-size:17px;font-variant-numeric:tabular-nums">{value}</div></div>'
-        for name, value in figures(events).items()
-    )
+class Controls:
+    """Buttons and a learning rate for `run`. What they do is write to its folder, on whatever thread."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._stop = _button("Parar", "stop", "Acaba o passo em curso, guarda e termina")
+        self._pause = _button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
+        save = _button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
+        apply = _button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
+        self._rate = widgets.Text(
+            value=f"{run.config.learning_rate:g}".replace(".", ","),
+            description="Taxa de aprendizagem",
+            style={"description_width": "auto"},
+            layout={"width": "240px"},
+        )
+        self._message = widgets.HTML()
+        for button, act in (
+            (self._stop, self.stop),
+            (self._pause, self._pause_or_resume),
+            (save, self._save),
+            (apply, self._set_rate),
+        ):
+            button.on_click(self._saying(act))
+        row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
+        self.box = widgets.Box([self._stop, self._pause, save, self._rate, apply, self._message], layout=row)
+
+    def stop(self) -> str:
+        self._run.stop()
+        self._stop.description, self._stop.disabled = "A parar…", True
+        return ""
+
+    def refresh(self) -> None:
+        """Show whether the run is asked to pause, whoever asked."""
+        paused = self._asked_to_pause
+        description, icon = ("Retomar", "play") if paused else ("Pausar", "pause")
+        if self._pause.description != description:
+            self._pause.description, self._pause.icon = description, icon
+
+    @property
+    def _asked_to_pause(self) -> bool:
+        return (self._run.folder / control.PAUSE).exists()
+
+    def _pause_or_resume(self) -> str:
+        if self._asked_to_pause:
+            self._run.resume()
+        else:
+            self._run.pause()
+        self.refresh()
+        return ""
+
+    def _save(self) -> str:
+        self._run.save_now()
+        return "guarda no fim deste passo"
+
+    def _set_rate(self) -> str:
+        try:
+            rate = float(self._rate.value.strip().replace(",", "."))
+        except ValueError:
+            raise UserError(f"«{self._rate.value}» não é um número (por exemplo 0,0002 ou 2e-4)") from None
+        self._run.set_learning_rate(rate)
+        return f"taxa máxima {scientific(rate)} a partir do próximo passo"
+
+    def _saying(self, act: Callable[[], str]) -> Callable[[object], None]:
+        """`act` as the callback of a button: what it says, or what is wrong, stands beside the buttons."""
+
+        def clicked(_: object) -> None:
+            try:
+                self._message.value = escape(act())
+            except UserError as error:
+                self._message.value = f"⚠ {escape(str(error))}"
+
+        return clicked
+
+
+def state(events: Sequence[Event], alive: bool = False) -> str:
+    """How far the run is, its numbers and what happened in it, as HTML that needs no style sheet."""
+    now = numbers(events)
+    share = now.step / max(1, now.total_steps)
     end = next((event for event in events if isinstance(event, Finished)), None)
-    title = f'<p style="margin:8px 0"><b>{_outcome(end)}</b></p>' if end else ""
-    return f'{picture}{bar}<div style="display:flex;flex-wrap:wrap;margin:8px 0">{cells}</div>{title}'
+    title = _outcome(end) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
+    left = f", faltam {duration(now.seconds_left)}" if alive and now.seconds_left is not None else ""
+    bar = (
+        f'<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:{WIDTH}px">'
+        '<div style="height:6px;border-radius:3px;background:#2b8cc4;'
+        f'width:{100 * share:.1f}%"></div></div>'
+    )
+    cells = [
+        '<td style="text-align:left;padding:3px 22px 3px 0;font-variant-numeric:tabular-nums">'
+        f"<small>{name}</small><br><b>{escape(value)}</b></td>"
+        for name, value in now.labelled().items()
+    ]
+    rows = [cells[i : i + NUMBERS_A_ROW] for i in range(0, len(cells), NUMBERS_A_ROW)]
+    table = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
+    said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
+    notes = "".join(f"<li>{escape(text)}</li>" for text in said[-SENTENCES:])
+    return (
+        f"<p><b>{escape(title)}</b>{left}</p>{bar}"
+        f'<table style="border:none;margin:6px 0">{table}</table>{f"<ul>{notes}</ul>" if notes else ""}'
+    )
 
 
-def figures(events: Sequence[Event]) -> dict[str, str]:
-    """The numbers beside the curves, by name; speed and time left are of the last updates."""
+def curves(events: Sequence[Event]) -> Image:
+    """The curves so far, as a picture."""
     started = next((event for event in events if isinstance(event, Started)), None)
-    steps = [event for event in events if isinstance(event, Stepped)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
-    if started is None or not steps:
-        return {}
-    last, recent = steps[-1], steps[-30:]
-    seconds = sum(step.seconds for step in recent)
-    left = (started.total_steps - last.step) * seconds / len(recent)
-    ended = any(isinstance(event, Finished) for event in events)
-    return {
-        "passo": f"{last.step} / {started.total_steps}",
-        "época": decimal(last.epoch, 2),
-        "perda de treino": decimal(last.loss),
-        "perda de validação": decimal(evaluations[-1].loss) if evaluations else "—",
-        "tokens/s": decimal(sum(step.tokens for step in recent) / seconds, 0),
-        "memória máxima": size(last.peak_memory_gb),
-        **({} if ended else {"tempo que falta": duration(left)}),
-    }
+    figure = training_curves(events, started.total_steps if started else None)
+    return Image(figure._repr_png_(), format="png", width=WIDTH, alt="Curvas do treino")
+
+
+def samples(events: Sequence[Event]) -> Table | None:
+    """The probe questions: what was answered at first and now. None when nothing was asked yet."""
+    asked = [event for event in events if isinstance(event, Sampled)]
+    if not asked:
+        return None
+    first, last = asked[0], asked[-1]
+    rows = zip(last.questions, last.expected, first.answers, last.answers, strict=True)
+    return Table(
+        ("Pergunta", "Resposta certa", f"No passo {first.step}", f"No passo {last.step}"),
+        tuple((q, true, _marked(before, true), _marked(after, true)) for q, true, before, after in rows),
+        "Perguntas de amostra, feitas em cada avaliação",
+    )
+
+
+def _marked(answer: str, expected: str) -> str:
+    return f"✓ {answer}" if normalise(answer) == normalise(expected) else answer
+
+
+def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
+    return widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
 
 
 def _release_memory() -> None:
@@ -107,8 +215,3 @@ def _outcome(end: Finished) -> str:
     if end.best_loss is None:
         return outcome
     return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."
-
-
-def _img(figure: Drawing) -> str:
-    data = base64.b64encode(figure._repr_png_()).decode()
-    return f'<img alt="curvas" style="max-width:100%;width:924px" src="data:image/png;base64,{data}">'

@@ -1,0 +1,134 @@
+"""Follow a run in a terminal, beside the notebook or over ssh; only reads the run folder."""
+
+import time
+from collections.abc import Sequence
+
+import plotext
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..config import RUNS
+from ..results.overview import STATUS, Overview, overview
+from ..training.events import Evaluated, Event, Finished, Stepped
+from ..training.journal import Reader
+from ..training.run import Run, runs
+from ..training.words import sentence
+from .figures import smooth
+
+SECONDS_BETWEEN_REDRAWS = 1.0
+TRAIN, VALIDATION = 39, 208  # of the 256 colours: blue and orange, on black and on white
+COLUMN, LOWEST_PLOT, HEIGHT_ELSEWHERE = 38, 7, 24
+ENDED = ("completed", "early_stopping")
+
+
+def monitor(name: str | None = None) -> None:
+    """Draw the run `name`, or the one under way, until it comes to its end; waits for one that is not there
+    yet, and for a worker that died or was stopped to be started again. Ctrl-C leaves the run as it is."""
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal:  # nothing to draw on twice
+        show_once(Run.open(name) if name else newest(), console)
+        return
+    reader: Reader | None = None
+    run: Run | None = None
+    try:
+        with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+            while True:
+                run = _wanted(name, run)
+                if run is None:
+                    live.update(_waiting(name), refresh=True)
+                else:
+                    if reader is None or reader.folder != run.folder:
+                        reader = Reader(run.folder)
+                    reader.news()
+                    now = overview(run, reader.events)
+                    live.update(screen(now, reader.events, console.width, console.height), refresh=True)
+                    if now.status in ENDED:
+                        break
+                time.sleep(SECONDS_BETWEEN_REDRAWS)
+    except KeyboardInterrupt:
+        pass
+    if run is not None:
+        show_once(run, console)
+
+
+def show_once(run: Run, console: Console | None = None) -> None:
+    """Print where `run` stands now."""
+    console, events = console or Console(), run.events()
+    console.print(screen(overview(run, events), events, console.width, HEIGHT_ELSEWHERE))
+
+
+def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> RenderableType:
+    """A whole screen of `width` x `height` characters: status, progress, losses, numbers, the last event."""
+    share = now.step / max(1, now.total_steps)
+    done = round(min(1.0, share) * width)
+    title = Text.assemble(
+        (now.run, "bold"), "  ", (STATUS[now.status], "bold cyan"), f"  {100 * share:.0f} %"
+    )
+    title.truncate(width - 22, overflow="ellipsis")
+    legend = Text.assemble(("━ treino", f"color({TRAIN})"), "  ", ("● validação", f"color({VALIDATION})"))
+    head = Table.grid(expand=True)
+    head.add_column(ratio=1, no_wrap=True)
+    head.add_column(justify="right", no_wrap=True)
+    head.add_row(title, legend)
+    bar = Text.assemble(("━" * done, "cyan"), ("━" * (width - done), "dim"))
+    numbers = list(now.labelled().items())
+    across = max(1, width // COLUMN)
+    down = -(-len(numbers) // across)
+    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    for _ in range(across):
+        table.add_column(ratio=1, no_wrap=True)
+    for row in range(down):
+        cells = numbers[row::down]
+        table.add_row(*(Text.assemble((f"{name}: ", "dim"), (value, "bold")) for name, value in cells))
+    said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
+    note = Text(f"⚠ {said[-1]}" if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
+    plot = _plot(events, now.total_steps, width, max(LOWEST_PLOT, height - down - 4))
+    return Group(head, bar, plot, table, note)
+
+
+def _plot(events: Sequence[Event], total_steps: int, width: int, height: int) -> Text:
+    """Smoothed training loss and validation loss over the updates."""
+    steps = [event for event in events if isinstance(event, Stepped)]
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    losses = smooth([step.loss for step in steps])
+    highest = 1.05 * max([*losses, *(event.loss for event in evaluations), 1e-3])
+    end = max(total_steps, 1)
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("simple")
+    figure.plot_size(width, height)
+    for x, y, symbol, color in (
+        ([step.step for step in steps], losses, "braille", TRAIN),
+        ([event.step for event in evaluations], [event.loss for event in evaluations], "●", VALIDATION),
+    ):
+        if len(x):
+            marker = plotext.marker(symbol, plotext.pixel(color))
+            figure.draw(figure.signal(list(x), list(map(float, y)), marker=marker).lines(symbol == "braille"))
+    for axis, top, digits in (("x", end, 0), ("y", highest, 2)):
+        ticks = [top * i / 4 for i in range(5)]
+        ruler = figure.ruler(axis)
+        ruler.lim(0, top)
+        ruler.ticks(ticks, [f"{tick:.{digits}f}".replace(".", ",") for tick in ticks])
+    return Text.from_ansi(figure.build().string(), no_wrap=True)
+
+
+def _wanted(name: str | None, current: Run | None) -> Run | None:
+    """The run to show: `name` once it exists; otherwise `current`, until another is under way."""
+    if name:
+        return Run(RUNS / name) if (RUNS / name / "config.json").exists() else None
+    if current is not None and current.alive:
+        return current
+    return next((run for run in reversed(runs()) if run.alive), current)
+
+
+def newest() -> Run:
+    """The run under way, or the newest; raises `UserError` when there is none."""
+    known = runs()
+    return next((run for run in reversed(known) if run.alive), known[-1] if known else Run.open("—"))
+
+
+def _waiting(name: str | None) -> Text:
+    what = f"do treino «{name}»" if name else "de um treino"
+    return Text(f"à espera {what}… (Ctrl-C sai)", style="dim")

@@ -1,0 +1,146 @@
+"""One run as one HTML page that needs nothing else: to keep, to send, to print."""
+
+import base64
+import json
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..config import HOME, Config
+from ..data.rows import fingerprint
+from ..errors import UserError
+from ..files import whole_file
+from ..model.machine import machine
+from ..results.evaluate import LABELS
+from ..results.overview import STATUS, differences, overview
+from ..results.text import decimal, percent
+from ..training.checkpoints import versions
+from ..training.events import Event, Finished, Started
+from ..training.run import Run
+from ..training.words import sentence
+from .figures import ThemeName, training_curves
+from .live import samples
+from .tables import Table, config_table, machine_table
+
+EVALUATION = "evaluation.json"  # in the run folder: what `farense-qlora evaluate --json` says
+
+
+def report(run: Run, folder: Path) -> Path:
+    """Write the report of `run` into `folder` and return its path; raises `UserError` when it cannot."""
+    events = run.events()
+    config = run.config
+    now = overview(run, events)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("farense_qlora.ui", ""), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        run=run.name,
+        status=STATUS[now.status],
+        day=f"{datetime.fromtimestamp(events[-1].time):%d-%m-%Y}" if events else "",
+        numbers=now.labelled(),
+        light=_svg(events, "light"),
+        dark=_svg(events, "dark"),
+        said=[text for event in events if not isinstance(event, Finished) and (text := sentence(event))],
+        changed={str(Config.model_fields[name].title) for name in now.differs},
+        settings=config_table(config),
+        data=_data_table(config, events),
+        samples=samples(events),
+        evaluation=_evaluation_table(run),
+        machine=_environment_table(),
+        command=train_command(run),
+    )
+    path = folder / f"relatorio-{run.name}.html"
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def train_command(run: Run) -> str:
+    """The command that trains as `run` did, under another name."""
+    config = run.config
+    words = ["farense-qlora", "train", "--run", f"{run.name}-outra-vez", "--profile", config.profile]
+    for name, value in differences(config).items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple):
+            words += [flag, *value]
+        elif value is not None:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def _svg(events: Sequence[Event], theme: ThemeName) -> str:
+    started = next((event for event in events if isinstance(event, Started)), None)
+    svg = BytesIO()
+    training_curves(events, started.total_steps if started else None, theme).savefig(svg, format="svg")
+    return base64.b64encode(svg.getvalue()).decode()
+
+
+def _data_table(config: Config, events: Sequence[Event]) -> Table:
+    """The files, with the digest by which they can be told from others, and what of them was used."""
+    started = next((event for event in events if isinstance(event, Started)), None)
+    rows = []
+    for what, path, count in (
+        ("Treino", config.train_data, started.train_rows if started else None),
+        ("Validação", config.val_data, started.val_rows if started else None),
+    ):
+        try:
+            digest = fingerprint(HOME / path)[:16]
+        except UserError:
+            digest = "já não está cá"
+        rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
+    cut = f"; {started.truncated_rows} linhas cortadas" if started and started.truncated_rows else ""
+    return Table(
+        ("Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"),
+        tuple(rows),
+        f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
+        numeric=frozenset({2}),
+    )
+
+
+def _evaluation_table(run: Run) -> Table | None:
+    """The stored evaluation, before (if it was measured) and after training; None when there is none."""
+    try:
+        stored: dict[str, Any] = json.loads((run.folder / EVALUATION).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{run.folder / EVALUATION} não se lê: repita a avaliação ou apague-o") from None
+    before = {one["name"]: one for one in stored.get("before", [])}
+    rows = []
+    for one in stored["after"]:
+        old = before.get(one["name"])
+        rows.append((one["name"], one, old))
+        rows += [
+            (f"– {LABELS.get(kind, kind)}", score, old and old["by_kind"].get(kind))
+            for kind, score in one["by_kind"].items()
+        ]
+    return Table(
+        ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois"),
+        tuple(
+            (
+                name,
+                str(new["count"]),
+                *(
+                    percent(score[key]) if score else "—"
+                    for key in ("exact_match", "f1")
+                    for score in (old, new)
+                ),
+            )
+            for name, new, old in rows
+        ),
+        numeric=frozenset(range(1, 6)),
+    )
+
+
+def _environment_table() -> Table:
+    """The computer that writes the report, and what it computes with."""
+    about = machine_table(machine())
+    others = ", ".join(f"{name} {versions()[name]}" for name in ("farense-qlora", "transformers"))
+    return Table(about.columns, (*about.rows, ("Outras versões", others)))

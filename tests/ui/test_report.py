@@ -1,0 +1,65 @@
+"""The report is one page that needs nothing else, and its command trains the same again."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from ui_events import events, sampled, write_run
+
+from farense_qlora.cli.parser import build_parser
+from farense_qlora.config import Config
+from farense_qlora.errors import UserError
+from farense_qlora.training.events import Skipped
+from farense_qlora.ui.report import EVALUATION, report, train_command
+
+SCORE = {"count": 10, "exact_match": 0.5, "f1": 0.75}
+
+
+def page_of(folder: Path, **settings: object) -> str:
+    trouble = Skipped(9, 0.0, 0.4, "a perda <não> é um número", ("a:1",))
+    written = [*events()[:-1], sampled(0, "Não sei.", "Em 1980."), trouble, events()[-1]]
+    run = write_run(folder / "runs" / "meu", written, **settings)
+    return report(run, folder / "out").read_text(encoding="utf-8")
+
+
+def test_it_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
+    page = page_of(tmp_path)
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page) and "<script" not in page
+    assert "url(" not in page and "@import" not in page
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "relatorio-meu.html"]
+    assert "@media print" in page and "prefers-color-scheme: dark" in page
+
+
+def test_it_says_what_was_set_answered_and_went_wrong(tmp_path: Path) -> None:
+    page = page_of(tmp_path, rank=4)
+    assert '<tr class="changed">\n<td>Rank</td><td>4</td>' in page and page.count('class="changed"') == 1
+    assert "Não sei." in page and "a perda &lt;não&gt; é um número" in page
+    assert "ainda não foi avaliado" in page
+
+
+def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "meu", events())
+    one = {"name": "perguntas", **SCORE, "by_kind": {"facto": SCORE}}
+    old = {**one, "exact_match": 0.1, "by_kind": {}}
+    (run.folder / EVALUATION).write_text(json.dumps({"before": [old], "after": [one]}), encoding="utf-8")
+    page = report(run, tmp_path / "out").read_text(encoding="utf-8")
+    assert re.search(r'perguntas</td>(<td class="n">[^<]*</td>){5}', page)
+    assert "10,0 %</td><td" in page and "um facto" in page
+    (run.folder / EVALUATION).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="não se lê"):
+        report(run, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"packing": False, "target_modules": ("q_proj", "v_proj"), "learning_rate": 1e-5, "max_steps": 7}],
+    ids=["as the profile", "changed"],
+)
+def test_its_command_has_the_very_config_of_the_run(tmp_path: Path, settings: dict[str, object]) -> None:
+    run = write_run(tmp_path / "meu", events(), **settings)
+    program, *words = shlex.split(train_command(run))
+    given = vars(build_parser().parse_args(words))
+    assert program == "farense-qlora"
+    assert Config.of(**{name: given[name] for name in given if name in Config.model_fields}) == run.config
