@@ -76,7 +76,9 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
         ]
         model.update_modules(tree_unflatten(fused))
     model = dequantize_model(model)
-    for key in ("quantization", "quantization_config"):
+    # Transformers takes a «mistral» with layer types, even all alike, for another architecture.
+    plain = set(config.get("layer_types") or ()) <= {"full_attention"}
+    for key in ("quantization", "quantization_config", *(("layer_types",) if plain else ())):
         config.pop(key, None)
     return model, config
 
