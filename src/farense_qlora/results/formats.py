@@ -1,6 +1,8 @@
 """Write a trained adapter as others want it: for PEFT, fused into the weights, as GGUF, for Ollama."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +96,15 @@ def write_fused(
     """A complete model: `adapter` in the weights of `base`, quantized again when `bits` is 4.
 
     In float16: bfloat16 has three bits fewer for the same size, and an update is small beside its weight.
+    What quantization leaves as floats stays as the base has it.
     """
     quantization = json.loads((base / "config.json").read_text(encoding="utf-8")).get("quantization", {})
     model, config = fuse(base, adapter)
     if bits == 4:
         size, mode = quantization.get("group_size", GROUP_SIZE), quantization.get("mode", "affine")
-        model, config = quantize_model(model, config, size, 4, mode)
+        with redirect_stdout(StringIO()):
+            model, config = quantize_model(model, config, size, 4, mode)
+        dtype = getattr(mx, config.get("torch_dtype") or config.get("dtype") or "float16")
     model.set_dtype(dtype)
     config["torch_dtype"] = str(dtype).removeprefix("mlx.core.")
     save_model(folder, model)
