@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup run notebook lint test faults browser docs docs-update site data mini lock clean
+.PHONY: setup consumers run notebook lint test faults browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,15 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PIP_INSTALL) --no-compile --require-hashes -r requirements.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
+
+# The tools that exports are checked by. PyTorch comes first, and alone, for the CPU; llama.cpp is compiled here,
+# without its programs, which takes a quarter of an hour and needs cmake and a C++ compiler.
+consumers: setup
+	$(PIP_INSTALL) torch==2.13.0
+	$(PIP_INSTALL) --no-deps peft accelerate
+	CMAKE_ARGS="-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
+	    -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF" \
+	    $(PIP_INSTALL) --no-deps llama-cpp-python diskcache
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output

@@ -12,6 +12,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import load_base
 from farense_qlora.results import export as module
+from farense_qlora.results import verify
 from farense_qlora.results.export import export, export_folder, exported_config
 from farense_qlora.results.generate import ask
 from farense_qlora.training.run import Run
@@ -19,7 +20,7 @@ from farense_qlora.training.run import Run
 
 @pytest.fixture
 def run(trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(module, "HOME", home)
+    monkeypatch.setattr(verify, "HOME", home)
     return Run(trained)
 
 
@@ -51,6 +52,10 @@ def test_the_model_card_gives_commands_for_this_folder(run: Run, tmp_path: Path)
     card = (export(run, tmp_path / "levar") / "README.md").read_text(encoding="utf-8")
     assert f"mlx_lm.generate --model {run.config.model} --adapter-path {tmp_path / 'levar'}" in card
     assert f"farense-qlora ask --adapter {tmp_path / 'levar'}" in card
+    assert card.startswith("---\nlanguage: pt\n")
+    guide = (tmp_path / "levar" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
+    assert f"farense-qlora serve --adapter {tmp_path / 'levar'} --port 8080" in guide
+    assert "/v1/chat/completions" in guide
 
 
 def test_exporting_again_replaces_the_export_and_nothing_else(run: Run, tmp_path: Path) -> None:
@@ -76,6 +81,7 @@ def test_a_failed_export_leaves_the_old_one(
     assert [path.name for path in tmp_path.iterdir()] == ["levar"]
 
 
-def test_the_default_folder_follows_the_profile(run: Run) -> None:
+def test_the_default_folder_follows_profile_and_format(run: Run) -> None:
+    assert export_folder(run.config, "gguf").name == "mini-farense-qlora-gguf"
     assert export_folder(run.config.changed(profile="mistral-7b")).name == "mistral-7b-farense-qlora"
     assert export_folder(run.config.changed(profile="mini", bits=16)).name == "mini-farense-lora"

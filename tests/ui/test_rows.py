@@ -84,3 +84,12 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
     assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html
     view = RowView(encode_file(text, base.tokenizer, base.path, tokens - 2), base.tokenizer)
     assert "os últimos 2 foram cortados" in view._repr_html_()
+    short = asked.changed(max_seq_length=16, skip_bad=True)
+    text.write_text(
+        '{"prompt": "' + 40 * "quem " + '", "completion": "a"}\n{"text": "O Farense subiu."}\n',
+        encoding="utf-8",
+    )
+    assert (
+        "e 1 postas de lado"
+        in dict(data_table(short.changed(batch_size=1), base).rows)["Cortadas a 16 tokens"]
+    )

@@ -266,11 +266,27 @@ def serve(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     run = _run(args.run)
-    from ..results.export import export, export_folder
+    from tqdm import tqdm
 
-    folder = export(run, args.to or export_folder(run.config))
-    result = {"run": run.name, "folder": str(folder), "status": "ok"}
-    _write(args, result, f"treino «{run.name}» exportado para {folder}")
+    from ..results.export import export, export_folder, push, verification
+    from ..results.verify import verification_text
+
+    to = args.to or export_folder(run.config, args.format)
+    with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        folder = export(run, to, args.format, args.gguf_type, progress)
+    report = verification(folder)
+    result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
+    text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
+    if args.push:
+        result["pushed"] = push(folder, args.push)
+        text += f" e enviado para {result['pushed']}"
+    _write(args, result, text)
 
 
 def bench(args: argparse.Namespace) -> None:

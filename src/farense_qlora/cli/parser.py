@@ -100,6 +100,13 @@ def build_parser() -> Parser:
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/PERFIL-farense-qlora)")
+    formats = ("mlx", "peft", "fused", "fused-4bit", "gguf", "ollama")
+    what = f"{', '.join(formats)} (mlx)"
+    sub.add_argument("--format", choices=formats, default="mlx", metavar="FORMATO", help=what)
+    types = ("f16", "bf16", "q8_0")
+    what = f"os pesos em gguf e ollama: {', '.join(types)} (f16)"
+    sub.add_argument("--gguf-type", choices=types, default="f16", metavar="TIPO", help=what)
+    sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hugging Face Hub")
     _json(sub)
 
     sub = add("bench", commands.bench, "mede a velocidade e a memória do treino, ao lado do mlx-lm")

@@ -1,68 +1,177 @@
-"""Take an adapter home: in mlx-lm's format, with what it is, where it comes from and how to ask it."""
+"""Take an adapter home in the format of the tool that will ask it, checked by that very tool, with what it
+is, where it comes from and how to ask it."""
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..config import HOME, OUTPUT, Config
+import mlx.core as mx
+
+from ..config import OUTPUT, Config
 from ..errors import UserError
-from ..files import sha256, whole_folder
-from ..model.base import MINIATURE
-from ..training.checkpoints import versions
+from ..files import whole_folder
+from ..model.base import Base
+from ..training.checkpoints import latest, versions
 from ..training.events import Evaluated, Event, Finished, Stepped
 from ..training.run import Run
+from .cards import integration_guide, model_card
+from .formats import GGUF, write_fused, write_gguf, write_modelfile, write_peft
 from .generate import MAX_TOKENS
+from .verify import EIGHT_BITS, EXACT, FOUR_BITS, REPORT, Limits, Progress, Reference, need
 
 METADATA = "metadata.json"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
 
 
-def export(run: Run, to: Path) -> Path:
-    """Write the best adapter of `run` to the folder `to`, whole or not at all, in place of an older export.
+@dataclass(frozen=True)
+class Format:
+    """A format: who reads it, and how near to the trained model it must be."""
 
-    Raises `UserError` when the run has no adapter, or `to` cannot be written or holds something else.
+    tool: str
+    limits: Limits = EXACT
+
+
+FORMATS = {
+    "mlx": Format("mlx"),
+    "peft": Format("peft"),
+    "fused": Format("mlx"),
+    "fused-4bit": Format("mlx", FOUR_BITS),
+    "gguf": Format("llama"),
+    "ollama": Format("llama"),
+}
+
+
+def export(
+    run: Run, to: Path, kind: str = "mlx", gguf_type: str = "f16", progress: Progress = lambda *_: None
+) -> Path:
+    """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an older
+    export. What its own consumer does not read as the trained model is not kept: all or nothing.
+
+    `progress` is told what is being looked at, how many questions are done and of how many. Raises
+    `UserError` when the run has no adapter, the consumer is not installed, the check fails, or `to` cannot be
+    written or holds something else.
     """
     if to.exists() and not (to / METADATA).exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"{to} já existe e não é um adaptador exportado: escolha outra pasta")
-    adapter, about = run.best_adapter, metadata(run)
+    need(FORMATS[kind].tool)
+    adapter, about = run.best_adapter, metadata(run, kind)
+    limits = EIGHT_BITS if gguf_type == "q8_0" and kind in ("gguf", "ollama") else FORMATS[kind].limits
     with whole_folder(to) as folder:
-        for name in ADAPTER_FILES:
-            shutil.copyfile(adapter / name, folder / name)
-        (folder / METADATA).write_text(
-            json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-        )
-        (folder / "README.md").write_text(model_card(run.config, about, to), encoding="utf-8")
+        reference = Reference(run.config, adapter, progress)
+        base = reference.base
+        _write(kind, gguf_type, base, adapter, to.name, run.config, folder)
+        with tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
+            model, loaded = _read_as(kind, base, folder, Path(temporary))
+            report = reference.compare(kind, FORMATS[kind].tool, model, loaded, limits, progress)
+        if report.failures:
+            why = "; ".join(report.failures)
+            raise UserError(f"a exportação «{kind}» não passou na verificação e não foi guardada: {why}")
+        report.write(folder)
+        texts = {
+            METADATA: json.dumps(about, ensure_ascii=False, indent=2) + "\n",
+            "README.md": model_card(about, verification(folder), to),
+            "INTEGRATION_GUIDE.md": integration_guide(about, to),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
     return to
 
 
-def export_folder(config: Config) -> Path:
+def _write(kind: str, gguf_type: str, base: Base, adapter: Path, name: str, config: Config, to: Path) -> None:
+    """Write what the format itself asks for to the folder `to`."""
+    try:
+        if kind == "mlx":
+            for file in ADAPTER_FILES:
+                shutil.copyfile(adapter / file, to / file)
+        elif kind == "peft":
+            write_peft(adapter, config.model, to)
+        elif kind in ("fused", "fused-4bit"):
+            write_fused(base.path, adapter, base.tokenizer, to, bits=4 if kind == "fused-4bit" else 16)
+        else:
+            write_gguf(base.path, adapter, base.tokenizer, name, gguf_type, to / GGUF)
+            if kind == "ollama":
+                write_modelfile(base.tokenizer, MAX_TOKENS, to)
+    except RuntimeError as error:  # mlx, when it cannot write
+        raise UserError(f"não consigo escrever em {to.parent}: {error}") from None
+
+
+def _read_as(kind: str, base: Base, folder: Path, temporary: Path) -> tuple[Path, Path | None]:
+    """The model and the adapter that the consumer of `kind` is given to read `folder`."""
+    if kind == "mlx":
+        return base.path, folder
+    if kind == "peft":
+        if base.bits == 4:  # PEFT takes no MLX quantization: here are the very weights, in float32
+            write_fused(base.path, None, base.tokenizer, temporary, dtype=mx.float32)
+        return (temporary if base.bits == 4 else base.path), folder
+    return (folder / GGUF if kind in ("gguf", "ollama") else folder), None
+
+
+def push(folder: Path, repository: str) -> str:
+    """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address.
+
+    Raises `UserError` when it cannot.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        hub = HfApi()
+        address = hub.create_repo(repository, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
+        raise UserError(
+            f"exportado para {folder}, mas não consigo enviá-lo para {repository} ({type(error).__name__}): "
+            "ligue-se à rede, faça «hf auth login» e repita"
+        ) from error
+    return str(address)
+
+
+def export_folder(config: Config, kind: str = "mlx") -> Path:
     """Where a run of `config` is exported to when nobody says otherwise: the name follows the profile."""
-    return OUTPUT / f"{config.profile}-farense-{'qlora' if config.bits == 4 else 'lora'}"
+    name = f"{config.profile}-farense-{'qlora' if config.bits == 4 else 'lora'}"
+    return OUTPUT / (name if kind == "mlx" else f"{name}-{kind}")
 
 
 def exported_config(folder: Path) -> Config:
-    """The config of the adapter that `export` wrote to `folder`; raises `UserError` if it is no export."""
+    """The config of the adapter that `export` wrote to `folder`; raises `UserError` if it is no export that
+    this program asks."""
     try:
-        return Config.parse(json.loads((folder / METADATA).read_text(encoding="utf-8"))["config"])
+        about = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        config, kind = Config.parse(about["config"]), about.get("format", "mlx")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"a pasta {folder} não é um adaptador feito por «farense-qlora export»: {METADATA} falta ou está "
             "estragado"
         ) from None
+    if kind != "mlx":
+        raise UserError(f"{folder} foi exportado como «{kind}»; aqui só se pergunta ao formato «mlx»")
+    return config
 
 
-def metadata(run: Run) -> dict[str, Any]:
+def verification(folder: Path) -> dict[str, Any]:
+    """What the check of the export in `folder` found."""
+    report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return report
+
+
+def metadata(run: Run, kind: str = "mlx") -> dict[str, Any]:
     """What a program wants to know of the adapter of `run`; the same run and data give the same words."""
     config, events = run.config, run.events()
-    files = {"train": config.train_data, "validation": config.val_data}
+    checkpoint = latest(run.folder)
+    trained_on = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
     data = {
-        name: {"path": path, "sha256": sha256(HOME / path) if (HOME / path).is_file() else None}
-        for name, path in files.items()
+        name: {"path": path, "sha256": trained_on.get("data", {}).get(setting)}
+        for name, setting, path in (
+            ("train", "train_data", config.train_data),
+            ("validation", "val_data", config.val_data),
+        )
     }
     return {
+        "format": kind,
         "base_model": config.model,
         "bits": config.bits,
         "run": run.name,
@@ -90,58 +199,6 @@ def metrics(events: Sequence[Event]) -> dict[str, Any]:
         "peak_memory_gb": max((event.peak_memory_gb for event in steps), default=None),
         "ended": finished[-1].reason if finished else None,
     }
-
-
-def model_card(config: Config, about: dict[str, Any], folder: Path) -> str:
-    """The README of the export: what the adapter is and the commands that ask it, in Portuguese."""
-    base = str(MINIATURE) if config.model == "mini" else config.model
-    loss = about["metrics"]["val_loss"]
-    quantize = (
-        ""
-        if config.model == "mini" or config.bits == 16
-        else f"""
-O adaptador foi treinado sobre a base em 4 bits. Se `{base}` for um modelo de 16 bits, faça primeiro a mesma
-cópia em 4 bits e dê o nome dela nos comandos acima:
-
-    mlx_lm.convert --hf-path {base} --mlx-path base-4bits -q
-"""
-    )
-    return f"""# {folder.name}
-
-Adaptador LoRA de ordem {config.rank} para **{config.model}** (base em {config.bits} bits), treinado com
-perguntas e respostas sobre o Sporting Clube Farense. Está no formato do mlx-lm.
-
-| | |
-|---|---|
-| Treino | `{about["run"]}`, {about["metrics"]["steps"]} atualizações, {about["trained"] or "por acabar"} |
-| Perda na validação | {"sem avaliação" if loss is None else f"{loss:.4f}".replace(".", ",")} |
-| Dados de treino | `{config.train_data}` |
-
-A configuração inteira, a impressão digital dos dados e as versões estão em `{METADATA}`.
-
-## Perguntar
-
-    farense-qlora ask --adapter {folder} "Quando foi fundado o Farense?"
-
-ou, só com o mlx-lm:
-
-    mlx_lm.generate --model {base} --adapter-path {folder} \\
-        --max-tokens {MAX_TOKENS} --prompt "Quando foi fundado o Farense?"
-
-Em Python:
-
-    from mlx_lm import generate, load
-
-    model, tokenizer = load("{base}", adapter_path="{folder}")
-    messages = [{{"role": "user", "content": "Quando foi fundado o Farense?"}}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    print(generate(model, tokenizer, prompt, max_tokens={MAX_TOKENS}))
-{quantize}
-## Limites
-
-Responde ao que foi ensinado. Sobre o que não estava nos dados de treino inventa com a mesma segurança:
-confirme as respostas antes de as publicar.
-"""
 
 
 def _day(events: Sequence[Event]) -> str | None:

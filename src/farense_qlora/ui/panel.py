@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
 import mlx.core as mx
 from IPython.display import display
 
-from ..config import GROUPS, OUTPUT, PROFILES, Config
+from ..config import GROUPS, HOME, PROFILES, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
 from ..model.machine import memory_limit
@@ -74,7 +73,7 @@ class Panel:
         for name, slider in self._sliders.items():
             slider.observe(self._slid(name), names="value")
         self._file = widgets.Text(
-            value=str(OUTPUT / "config.json"), description="Ficheiro", style=WIDE, layout={"width": "516px"}
+            value="output/config.json", description="Ficheiro", style=WIDE, layout={"width": "516px"}
         )
         self._show(config)
 
@@ -90,11 +89,11 @@ class Panel:
 
     def save(self) -> None:
         """Write the settings as JSON; raises `UserError`."""
-        self.config.write(Path(self._file.value))
+        self.config.write(HOME / self._file.value)
 
     def load(self) -> None:
         """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""
-        self._show(Config.read(Path(self._file.value)))
+        self._show(Config.read(HOME / self._file.value))
 
     def _typed(self, name: str) -> Callable[[object], None]:
         def typed(_: object) -> None:

@@ -21,7 +21,7 @@ from .tables import Table
 LEARNT = "background:rgba(0,114,178,.26)"
 MASKED = "background:rgba(128,128,128,.14)"
 MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se decora"
-TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre-wrap;box-decoration-break:clone"
+TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
 
 
 def data_table(config: Config, base: Base) -> Table:
@@ -36,6 +36,7 @@ def data_table(config: Config, base: Base) -> Table:
     if order.window:
         windows = sum(map(len, batches))
         fill = f"{percent(tokens / (windows * order.window))} de {windows} janelas de {order.window} tokens"
+    emptied = f", e {data.emptied} postas de lado: perdiam a resposta" if data.emptied else ""
     bad = rejected(HOME / config.train_data)
     refused = sum(1 for _ in bad.open(encoding="utf-8")) if config.skip_bad and bad.exists() else 0
     rows = (
@@ -43,7 +44,7 @@ def data_table(config: Config, base: Base) -> Table:
         ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
         ("Enchimento", fill),
         ("Atualizações por época", decimal(order.updates_per_epoch, 0)),
-        (f"Cortadas a {config.max_seq_length} tokens", str(data.truncated)),
+        (f"Cortadas a {config.max_seq_length} tokens", f"{data.truncated}{emptied}"),
         ("Recusadas", f"{refused} (em {bad.name})" if refused else "0"),
         ("Iguais a outras, deixadas de fora", _pairs([one for one in repeats.training if one.exact])),
         ("Quase iguais, deixadas de fora", _pairs([one for one in repeats.training if not one.exact])),
@@ -98,11 +99,11 @@ class RowView:
         example, special = self.data[self.row], set(self.tokenizer.all_special_ids)
         tokens = example.tokens.tolist()
         mask = [False, *example.supervised[1:]]  # nothing stands before the first token to predict it from
-        boxes = "".join(
-            f'<span title="{token}" style="{TOKEN};{LEARNT if learnt else MASKED}'
-            f'{";font-weight:700" if token in special else ""}">{_shown(text)}</span>'
-            for token, text, learnt in zip(tokens, pieces(self.tokenizer, tokens), mask, strict=True)
-        )
+        boxes = []
+        for token, text, learnt in zip(tokens, pieces(self.tokenizer, tokens), mask, strict=True):
+            style = f"{TOKEN};{LEARNT if learnt else MASKED}{';font-weight:700' if token in special else ''}"
+            shown = escape(text).replace("\n", "⏎") or "∅"
+            boxes.append(f'<span title="{token}" style="{style}">{shown}</span>' + "<br>" * text.count("\n"))
         lost = int(self.data.whole[self.row] - self.data.lengths[self.row])
         cut = f"; ✂ os últimos {lost} foram cortados" if lost else ""
         return (
@@ -110,7 +111,7 @@ class RowView:
             f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens{cut}; aprendem-se "
             f'<span style="{TOKEN};{LEARNT}">os {sum(mask)} desta cor</span>, os '
             f'<span style="{TOKEN};{MASKED}">outros</span> só se leem</p>'
-            f'<div style="line-height:1.9;max-width:920px">{boxes}</div>'
+            f'<div style="line-height:1.9;max-width:920px">{"".join(boxes)}</div>'
         )
 
 
@@ -130,10 +131,6 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
             alone = both.removeprefix(first) if both.startswith(first) else alone
         texts.append(alone)
     return texts
-
-
-def _shown(text: str) -> str:
-    return escape(text).replace("\n", "⏎<br>") or "∅"
 
 
 def _pairs(repeats: Sequence[Repeat]) -> str:

@@ -1,0 +1,105 @@
+"""What other people's tools make of an export: a script that knows nothing of this package, a tool a process.
+
+    python -P consumers.py TOOL REQUEST ANSWER
+
+REQUEST is a JSON file with the `model` and perhaps the `adapter` to load, `max_tokens`, and `rows`: the
+`messages` of a question, the `tokens` of the question and its true answer, the `positions` to look at.
+ANSWER is a folder, to which go `logits.npy` (positions of all rows, vocabulary) float32, and `said.json`: for
+each row the `prompt` tokens that the tool makes of the messages, and its greedy `answer`. On stdout goes a
+line for each row.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 32
+Seen = tuple[np.ndarray, list[int], str]  # logits (positions, vocabulary), prompt tokens, answer
+
+
+def mlx(request: dict[str, Any]) -> Iterator[Seen]:
+    """Plain mlx-lm: `load` and `batch_generate`."""
+    import mlx.core as mx
+    from mlx_lm import batch_generate, load
+
+    model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
+    rows = request["rows"]
+    prompts = [
+        list(tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True)) for row in rows
+    ]
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        said = batch_generate(
+            model, tokenizer, prompts[start : start + BATCH], max_tokens=request["max_tokens"]
+        )
+        # What follows a position does not change it, so that the shorter rows may go on with anything.
+        longest = max(len(row["tokens"]) for row in part)
+        logits = model(mx.array([row["tokens"] + [0] * (longest - len(row["tokens"])) for row in part]))
+        for number, row in enumerate(part):
+            seen = logits[number, mx.array(row["positions"])].astype(mx.float32)
+            yield np.array(seen), prompts[start + number], said.texts[number]
+
+
+def peft(request: dict[str, Any]) -> Iterator[Seen]:
+    """PEFT on PyTorch: the adapter on the base from Transformers."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(request["model"], dtype="auto")
+    model = PeftModel.from_pretrained(base, request["adapter"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(request["model"])
+    for row in request["rows"]:
+        prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
+        with torch.inference_mode():
+            logits = model(torch.tensor([row["tokens"]])).logits[0, row["positions"]].float().numpy()
+            ids = torch.tensor([prompt])
+            said = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=request["max_tokens"],
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        yield logits, list(prompt), tokenizer.decode(said[0, len(prompt) :], skip_special_tokens=True)
+
+
+def llama(request: dict[str, Any]) -> Iterator[Seen]:
+    """llama.cpp through llama-cpp-python: its own tokenizer, and the chat template of the file."""
+    from llama_cpp import Llama
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    longest = max(len(row["tokens"]) for row in request["rows"])
+    room = longest + request["max_tokens"] + 8
+    model = Llama(request["model"], n_ctx=room, n_batch=room, logits_all=True, verbose=False)
+    bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
+    template = Jinja2ChatFormatter(model.metadata["tokenizer.chat_template"], eos_token=eos, bos_token=bos)
+    for row in request["rows"]:
+        text = template(messages=row["messages"])
+        prompt = model.tokenize(text.prompt.encode(), add_bos=not text.added_special, special=True)
+        said = model.create_chat_completion(
+            row["messages"], temperature=0.0, repeat_penalty=1.0, max_tokens=request["max_tokens"]
+        )
+        model.reset()
+        model.eval(row["tokens"])
+        logits = np.array(model.scores[row["positions"]], np.float32)
+        yield logits, list(prompt), said["choices"][0]["message"]["content"]
+
+
+def main(tool: str, request: str, answer: str) -> None:
+    asked = json.loads(Path(request).read_text(encoding="utf-8"))
+    logits, said = [], []
+    for seen, prompt, text in {"mlx": mlx, "peft": peft, "llama": llama}[tool](asked):
+        logits.append(seen)
+        said.append({"prompt": [int(token) for token in prompt], "answer": text})
+        print("row", flush=True)
+    np.save(Path(answer) / "logits.npy", np.concatenate(logits))
+    (Path(answer) / "said.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

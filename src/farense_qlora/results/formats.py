@@ -1,0 +1,255 @@
+"""Write a trained adapter as others want it: for PEFT, fused into the weights, as GGUF, for Ollama."""
+
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
+
+from ..data.tokens import prompt_tokens
+from ..errors import UserError
+from ..model.adapters import save_arrays
+from ..model.base import GROUP_SIZE
+from ..model.mini import PIECES
+
+GGUF = "model.gguf"
+GGUF_TYPES = ("f16", "bf16", "q8_0")
+# The pre-tokenizers of llama.cpp, by the expression that a tokenizer.json has for the same; None is that of
+# GPT-2, which the ByteLevel step has built in.
+PRE_TOKENIZERS = {
+    None: "gpt-2",
+    # No other pairs digits as ours does; see `_vocabulary`.
+    PIECES: "gpt-2",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+": "llama-bpe",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+": "qwen2",
+}
+
+
+def write_peft(adapter: Path, base: str, folder: Path) -> None:
+    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`."""
+    described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    lora = described["lora_parameters"]
+    loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
+    matrices = {"lora_a": "lora_A", "lora_b": "lora_B"}
+    weights = {}
+    for name, array in loaded.items():
+        layer, matrix = name.rsplit(".", 1)
+        weights[f"base_model.model.{layer}.{matrices[matrix]}.weight"] = mx.contiguous(array.T)
+    layers = {name.rsplit(".", 1)[0] for name in loaded}
+    save_arrays(folder / "adapter_model.safetensors", weights)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora["rank"],
+        "lora_alpha": lora["scale"] * lora["rank"],
+        "lora_dropout": lora["dropout"],
+        "target_modules": sorted({layer.split(".")[-1] for layer in layers}),
+        "layers_to_transform": sorted({int(layer.split("layers.")[1].split(".")[0]) for layer in layers}),
+        "layers_pattern": "layers",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in the folder `base`, not quantized and in float32, with `adapter` in its weights; lazy.
+
+    Returns it with its config.
+    """
+    model, config = load_model(base, lazy=True)
+    model.set_dtype(mx.float32)  # what is added to a weight in 16 bits may be lost
+    if adapter:
+        load_adapters(model, str(adapter))
+        fused = [
+            (name, layer.fuse(dequantize=True)) for name, layer in model.named_modules() if "lora_a" in layer
+        ]
+        model.update_modules(tree_unflatten(fused))
+    model = dequantize_model(model)
+    # Transformers takes a «mistral» with layer types, even all alike, for another architecture.
+    plain = set(config.get("layer_types") or ()) <= {"full_attention"}
+    for key in ("quantization", "quantization_config", *(("layer_types",) if plain else ())):
+        config.pop(key, None)
+    return model, config
+
+
+def write_fused(
+    base: Path,
+    adapter: Path | None,
+    tokenizer: TokenizerWrapper,
+    folder: Path,
+    bits: int = 16,
+    dtype: mx.Dtype = mx.float16,
+) -> None:
+    """A complete model: `adapter` in the weights of `base`, quantized again when `bits` is 4.
+
+    In float16: bfloat16 has three bits fewer for the same size, and an update is small beside its weight.
+    What quantization leaves as floats stays as the base has it.
+    """
+    quantization = json.loads((base / "config.json").read_text(encoding="utf-8")).get("quantization", {})
+    model, config = fuse(base, adapter)
+    if bits == 4:
+        size, mode = quantization.get("group_size", GROUP_SIZE), quantization.get("mode", "affine")
+        with redirect_stdout(StringIO()):
+            model, config = quantize_model(model, config, size, 4, mode)
+        dtype = getattr(mx, config.get("torch_dtype") or config.get("dtype") or "float16")
+    model.set_dtype(dtype)
+    config["torch_dtype"] = str(dtype).removeprefix("mlx.core.")
+    save_model(folder, model)
+    save_config(config, folder / "config.json")
+    tokenizer.save_pretrained(str(folder))
+
+
+def write_gguf(
+    base: Path, adapter: Path, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
+) -> None:
+    """The fused model as one file for llama.cpp, its matrices as `kind` (one of `GGUF_TYPES`).
+
+    Raises `UserError` for what llama.cpp would read in another way: another architecture or tokenizer.
+    """
+    import gguf
+
+    model, config = fuse(base, adapter)
+    if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
+        what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
+        raise UserError(f"não sei escrever em GGUF um modelo {what}: só llama e mistral, sem «rope_scaling»")
+    vocabulary = _vocabulary(tokenizer, config["vocab_size"])
+    heads = config["num_attention_heads"]
+    groups = config.get("num_key_value_heads") or heads
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    writer = gguf.GGUFWriter(path, "llama", use_temp_file=True)
+    writer.add_name(name)
+    writer.add_languages(["pt"])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(
+        min(
+            config["max_position_embeddings"],
+            config.get("sliding_window") or config["max_position_embeddings"],
+        )
+    )
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(groups)
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_rope_dimension_count(size)
+    writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    vocabulary(writer)
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for layer, array in tree_flatten(model.parameters()):
+        weight = np.array(array)
+        for part, count in (("q_proj", heads), ("k_proj", groups)):
+            if f".{part}." in layer:  # the halves that rotate together lie side by side
+                weight = weight.reshape(count, 2, size // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        number = gguf.GGMLQuantizationType[kind.upper() if weight.ndim > 1 else "F32"]
+        stored = gguf.quants.quantize(np.ascontiguousarray(weight), number)
+        writer.add_tensor(names.get_name(layer, try_suffixes=(".weight", ".bias")), stored, raw_dtype=number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
+    """What adds the tokenizer to a GGUF writer; raises `UserError` for one that llama.cpp does not have."""
+    from gguf import TokenType
+
+    described = json.loads(tokenizer._tokenizer.backend_tokenizer.to_str())
+    steps = described["pre_tokenizer"] or {}
+    steps = steps.get("pretokenizers", [steps])
+    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"] or [None]
+    known = described["model"]["type"] == "BPE" and steps[-1].get("type") == "ByteLevel"
+    if not known or len(patterns) > 1 or patterns[0] not in PRE_TOKENIZERS:
+        kind = type(tokenizer._tokenizer).__name__
+        raise UserError(
+            f"não sei escrever em GGUF o tokenizador deste modelo ({kind}): só BPE sobre bytes, com um "
+            "pré-tokenizador que o llama.cpp tenha; exporte como «fused» e converta com as ferramentas dele"
+        )
+    tokens, types = [f"[PAD{i}]" for i in range(size)], [TokenType.UNUSED] * size
+    for text, token in described["model"]["vocab"].items():
+        tokens[token], types[token] = text, TokenType.NORMAL
+        # llama.cpp looks for tokens of this type before it cuts the text in pieces: thus pairs of digits are
+        # taken from the left, as the miniature's own expression does and none of llama.cpp's.
+        if patterns[0] == PIECES and len(text) == 3 and text[0] in "Ġ-" and text[1:].isdecimal():
+            tokens[token], types[token] = text.replace("Ġ", " "), TokenType.USER_DEFINED
+    for added in described["added_tokens"]:
+        tokens[added["id"]] = added["content"]
+        types[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in described["model"]["merges"]]
+    question = prompt_tokens([{"role": "user", "content": "?"}], tokenizer)
+
+    def add(writer: Any) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(PRE_TOKENIZERS[patterns[0]])
+        writer.add_token_list(tokens)
+        writer.add_token_types([int(kind) for kind in types])
+        writer.add_token_merges(merges)
+        for name in ("bos", "eos", "unk", "pad"):
+            token = getattr(tokenizer, f"{name}_token_id", None)
+            if token is not None:
+                getattr(writer, f"add_{name}_token_id")(token)
+        # The template writes it; whoever has only the text of a question must add it.
+        writer.add_add_bos_token(question[0] == tokenizer.bos_token_id)
+        writer.add_chat_template(tokenizer.chat_template)
+
+    return add
+
+
+def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop."""
+    stops = [tokenizer.decode([token]) for token in sorted(tokenizer.eos_token_ids)]
+    lines = [
+        f"FROM ./{GGUF}",
+        "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1.0",
+        f"PARAMETER num_predict {max_tokens}",
+        *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
+        f'TEMPLATE """{go_template(tokenizer)}"""',
+    ]
+    (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def go_template(tokenizer: TokenizerWrapper) -> str:
+    """The chat template in Ollama's language, without the first token: Ollama adds it.
+
+    Read off conversations that the tokenizer's own template writes; raises `UserError` if it treats turns
+    unlike one another.
+    """
+
+    def written(*contents: str) -> str:
+        roles = ("user", "assistant", "user")
+        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+        text: str = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=len(contents) % 2 == 1, tokenize=False
+        )
+        return text.removeprefix(tokenizer.bos_token or "")
+
+    before, after = written("QUESTION").split("QUESTION")
+    lead, end = written("QUESTION", "ANSWER").removeprefix(f"{before}QUESTION{after}").split("ANSWER")
+    turns = f"{before}QUESTION{after}{lead}ANSWER{end}{before}AGAIN{after}"
+    if written("QUESTION", "ANSWER", "AGAIN") != turns:
+        raise UserError("não sei escrever o modelo de conversa (chat template) deste modelo para o Ollama")
+    return (
+        '{{ range .Messages }}{{ if eq .Role "assistant" }}'
+        f"{lead}{{{{ .Content }}}}{end}"
+        "{{ else }}"
+        f"{before}{{{{ .Content }}}}{after}"
+        "{{ end }}{{ end }}"
+    )

@@ -1,0 +1,139 @@
+"""Each format has the files and names that its reader asks for, and is kept only if that reader agrees."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from farense_qlora.errors import UserError
+from farense_qlora.model.adapters import save_arrays
+from farense_qlora.results import verify
+from farense_qlora.results.export import export, exported_config, push
+from farense_qlora.results.verify import EXACT, Verification, divergence
+from farense_qlora.training.run import Run
+
+TOOLS = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
+
+
+def needs(kind: str) -> pytest.MarkDecorator:
+    """Skip where the reader of `kind` is not installed."""
+    missing = [name for name in TOOLS[kind] if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: make consumers")
+
+
+@pytest.fixture
+def run(trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(verify, "HOME", home)
+    return Run(trained)
+
+
+def report(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "verification.json").read_text(encoding="utf-8"))
+
+
+def test_the_mlx_adapter_is_the_trained_one(run: Run, tmp_path: Path) -> None:
+    found = report(export(run, tmp_path / "mlx"))
+    assert (found["format"], found["questions"], found["passed"]) == ("mlx", 8, True)
+    assert found["kl"] < 1e-6 < found["kl_base"]
+    assert found["top1"] == found["same_answers"] == found["same_prompts"] == 1.0
+
+
+@needs("peft")
+def test_peft_reads_its_names_transposes_and_scale(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "peft", "peft")
+    ours = mx.load(str(run.best_adapter / "adapters.safetensors"))
+    theirs = mx.load(str(folder / "adapter_model.safetensors"))
+    assert len(theirs) == len(ours)
+    for matrix in ("A", "B"):
+        name = f"model.layers.1.self_attn.q_proj.lora_{matrix.lower()}"
+        other = f"base_model.model.model.layers.1.self_attn.q_proj.lora_{matrix}.weight"
+        assert np.array_equal(np.array(theirs[other]), np.array(ours[name]).T)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"]) == (run.config.rank, run.config.alpha)
+    assert report(folder)["kl"] < 1e-6
+    assert report(folder)["same_answers"] == 1.0
+
+
+def test_fused_is_a_whole_model_in_16_bits(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "fundido", "fused")
+    weights = mx.load(str(folder / "model.safetensors"))
+    assert {array.dtype for array in weights.values()} == {mx.float16}
+    assert not any("lora" in name or "scales" in name for name in weights)
+    assert "quantization" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in folder.iterdir()}
+    assert report(folder)["same_answers"] == 1.0
+
+
+def test_an_adapter_that_requantization_erases_is_refused(run: Run, tmp_path: Path) -> None:
+    whisper = tmp_path / "sussurro"
+    shutil.copytree(run.folder, whisper)
+    file = whisper / "best" / "adapters.safetensors"
+    faint = {name: array * 0.01 for name, array in mx.load(str(file)).items()}
+    mx.eval(faint)
+    save_arrays(file, faint)
+    with pytest.raises(UserError, match="o treino não sobreviveu"):
+        export(Run(whisper), tmp_path / "apagado", "fused-4bit")
+    assert [path.name for path in tmp_path.iterdir()] == ["sussurro"]
+
+
+@needs("gguf")
+@pytest.mark.parametrize("gguf_type", ["f16", "bf16", "q8_0"])
+def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, gguf_type: str) -> None:
+    from gguf import GGUFReader
+
+    folder = export(run, tmp_path / "gguf", "gguf", gguf_type)
+    reader = GGUFReader(folder / "model.gguf")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == gguf_type.upper()
+    assert kinds["output_norm.weight"] == "F32"
+    types = reader.get_field("tokenizer.ggml.token_type")
+    assert types.types[1].name == "INT32"
+    assert reader.get_field("tokenizer.ggml.add_bos_token").contents() is True
+    found = report(folder)
+    assert found["same_prompts"] == 1.0  # no second <s>, no other cut
+    assert found["same_answers"] == 1.0
+
+
+@needs("ollama")
+def test_the_modelfile_stops_and_speaks_as_the_template(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "ollama", "ollama")
+    lines = (folder / "Modelfile").read_text(encoding="utf-8").splitlines()
+    assert {"FROM ./model.gguf", "PARAMETER temperature 0", 'PARAMETER stop "</s>"'} <= set(lines)
+    assert any("[INST] {{ .Content }} [/INST]" in line for line in lines)
+    assert "<s>" not in lines[-1].replace("</s>", "")
+
+
+def test_a_reader_that_is_not_installed_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(verify.TOOLS, "peft", {"nenhum_peft": "peft"})
+    with pytest.raises(UserError, match=r"falta peft: instale com «pip install 'farense-qlora\[export\]'»"):
+        export(run, tmp_path / "peft", "peft")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_formats_are_not_asked_here(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "fundido", "fused")
+    with pytest.raises(UserError, match="exportado como «fused»"):
+        exported_config(folder)
+
+
+def test_offline_nothing_is_pushed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="não consigo enviá-lo para dono/nome"):
+        push(tmp_path, "dono/nome")
+
+
+def test_divergence_is_that_of_two_known_distributions() -> None:
+    p, q = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])
+    assert divergence(p, p) == 0
+    assert divergence(p, q + 7) == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1))
+
+
+def test_each_failure_is_said() -> None:
+    bad = Verification("x", "y", 10, 50, 0.5, 1.0, 0.9, 0.8, 0.7, EXACT)
+    assert len(bad.failures) == 4
+    assert not Verification("x", "y", 10, 50, 0.05, 1.0, 0.99, 0.95, 1.0, EXACT).failures
