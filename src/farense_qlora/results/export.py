@@ -57,9 +57,9 @@ def export(
     """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an older
     export. What its own consumer does not read as the trained model is not kept: all or nothing.
 
-    The check asks `questions` of the validation set. `progress` is told what is being looked at, how many questions are done and of how many. Raises
-    `UserError` when the run has no adapter, the consumer is not installed, the check fails, or `to` cannot be
-    written or holds something else.
+    The check asks `questions` of the validation set; `progress` is told what is being looked at, how many of
+    them are done and of how many. Raises `UserError` when the run has no adapter, the consumer is not
+    installed, the check fails, or `to` cannot be written or holds something else.
     """
     if to.exists() and not (to / METADATA).exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"{to} já existe e não é um adaptador exportado: escolha outra pasta")
