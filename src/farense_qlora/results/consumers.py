@@ -91,6 +91,7 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
 
 
 def main(tool: str, request: str, answer: str) -> None:
+    """Let `tool` answer what the file `request` asks; logits and texts go to the folder `answer`."""
     asked = json.loads(Path(request).read_text(encoding="utf-8"))
     logits, said = [], []
     for seen, prompt, text in {"mlx": mlx, "peft": peft, "llama": llama}[tool](asked):

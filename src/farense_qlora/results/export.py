@@ -22,7 +22,7 @@ from ..training.run import Run
 from .cards import integration_guide, model_card
 from .formats import GGUF, write_fused, write_gguf, write_modelfile, write_peft
 from .generate import MAX_TOKENS
-from .verify import EIGHT_BITS, EXACT, FOUR_BITS, REPORT, Limits, Progress, Reference, need
+from .verify import EIGHT_BITS, EXACT, FOUR_BITS, QUESTIONS, REPORT, Limits, Progress, Reference, need
 
 METADATA = "metadata.json"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
@@ -47,14 +47,19 @@ FORMATS = {
 
 
 def export(
-    run: Run, to: Path, kind: str = "mlx", gguf_type: str = "f16", progress: Progress = lambda *_: None
+    run: Run,
+    to: Path,
+    kind: str = "mlx",
+    gguf_type: str = "f16",
+    questions: int = QUESTIONS,
+    progress: Progress = lambda *_: None,
 ) -> Path:
     """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an older
     export. What its own consumer does not read as the trained model is not kept: all or nothing.
 
-    `progress` is told what is being looked at, how many questions are done and of how many. Raises
-    `UserError` when the run has no adapter, the consumer is not installed, the check fails, or `to` cannot be
-    written or holds something else.
+    The check asks `questions` of the validation set; `progress` is told what is being looked at, how many of
+    them are done and of how many. Raises `UserError` when the run has no adapter, the consumer is not
+    installed, the check fails, or `to` cannot be written or holds something else.
     """
     if to.exists() and not (to / METADATA).exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"{to} já existe e não é um adaptador exportado: escolha outra pasta")
@@ -62,11 +67,13 @@ def export(
     adapter, about = run.best_adapter, metadata(run, kind)
     limits = EIGHT_BITS if gguf_type == "q8_0" and kind in ("gguf", "ollama") else FORMATS[kind].limits
     with whole_folder(to) as folder:
-        reference = Reference(run.config, adapter, progress)
+        reference = Reference(run.config, adapter, questions, progress)
         base = reference.base
         _write(kind, gguf_type, base, adapter, to.name, run.config, folder)
         with tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
             model, loaded = _read_as(kind, base, folder, Path(temporary))
+            del base
+            reference.forget_base()
             report = reference.compare(kind, FORMATS[kind].tool, model, loaded, limits, progress)
         if report.failures:
             why = "; ".join(report.failures)

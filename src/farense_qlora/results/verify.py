@@ -1,6 +1,7 @@
 """Is what was exported still the trained model? Its own consumer loads it, in a process of its own, and both
 are compared on validation questions: their distributions over the true answers, and their greedy answers."""
 
+import gc
 import json
 import os
 import subprocess
@@ -130,12 +131,18 @@ class Reference:
     Raises `UserError` when there is no base, no adapter or no validation data.
     """
 
-    def __init__(self, config: Config, adapter: Path, progress: Progress = lambda *_: None):
+    def __init__(
+        self,
+        config: Config,
+        adapter: Path,
+        questions: int = QUESTIONS,
+        progress: Progress = lambda *_: None,
+    ):
         path = HOME / config.val_data
         rows = [row for row in read_rows(path) if len(row.messages) > 1]
         if not rows:
             raise UserError(f"{path} não tem conversas («messages») com que verificar a exportação")
-        chosen = np.unique(np.linspace(0, len(rows) - 1, QUESTIONS).astype(int))
+        chosen = np.unique(np.linspace(0, len(rows) - 1, questions).astype(int))
         self.rows = [rows[i] for i in chosen]
         self.base = load_base(config.model, config.bits)
         tokenizer = self.base.tokenizer
@@ -146,8 +153,14 @@ class Reference:
         self.before = self._logits(lambda done: progress("modelo base", done, len(self.rows)))
         load_adapter(self.base.model, adapter)
         self.after = self._logits(lambda done: progress("modelo treinado", done, len(self.rows)))
-        questions = [row.messages[:-1] for row in self.rows]
-        self.answers = answers(self.base, questions, self.max_tokens)
+        asked = [row.messages[:-1] for row in self.rows]
+        self.answers = answers(self.base, asked, self.max_tokens)
+
+    def forget_base(self) -> None:
+        """Give its memory back: the consumer is about to load the model too."""
+        del self.base
+        gc.collect()
+        mx.clear_cache()
 
     def _logits(self, progress: Callable[[int], object]) -> np.ndarray:
         """The logits (positions of all rows, vocabulary) of the model as it is now."""
