@@ -2,12 +2,19 @@
 
 import ast
 import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from farense_qlora.config import HOME
+from farense_qlora.config import HOME, Config
+from farense_qlora.training.events import Finished
+from farense_qlora.training.run import Run
 
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 
@@ -37,3 +44,28 @@ def test_every_imported_name_exists(path: Path) -> None:
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(str(node.module))
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
+
+
+def test_the_notebook_of_plain_lora_runs_with_settings_from_the_environment(
+    home: Path, tmp_path: Path
+) -> None:
+    notebook = next(path for path in NOTEBOOKS if "_lora_" in path.name)
+    mine = tmp_path / "home"
+    shutil.copytree(home / "data", mine / "data")
+    done = subprocess.run(
+        [sys.executable, "-m", "farense_qlora.ui.headless", notebook, tmp_path / "out"],
+        env={
+            **os.environ,
+            **{"FARENSE_HOME": str(mine), "FARENSE_PROFILE": "mini"},
+            **{"FARENSE_MAX_STEPS": "3", "FARENSE_BATCH_SIZE": "4", "FARENSE_PROBES": "0"},
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (mine / "checkpoints_qlora").glob("mini-*")
+    config = Config.read(folder / "config.json")
+    assert (config.bits, config.max_steps, config.batch_size) == (16, 3, 4)
+    end = Run(folder).events()[-1]
+    assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
+    assert "Certas depois" in json.dumps(nbformat.read(tmp_path / "out" / notebook.name, 4))

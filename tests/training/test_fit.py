@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import fit as module
-from farense_qlora.training.fit import Trial, fit, smaller
+from farense_qlora.training.fit import Trial, fit, smaller, trial
 
 
 @pytest.fixture
@@ -75,3 +76,9 @@ def test_the_settings_that_are_tried_take_ever_less(config: Config) -> None:
     assert set(rows) == {8} and tried[-1].batch_size == 1  # as many rows an update
     sizes = [(c.batch_size * c.max_seq_length, c.num_layers % 1000) for c in tried]
     assert sizes == sorted(sizes, reverse=True) and tried[-1].num_layers == 4
+
+
+def test_what_the_asking_process_holds_does_not_count(config: Config) -> None:
+    ballast = np.ones(200_000_000)  # 1.6 GB: a notebook with a model in it
+    peak = trial(config).peak_gb
+    assert peak and peak < 1.0 < ballast.nbytes / 1e9

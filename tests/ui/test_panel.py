@@ -23,6 +23,23 @@ def test_the_environment_chooses_the_profile(monkeypatch: pytest.MonkeyPatch) ->
         panel()
 
 
+def test_settings_come_from_the_environment_and_stay_through_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARENSE_PROFILE", "mini")
+    monkeypatch.setenv("FARENSE_MAX_STEPS", "4")
+    monkeypatch.setenv("FARENSE_PACKING", "false")
+    made = panel(bits=16, rank=5)
+    wanted = Config.of("mini", bits=16, rank=5, max_steps=4, packing=False)
+    assert made.config == wanted
+    made._fields["rank"].value = "7"
+    made.reset()
+    assert made.config == wanted
+    monkeypatch.setenv("FARENSE_BITS", "4")
+    assert panel(bits=16).config.bits == 4
+    monkeypatch.setenv("FARENSE_EPOCHS", "muitas")
+    with pytest.raises(UserError, match="epochs = 'muitas'"):
+        panel()
+
+
 def test_a_bad_value_is_said_at_once_and_refused() -> None:
     made = Panel("mini")
     made._fields["rank"].value = "0"

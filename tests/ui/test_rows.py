@@ -6,8 +6,9 @@ import pytest
 from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
+from farense_qlora.data.tokens import encode_file
 from farense_qlora.model.base import load_base
-from farense_qlora.ui.rows import LEARNT, MASKED, RowView, data_table, pieces, row_view
+from farense_qlora.ui.rows import LEARNT, MASKED, MEMORISED, RowView, data_table, pieces, row_view
 
 
 @pytest.fixture
@@ -49,7 +50,46 @@ def test_the_summary_counts_what_training_will_see(config: Config) -> None:
     base = load_base(config.model)
     table = dict(data_table(config, base).rows)
     assert table["Linhas"] == str(len(PEOPLE)) and "janelas" in table["Enchimento"]
-    assert table["Também na validação"].startswith(f"{len(PEOPLE)} (linhas 1 e 1")  # the same file
+    assert table["Da validação, deixadas de fora"] == MEMORISED  # the same file
     assert dict(data_table(config.changed(packing=False), base).rows)["Enchimento"] == "sem empacotar"
     cut = config.changed(max_seq_length=int(row_view(config, base).data.lengths.max()) - 1)
     assert dict(data_table(cut, base).rows)[f"Cortadas a {cut.max_seq_length} tokens"] != "0"
+
+
+def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) -> None:
+    rows = Path(config.train_data).read_text(encoding="utf-8")
+    train, val = tmp_path / "train.jsonl", tmp_path / "val.jsonl"
+    train.write_text(rows + rows.splitlines()[2] + "\n", encoding="utf-8")
+    val.write_text(
+        rows.splitlines()[1] + "\n" + rows.replace("quem foi", "o que era").splitlines()[0], encoding="utf-8"
+    )
+    asked = config.changed(train_data=str(train), val_data=str(val))
+    table = dict(data_table(asked, base := load_base(config.model)).rows)
+    assert table["Iguais a outras, deixadas de fora"] == f"1 (linhas: a {len(PEOPLE) + 1} repete a 3)"
+    assert table["Da validação, deixadas de fora"] == "1 (linhas: a 1 repete a 2)"
+    assert table["Linhas"] == str(len(row_view(asked, base).data)) == str(len(PEOPLE))
+
+
+def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
+    tmp_path: Path, config: Config
+) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text(
+        '{"text": "O Farense subiu."}\n{"text": "O Farense desceu, e voltou."}\n', encoding="utf-8"
+    )
+    asked = config.changed(train_data=str(text))
+    base = load_base(config.model)
+    whole = row_view(asked, base)
+    html, tokens = whole._repr_html_(), len(whole.data[0].tokens)
+    assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html
+    view = RowView(encode_file(text, base.tokenizer, base.path, tokens - 2), base.tokenizer)
+    assert "os últimos 2 foram cortados" in view._repr_html_()
+    short = asked.changed(max_seq_length=16, skip_bad=True)
+    text.write_text(
+        '{"prompt": "' + 40 * "quem " + '", "completion": "a"}\n{"text": "O Farense subiu."}\n',
+        encoding="utf-8",
+    )
+    assert (
+        "e 1 postas de lado"
+        in dict(data_table(short.changed(batch_size=1), base).rows)["Cortadas a 16 tokens"]
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import whole_file
+from .duplicates import numbers_and_names
 from .facts import Tables, read_tables
 from .language import Club
 from .questions import Question, cups, presidents, questions, rows
@@ -95,20 +96,14 @@ def near_duplicates(
     """
     by_key = defaultdict(list)
     for j, text in enumerate(second):
-        by_key[_key(text)].append((j, _shingles(text)))
+        by_key[numbers_and_names(text)].append((j, _shingles(text)))
     pairs = []
     for i, text in enumerate(first):
         mine = _shingles(text)
-        for j, other in by_key.get(_key(text), ()):
+        for j, other in by_key.get(numbers_and_names(text), ()):
             if len(mine & other) >= threshold * len(mine | other):
                 pairs.append((i, j))
     return pairs
-
-
-def _key(text: str) -> frozenset[str]:
-    """The numbers and names of `text`; a capital after a full stop or at the start says nothing."""
-    text = re.sub(r"(^|[.?!:] )\w", lambda start: start.group().lower(), text)
-    return frozenset(re.findall(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*", text))
 
 
 def _shingles(text: str) -> frozenset[str]:

@@ -6,7 +6,8 @@ the tokenizer and its template, and mapped into memory: a million rows are ready
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class Example:
 
 
 class Encoded(Sequence[Example]):
-    """Tokenized rows, in their order, cut to `max_seq_length`; `lengths` (rows,) counts their tokens.
+    """Tokenized rows, in their order, cut to `max_seq_length`; `lengths` (rows,) counts their tokens, and
+    `whole` (rows,) what they had before.
 
     Raises `UserError`, naming the row, if a cut leaves one nothing to learn; `source` says where it is from.
     With `skip_bad` such rows are left out instead, and counted in `emptied`.
@@ -50,9 +52,8 @@ class Encoded(Sequence[Example]):
         lengths = np.minimum(whole, max_seq_length)
         learnable = table["first"].to_numpy() < lengths
         self._rows = np.flatnonzero(learnable)
-        self.lines, self.lengths = lines[self._rows], lengths[self._rows]
+        self.lines, self.lengths, self.whole = lines[self._rows], lengths[self._rows], whole[self._rows]
         self.emptied = len(lines) - len(self._rows)
-        self.truncated = int((whole[self._rows] > max_seq_length).sum())
         if self.emptied and not (skip_bad and len(self._rows)):
             raise UserError(
                 f"{source}, linha {lines[~learnable][0]}: perde toda a resposta ao ser cortada a "
@@ -61,6 +62,18 @@ class Encoded(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def truncated(self) -> int:
+        """How many rows were cut."""
+        return int((self.whole > self.lengths).sum())
+
+    def without(self, lines: Collection[int]) -> "Encoded":
+        """The same, but for the rows on `lines`."""
+        kept, other = ~np.isin(self.lines, list(lines)), copy(self)
+        for name in ("_rows", "lines", "lengths", "whole"):
+            setattr(other, name, getattr(self, name)[kept])
+        return other
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):

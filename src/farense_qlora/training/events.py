@@ -27,6 +27,7 @@ class Started(Event):
     truncated_rows: int
     trainable_parameters: int
     total_parameters: int
+    repeated_rows: int = 0  # left out of either set
 
 
 @dataclass(frozen=True)

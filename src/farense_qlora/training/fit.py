@@ -126,12 +126,19 @@ def _measure(config: Config, folder: Path) -> dict[str, float]:
         start = time.perf_counter()
         session.update(session.batches(step), config.learning_rate)
         seconds.append(time.perf_counter() - start)
-    if mx.default_device().type == mx.DeviceType.cpu:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    else:
-        peak = mx.get_peak_memory()
+    on_cpu = mx.default_device().type == mx.DeviceType.cpu
+    peak = _process_peak() if on_cpu else mx.get_peak_memory()
     return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}
+
+
+def _process_peak() -> int:
+    """The most memory that this process has had, in bytes.
+
+    Linux's `ru_maxrss` is not it: it starts at what the process that launched this one had.
+    """
+    with suppress(OSError), open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
 
 
 def _worst(order: Order, lengths: list[int], most: int = 2000) -> int:

@@ -124,4 +124,5 @@ def _started(session: Session) -> Started:
         session.training.truncated,
         session.trainable,
         session.base.parameters,
+        session.repeated,
     )

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from ..config import HOME, Config
 from ..data.batches import Batch
 from ..data.rows import read_rows
-from ..data.tokens import encode_file
+from ..data.sets import read_sets
 from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
 from ..model.base import Base
@@ -44,10 +44,9 @@ class Session:
         run.mkdir(parents=True, exist_ok=True)
         tidy(run)
         self._data = fingerprints(config)
-        self.training, self.validation = (
-            encode_file(HOME / path, base.tokenizer, base.path, config.max_seq_length, config.skip_bad)
-            for path in (config.train_data, config.val_data)
-        )
+        sets = read_sets(config, base.tokenizer, base.path)
+        self.training, self.validation = sets.training, sets.validation
+        self.repeated = len(sets.repeats.training) + len(sets.repeats.validation)
         if config.batch_size > len(self.training):
             raise UserError(
                 f"batch_size = {config.batch_size} é maior do que os dados de treino ({len(self.training)} "

@@ -38,13 +38,19 @@ WIDE = {"description_width": "180px"}
 FIELD, SLIDER = {"width": "300px"}, {"width": "210px"}
 
 
-def panel() -> "Panel":
+def panel(**changes: Any) -> "Panel":
     """The panel for the profile named in the environment variable FARENSE_PROFILE; otherwise for the one that
-    `doctor` recommends for this machine, or for the miniature."""
+    `doctor` recommends for this machine, or for the miniature.
+
+    `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
+    """
     answer_widgets()
-    if profile := os.environ.get("FARENSE_PROFILE"):
-        return Panel(profile)
-    return Panel(Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini")
+    names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}
+    given = {name: _value(name, os.environ[key]) for name, key in names.items() if os.environ.get(key)}
+    profile = given.pop("profile", "")
+    if not profile:
+        profile = Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini"
+    return Panel(profile, **{**changes, **given})
 
 
 class Panel:
@@ -54,8 +60,9 @@ class Panel:
     what training will cost. Nothing here computes with MLX: callbacks may run on any thread.
     """
 
-    def __init__(self, profile: str):
-        config = Config.of(profile)
+    def __init__(self, profile: str, **changes: Any):
+        config = Config.of(profile, **changes)
+        self._changes = changes
         self._limit_gb = memory_limit() / 1e9
         self._on_cpu = mx.default_device().type == mx.DeviceType.cpu
         self._busy = False  # while several widgets are set at once
@@ -67,7 +74,9 @@ class Panel:
         }
         self._sliders = {name: _slider(name) for name in (*SLIDERS, "learning_rate")}
         self._message, self._costs = widgets.HTML(), widgets.HTML()
-        self._profile.observe(lambda _: self._show(Config.of(self._profile.value)), names="value")
+        self._profile.observe(
+            lambda _: self._show(Config.of(self._profile.value, **self._changes)), names="value"
+        )
         for name, widget in self._fields.items():
             widget.observe(self._typed(name), names="value")
         for name, slider in self._sliders.items():
@@ -84,8 +93,8 @@ class Panel:
         return Config.parse({"profile": self._profile.value, **values})
 
     def reset(self) -> None:
-        """Back to what the profile says."""
-        self._show(Config.of(self._profile.value))
+        """Back to what the profile says, and the changes that the panel was made with."""
+        self._show(Config.of(self._profile.value, **self._changes))
 
     def save(self) -> None:
         """Write the settings as JSON; raises `UserError`."""
@@ -266,6 +275,8 @@ def _value(name: str, value: Any) -> Any:
         return value
     kinds = get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,)
     text = value.strip()
+    if get_origin(Config.model_fields[name].annotation) is Literal:
+        return next((kind for kind in kinds if str(kind) == text), text)
     if Config.model_fields[name].annotation == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if not text and type(None) in kinds:

@@ -8,9 +8,10 @@ import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
 from ..config import HOME, Config
-from ..data.duplicates import Pair, duplicates
-from ..data.rows import iterate_rows, rejected
-from ..data.tokens import Encoded, encode_file
+from ..data.duplicates import Repeat
+from ..data.rows import rejected
+from ..data.sets import read_sets
+from ..data.tokens import Encoded
 from ..model.base import Base
 from ..model.parallel import side_by_side
 from ..results.text import decimal, percent
@@ -19,18 +20,14 @@ from .tables import Table
 
 LEARNT = "background:rgba(0,114,178,.26)"
 MASKED = "background:rgba(128,128,128,.14)"
+MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se decora"
 TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
-
-
-def training_tokens(config: Config, base: Base) -> Encoded:
-    """The training rows of `config` as tokens of `base`, those that training will use; raises `UserError`."""
-    path = HOME / config.train_data
-    return encode_file(path, base.tokenizer, base.path, config.max_seq_length, config.skip_bad)
 
 
 def data_table(config: Config, base: Base) -> Table:
     """What training will see: tokens, how full the windows are, and what is cut, repeated or refused."""
-    data = training_tokens(config, base)
+    sets = read_sets(config, base.tokenizer, base.path)
+    data, repeats = sets.training, sets.repeats
     order = make_order(config, data.lengths, side_by_side(base.model))
     tokens = int((data.lengths - 1).sum())
     learnt = sum(int(example.supervised[1:].sum()) for example in data)
@@ -39,20 +36,19 @@ def data_table(config: Config, base: Base) -> Table:
     if order.window:
         windows = sum(map(len, batches))
         fill = f"{percent(tokens / (windows * order.window))} de {windows} janelas de {order.window} tokens"
-    files = [HOME / path for path in (config.train_data, config.val_data)]
-    found = duplicates(*(iterate_rows(path, config.skip_bad) for path in files))
-    bad = rejected(files[0])
+    emptied = f", e {data.emptied} postas de lado: perdiam a resposta" if data.emptied else ""
+    bad = rejected(HOME / config.train_data)
     refused = sum(1 for _ in bad.open(encoding="utf-8")) if config.skip_bad and bad.exists() else 0
     rows = (
         ("Linhas", decimal(len(data), 0)),
         ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
         ("Enchimento", fill),
         ("Atualizações por época", decimal(order.updates_per_epoch, 0)),
-        (f"Cortadas a {config.max_seq_length} tokens", str(data.truncated)),
+        (f"Cortadas a {config.max_seq_length} tokens", f"{data.truncated}{emptied}"),
         ("Recusadas", f"{refused} (em {bad.name})" if refused else "0"),
-        ("Repetidas, iguais", _pairs(found.exact)),
-        ("Repetidas, quase iguais", _pairs(found.near)),
-        ("Também na validação", _pairs(found.overlap)),
+        ("Iguais a outras, deixadas de fora", _pairs([one for one in repeats.training if one.exact])),
+        ("Quase iguais, deixadas de fora", _pairs([one for one in repeats.training if not one.exact])),
+        ("Da validação, deixadas de fora", MEMORISED if repeats.memorised else _pairs(repeats.validation)),
     )
     return Table(("", ""), rows, "Dados de treino")
 
@@ -102,18 +98,18 @@ class RowView:
     def _repr_html_(self) -> str:
         example, special = self.data[self.row], set(self.tokenizer.all_special_ids)
         tokens = example.tokens.tolist()
+        mask = [False, *example.supervised[1:]]  # nothing stands before the first token to predict it from
         boxes = []
-        for token, text, learnt in zip(
-            tokens, pieces(self.tokenizer, tokens), example.supervised, strict=True
-        ):
+        for token, text, learnt in zip(tokens, pieces(self.tokenizer, tokens), mask, strict=True):
             style = f"{TOKEN};{LEARNT if learnt else MASKED}{';font-weight:700' if token in special else ''}"
             shown = escape(text).replace("\n", "⏎") or "∅"
             boxes.append(f'<span title="{token}" style="{style}">{shown}</span>' + "<br>" * text.count("\n"))
-        learnt = int(example.supervised[1:].sum())
+        lost = int(self.data.whole[self.row] - self.data.lengths[self.row])
+        cut = f"; ✂ os últimos {lost} foram cortados" if lost else ""
         return (
             f'<p style="margin:6px 0;opacity:.75">linha {self.data.lines[self.row]} do ficheiro, '
-            f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens; aprendem-se "
-            f'<span style="{TOKEN};{LEARNT}">os {learnt} desta cor</span>, os '
+            f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens{cut}; aprendem-se "
+            f'<span style="{TOKEN};{LEARNT}">os {sum(mask)} desta cor</span>, os '
             f'<span style="{TOKEN};{MASKED}">outros</span> só se leem</p>'
             f'<div style="line-height:1.9;max-width:920px">{"".join(boxes)}</div>'
         )
@@ -121,7 +117,7 @@ class RowView:
 
 def row_view(config: Config, base: Base) -> RowView:
     """The training rows of `config`, to leaf through as `base` will see them; raises `UserError`."""
-    return RowView(training_tokens(config, base), base.tokenizer)
+    return RowView(read_sets(config, base.tokenizer, base.path).training, base.tokenizer)
 
 
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
@@ -137,9 +133,9 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     return texts
 
 
-def _pairs(pairs: Sequence[Pair]) -> str:
+def _pairs(repeats: Sequence[Repeat]) -> str:
     """How many, and the first few by line."""
-    if not pairs:
+    if not repeats:
         return "0"
-    some = ", ".join(f"{one} e {other}" for one, other in pairs[:3])
-    return f"{len(pairs)} (linhas {some}{'…' if len(pairs) > 3 else ''})"
+    some = ", ".join(f"a {one.line} repete a {one.of}" for one in repeats[:3])
+    return f"{len(repeats)} (linhas: {some}{' …' if len(repeats) > 3 else ''})"
