@@ -279,7 +279,7 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress)
+        folder = export(run, to, args.format, args.gguf_type, progress=progress)
     report = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
     text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
