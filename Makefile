@@ -42,7 +42,7 @@ lint: setup
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The fault suite whole: 200 kills and every single disk operation; `test` has its short form.
 faults: setup
