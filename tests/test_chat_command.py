@@ -40,7 +40,7 @@ class Terminal:
         while text not in self.seen and time.monotonic() < deadline:
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
-                    self.seen += os.read(self.master, 4096).decode("utf-8", "replace").replace("\r\n", "\n")
+                    self.seen += self._decoder.decode(os.read(self.master, 4096)).replace("\r\n", "\n")
                 except OSError:
                     break
         before, found, self.seen = self.seen.partition(text)

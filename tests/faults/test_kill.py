@@ -83,10 +83,12 @@ def test_out_of_memory_in_the_middle_is_survived(
     config: Config, reference: Result, runs_folder: Path, ledger: Ledger
 ) -> None:
     run = start(config, "memoria")
-    for event in run.follow():
-        if isinstance(event, Stepped) and event.step == 6:
-            break
+    run.pause()  # so that it is still at it when its memory ends
+    while run.status != "paused":
+        assert run.alive
+        time.sleep(0.01)
     assert run._worker is not None
+    run.resume()
     resource.prlimit(run._worker.pid, resource.RLIMIT_AS, (1 << 20, 1 << 20))
     with pytest.raises(UserError, match=r"falhou|acabou sem aviso"):
         run.wait()
