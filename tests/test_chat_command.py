@@ -1,5 +1,6 @@
 """`ask` writes as it generates, `chat` talks in a real terminal: history, commands, Ctrl-C and Ctrl-D."""
 
+import codecs
 import json
 import os
 import pty
@@ -33,6 +34,7 @@ class Terminal:
         )
         os.close(slave)
         self.seen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
 
     def wait(self, text: str) -> str:
         """What was written up to and with `text`, since the last call."""

@@ -59,6 +59,13 @@ def test_nearly_the_same_row_is_found_among_many() -> None:
     assert found == [Repeat(502, 1, False)]
 
 
+def test_the_signature_of_a_text_does_not_depend_on_what_stands_beside_it() -> None:
+    texts = [LONG, "a", LONG[:40], "Foi Paco Fortes."]
+    together = duplicates._signatures(texts)
+    for text, signature in zip(texts, together, strict=True):
+        assert (duplicates._signatures([text])[0] == signature).all()
+
+
 def test_a_long_text_that_all_questions_share_does_not_make_them_alike() -> None:
     asked = "Quem venceu a final?", "Em que zona jogou?"
     answers = "Venceu o Estrela da Amadora.", "Jogou na zona sul."
@@ -75,6 +82,7 @@ def test_validation_gives_way_to_training() -> None:
     one, two = talk("Quem?", "Ele."), talk("Quando?", "Em 1990.")
     found = repeats([(1, one)], [(4, two), (7, one)])
     assert (found.training, found.validation) == ((), (Repeat(7, 1, True),))
+    assert repeats([(1, one)], [(4, two), (5, two)]).validation == ()  # asked twice is no leak
     whole = repeats([(1, one), (2, two)], [(1, two)])
     assert whole.memorised and not whole.validation
 
