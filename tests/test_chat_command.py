@@ -1,6 +1,7 @@
 """`ask` writes as it generates, `chat` talks in a real terminal: history, commands, Ctrl-C and Ctrl-D."""
 
 import codecs
+import contextlib
 import json
 import os
 import pty
@@ -40,14 +41,32 @@ class Terminal:
         """What was written up to and with `text`, since the last call."""
         deadline = time.monotonic() + 60
         while text not in self.seen and time.monotonic() < deadline:
-            if select.select([self.master], [], [], 0.2)[0]:
-                try:
-                    self.seen += self._decoder.decode(os.read(self.master, 4096)).replace("\r\n", "\n")
-                except OSError:
-                    break
+            self._read()
         before, found, self.seen = self.seen.partition(text)
         assert found, before
         return before + found
+
+    def interrupt(self) -> str:
+        """Press Ctrl-C until it is answered, and give what was written up to the next prompt.
+
+        readline may write its prompt a moment before it listens: a key pressed then waits for the next one.
+        """
+        deadline = time.monotonic() + 60
+        while "\n› " not in self.seen and time.monotonic() < deadline:
+            self.type("\x03")
+            self._read(2)
+        return self.wait("\n› ")
+
+    def anything(self) -> None:
+        """Wait until something was written since the last call of `wait`."""
+        deadline = time.monotonic() + 60
+        while not self.seen and time.monotonic() < deadline:
+            self._read()
+
+    def _read(self, seconds: float = 0.2) -> None:
+        if select.select([self.master], [], [], seconds)[0]:
+            with contextlib.suppress(OSError):  # the other end is gone
+                self.seen += self._decoder.decode(os.read(self.master, 4096)).replace("\r\n", "\n")
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -98,10 +117,10 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(terminal: Terminal) -> N
     terminal.wait("\n› ")
     terminal.type(f"{QUESTION}\n")
     terminal.wait(f"{QUESTION}\n")
+    terminal.anything()  # the answer has begun
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert "(interrompida)" in terminal.wait("\n› ")
-    terminal.type("\x03")
-    assert "(/sair termina)" in terminal.wait("\n› ")
+    assert "(/sair termina)" in terminal.interrupt()
     terminal.type("/base\n/novo\n")
     terminal.wait("(conversa nova)")
     terminal.wait("\n› ")
