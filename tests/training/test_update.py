@@ -59,4 +59,5 @@ def test_matrices_end_to_end_learn_as_they_do_one_by_one(tiny_model: Path) -> No
         optimizer.update(single, slopes)
     others = dict(tree_flatten(single.trainable_parameters()))
     for name, array in tree_flatten(whole.trainable_parameters()):
-        assert mx.allclose(array, others[name], atol=1e-6), name
+        # A hundredth of one update: Adam magnifies the last bits of small gradients, which differ by BLAS.
+        assert mx.allclose(array, others[name], atol=1e-5), name
