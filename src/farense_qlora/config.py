@@ -254,7 +254,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model": "mini",
         "rank": 32,
         "alpha": 64.0,
-        "epochs": 3.25,
+        "epochs": 4.0,
         "batch_size": 16,
         "learning_rate": 3e-4,
         "lora_plus_ratio": 8.0,
