@@ -46,16 +46,17 @@ class Terminal:
         assert found, before
         return before + found
 
-    def interrupt(self) -> str:
-        """Press Ctrl-C until it is answered, and give what was written up to the next prompt.
+    def insist(self, keys: str, text: str) -> None:
+        """Press `keys` again and again until `text` is written.
 
-        readline may write its prompt a moment before it listens: a key pressed then waits for the next one.
+        readline writes its prompt a moment before it listens: a Ctrl-C pressed then waits for the next key,
+        and the terminal drops what was typed before it.
         """
         deadline = time.monotonic() + 60
-        while "\n› " not in self.seen and time.monotonic() < deadline:
-            self.type("\x03")
-            self._read(2)
-        return self.wait("\n› ")
+        while text not in self.seen and time.monotonic() < deadline:
+            self.type(keys)
+            self._read(5)
+        self.wait(text)
 
     def anything(self) -> None:
         """Wait until something was written since the last call of `wait`."""
@@ -120,10 +121,10 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(terminal: Terminal) -> N
     terminal.anything()  # the answer has begun
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert "(interrompida)" in terminal.wait("\n› ")
-    assert "(/sair termina)" in terminal.interrupt()
-    terminal.type("/base\n/novo\n")
-    terminal.wait("(conversa nova)")
-    terminal.wait("\n› ")
+    terminal.insist("\x03", "(/sair termina)")
+    terminal.insist("/novo\n", "(conversa nova)")
+    terminal.type("/base\n")
+    terminal.wait("(modelo treinado)\n\n› ")
     terminal.type(f"{QUESTION}\n")
     assert ANSWER in terminal.wait("\n› ")
     assert terminal.process.poll() is None

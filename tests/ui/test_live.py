@@ -174,9 +174,7 @@ class Page:
         self._send(name, {"method": "custom", "content": {"event": "click"}})
 
     def type(self, name: str, value: str) -> None:
-        """Ends when the kernel has repeated it: ipykernel 7.4 may deal with a click sent at once first."""
         self._send(name, {"method": "update", "state": {"value": value}, "buffer_paths": []})
-        self.hear(lambda: value in self.said)
 
     def _send(self, name: str, data: dict[str, object]) -> None:
         content = {"comm_id": self._comms[name], "data": data}
