@@ -94,12 +94,12 @@ class Controls:
             style={"description_width": "auto"},
             layout={"width": "240px"},
         )
-        self._message = widgets.HTML()
+        self._message, self._rate_asked = widgets.HTML(), False
         for button, act in (
             (self._stop, self.stop),
             (self._pause, self._pause_or_resume),
             (save, self._save),
-            (apply, self._set_rate),
+            (apply, self._ask_rate),
         ):
             button.on_click(self._saying(act))
         row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
@@ -111,11 +111,14 @@ class Controls:
         return ""
 
     def refresh(self) -> None:
-        """Show whether the run is asked to pause, whoever asked."""
+        """Show whether the run is asked to pause, whoever asked, and pass on the rate asked for."""
         paused = self._asked_to_pause
         description, icon = ("Retomar", "play") if paused else ("Pausar", "pause")
         if self._pause.description != description:
             self._pause.description, self._pause.icon = description, icon
+        if self._rate_asked:
+            self._rate_asked = False
+            self._saying(self._set_rate)(None)
 
     @property
     def _asked_to_pause(self) -> bool:
@@ -132,6 +135,11 @@ class Controls:
     def _save(self) -> str:
         self._run.save_now()
         return "guarda no fim deste passo"
+
+    def _ask_rate(self) -> str:
+        # Read at the next turn of `watch`: ipykernel 7.4 may hand over the click before what was typed.
+        self._rate_asked = True
+        return ""
 
     def _set_rate(self) -> str:
         try:
