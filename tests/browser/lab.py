@@ -187,15 +187,6 @@ class Notebook:
         self.page.keyboard.insert_text(text.replace(old, new))
         expect(editor).to_contain_text(new)
 
-    def subshell_console(self) -> Locator:
-        """Context menu, New Subshell Console for Notebook: a console beside the cells on the same kernel."""
-        self.cell(self._ids[-1]).locator(".jp-InputPrompt").click(button="right")
-        self.page.locator(".lm-Menu-itemLabel", has_text="New Subshell Console for Notebook").click()
-        console = self.page.locator(".jp-ConsolePanel")
-        expect(console.locator(".jp-CodeConsole-promptCell")).to_be_visible()
-        expect(console.locator(".jp-CodeConsole-banner")).to_contain_text("Python", timeout=SLOW)
-        return console
-
     def theme(self, name: str) -> None:
         """Menu Settings, Theme."""
         self.menu("Settings", "Theme", name)

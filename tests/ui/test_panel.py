@@ -86,6 +86,17 @@ def test_a_slider_moves_its_field_and_the_other_way_round() -> None:
     assert made.config.batch_size == 1000 and made._sliders["batch_size"].value == 64
 
 
+def test_a_browser_that_rounds_a_slider_changes_no_setting() -> None:
+    made = Panel("mini", epochs=3.25, batch_size=100)
+    for name, stop in (("learning_rate", 10**-3.5), ("epochs", 3.5), ("epochs", 3.0), ("batch_size", 64)):
+        before = made.config
+        made._sliders[name].value = stop
+        assert made.config == before
+    made._sliders["epochs"].value = 4.0
+    made._sliders["learning_rate"].value = 10**-3.55
+    assert (made.config.epochs, made.config.learning_rate) == (4.0, 2.8e-4)
+
+
 def test_every_setting_with_a_slider_stays_within_the_configs_bounds() -> None:
     made = Panel("mini")
     for name, slider in made._sliders.items():

@@ -6,8 +6,9 @@ The output that stays is a PNG and plain HTML tables, readable where styles and 
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from html import escape
+from pathlib import Path
 
 import ipywidgets as widgets
 from IPython.display import HTML, Image, display
@@ -32,51 +33,77 @@ NUMBERS_A_ROW, SENTENCES = 5, 6
 WIDTH = 924
 
 
-async def watch(run: Run) -> None:
-    """Show `run` as it goes and return when it ends; interrupting the cell stops the run and saves it.
+_newest: dict[Path, "Watching"] = {}
 
-    Awaited, so that the kernel hears the controls while the cell runs. Reads only the run folder, so it can
-    be called again at any time. Raises `UserError` when the run fails.
+
+def watch(run: Run) -> "Watching":
+    """Show `run` as it goes, while the kernel stays free for other cells.
+
+    Reads only the run folder, so it can be called again at any time; what was called before for the same run
+    is then no longer drawn. Await what it returns to wait for the end.
     """
     _release_memory()
     answer_widgets()
-    controls, reader = Controls(run), Reader(run.folder)
-    buttons = display(controls.box, display_id=True)
-    figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
-    picture = display(HTML(""), display_id=True)
-    answers = display(HTML(""), display_id=True)
+    return Watching(run)
 
-    def draw(alive: bool, whole: bool) -> None:
-        """The texts cost a few milliseconds, the picture a hundred: it is drawn when that is affordable."""
-        events = reader.events
-        figures.update(HTML(state(events, alive)))
-        if whole:
-            answers.update(samples(events) or HTML(""))
-            picture.update(curves(events))
 
-    began, spent, stale = time.perf_counter(), 0.0, False
-    try:
-        while run.alive:
+class Watching:
+    """Picture, numbers and controls of `run` in the cell that made it, kept up to date until the run ends.
+
+    Awaiting it waits for that end, and raises `UserError` when the run fails; to interrupt the cell that
+    waits stops the run and saves it.
+    """
+
+    def __init__(self, run: Run):
+        self._run, self._controls, self._reader = run, Controls(run), Reader(run.folder)
+        self._buttons = display(self._controls.box, display_id=True)
+        self._figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
+        self._picture, self._answers = display(HTML(""), display_id=True), display(HTML(""), display_id=True)
+        _newest[run.folder] = self
+        self._task = asyncio.create_task(self._follow())
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._end().__await__()
+
+    async def _end(self) -> None:
+        await self._task
+        self._leave()  # once more: nbconvert takes only what the cell that runs has sent
+        self._run.wait()  # raises when it failed
+
+    async def _follow(self) -> None:
+        began, spent, stale = time.perf_counter(), 0.0, False
+        while self._run.alive and _newest[self._run.folder] is self:
             try:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
                 await hear_widgets()
-                controls.refresh()
-                news = reader.news()
+                self._controls.refresh()
+                news = self._reader.news()
                 stale |= news
                 affordable = time.perf_counter() - began >= spent / (SHARE * cores())
                 if news or (stale and affordable):
                     start = time.thread_time()
-                    draw(alive=True, whole=affordable)
+                    self._draw(alive=True, whole=affordable)
                     stale = not affordable
                     spent += time.thread_time() - start
             except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
-                controls.stop()
-    finally:
-        buttons.update(HTML(""))
-        reader.news()
-        if reader.events:
-            draw(alive=False, whole=True)
-    run.wait()  # raises when it failed
+                self._controls.stop()
+        if _newest[self._run.folder] is self:
+            self._leave()
+
+    def _draw(self, alive: bool, whole: bool) -> None:
+        """The texts cost a few milliseconds, the picture a hundred: it is drawn when that is affordable."""
+        events = self._reader.events
+        self._figures.update(HTML(state(events, alive)))
+        if whole:
+            self._answers.update(samples(events) or HTML(""))
+            self._picture.update(curves(events))
+
+    def _leave(self) -> None:
+        """The last state, without controls."""
+        self._buttons.update(HTML(""))
+        self._reader.news()
+        if self._reader.events:
+            self._draw(alive=False, whole=True)
 
 
 class Controls:

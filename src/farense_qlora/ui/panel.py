@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable
 from html import escape
+from math import log10
+from threading import RLock
 from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
@@ -33,7 +35,7 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
     "eval_every": (10, 1000, 10),
     "save_every": (10, 1000, 10),
 }
-LEARNING_RATES = (-6, -2)  # powers of ten
+LEARNING_RATES = (1e-6, 1e-2)
 WIDE = {"description_width": "180px"}
 FIELD, SLIDER = {"width": "300px"}, {"width": "210px"}
 
@@ -66,6 +68,7 @@ class Panel:
         self._limit_gb = memory_limit() / 1e9
         self._on_cpu = mx.default_device().type == mx.DeviceType.cpu
         self._busy = False  # while several widgets are set at once
+        self._one_at_a_time = RLock()  # kernels with subshells hand over what happened on several threads
         self._profile = widgets.Dropdown(
             options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=FIELD
         )
@@ -106,36 +109,48 @@ class Panel:
 
     def _typed(self, name: str) -> Callable[[object], None]:
         def typed(_: object) -> None:
-            if not self._busy:
-                self._follow(name)
-                self._check()
+            with self._one_at_a_time:
+                if not self._busy:
+                    self._follow(name)
+                    self._check()
 
         return typed
 
     def _slid(self, name: str) -> Callable[[Any], None]:
         def slid(change: Any) -> None:
-            if not self._busy:
-                value = change["new"]
-                self._fields[name].value = _text(float(f"{value:.2g}") if name == "learning_rate" else value)
+            with self._one_at_a_time:
+                if not self._busy and not self._snapped(name, change["new"]):
+                    value = float(f"{change['new']:.2g}") if name == "learning_rate" else change["new"]
+                    self._fields[name].value = _text(value)
 
         return slid
 
     def _follow(self, name: str) -> None:
         """Bring the slider of `name`, if it has one, to what the field says, as far as it goes."""
-        if (slider := self._sliders.get(name)) is None:
+        slider, value = self._sliders.get(name), self._within(name)
+        if slider is None or value is None:
             return
+        before, self._busy = self._busy, True
+        slider.value = int(value) if isinstance(slider, widgets.IntSlider) else value
+        self._busy = before
+
+    def _snapped(self, name: str, value: float) -> bool:
+        """Whether a browser, and no person, moved the slider: to its stop next to what the field says."""
+        said = self._within(name)
+        if said is None:
+            return False
+        if name == "learning_rate":
+            value, said = log10(value), log10(said)
+        return abs(value - said) <= self._sliders[name].step / 2
+
+    def _within(self, name: str) -> float | None:
+        """What the field of `name` says, brought within what its slider goes to; None for no number."""
         try:
             value = float(_value(name, self._fields[name].value))
         except (TypeError, ValueError):
-            return
-        if name == "learning_rate":
-            low, high = (10.0**power for power in LEARNING_RATES)
-        else:
-            low, high = slider.min, slider.max
-        value, before = min(max(value, low), high), self._busy
-        self._busy = True
-        slider.value = int(value) if isinstance(slider, widgets.IntSlider) else value
-        self._busy = before
+            return None
+        low, high = LEARNING_RATES if name == "learning_rate" else SLIDERS.get(name, (value, value, 0))[:2]
+        return min(max(value, low), high)
 
     def _show(self, config: Config) -> None:
         self._busy = True
@@ -238,8 +253,8 @@ def _warning(text: str) -> str:
 def _slider(name: str) -> widgets.Widget:
     common = {"readout": False, "layout": SLIDER, "tooltip": Config.model_fields[name].description}
     if name == "learning_rate":
-        smallest, largest = LEARNING_RATES
-        return widgets.FloatLogSlider(min=smallest, max=largest, step=0.05, **common)
+        least, most = (log10(rate) for rate in LEARNING_RATES)
+        return widgets.FloatLogSlider(min=least, max=most, step=0.05, **common)
     low, high, step = SLIDERS[name]
     whole = int in (get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,))
     kind = widgets.IntSlider if whole else widgets.FloatSlider
