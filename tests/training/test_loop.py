@@ -22,9 +22,11 @@ from farense_qlora.data.tokens import Example, encode
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.training.control import Wishes
+from farense_qlora.training.control import Asked, Wishes
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
+from farense_qlora.training.journal import settled
 from farense_qlora.training.loop import train
+from farense_qlora.training.resume_check import numbers
 from farense_qlora.training.update import Updater, arrays, batch_loss
 
 
@@ -167,16 +169,27 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
     whole = list(train(config, base, tmp_path / "whole"))
     resumed: list[Event] = []
-    for stop_after in (2, 3, 100):  # three workers, each a fresh process's worth of state
-        steps = itertools.count(1)
+    given_up = []
+    for stop_after in (1, 2, 3, 4, 8, 1000):  # each a fresh process's worth of state; some amid an evaluation
+        asked = itertools.count(1)
         fresh = load_base(str(base.path))
-        resumed += train(config, fresh, tmp_path / "parts", lambda: Wishes(stop=next(steps) == stop_after))  # noqa: B023
-    losses = [[e.loss for e in run if isinstance(e, Stepped)] for run in (whole, resumed)]
-    assert losses[0] == losses[1]
+        resumed += train(config, fresh, tmp_path / "parts", lambda: Wishes(stop=next(asked) == stop_after))  # noqa: B023
+        end = resumed[-1].step
+        if end % 4 == 0 and not any(isinstance(e, Evaluated) and e.step == end for e in resumed):
+            given_up.append(end)
+    assert given_up == [0, 0, 4]
+    assert numbers(settled(resumed)) == numbers(whole)
     last = f"checkpoints/step-{whole[-1].step:06d}"
     one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
     assert one.keys() == other.keys()
     assert all(mx.array_equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_asked_during_an_evaluation_is_not_lost() -> None:
+    said = iter([Wishes(save=True), Wishes(learning_rate=0.5), Wishes(stop=True), Wishes(stop=True)])
+    asked = Asked(lambda: next(said))
+    assert [asked.stop(), asked.stop(), asked.stop()] == [False, False, True]
+    assert asked() == Wishes(stop=True, save=True, learning_rate=0.5)
 
 
 def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, tmp_path: Path) -> None:

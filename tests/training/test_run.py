@@ -66,7 +66,9 @@ def test_an_interrupt_of_the_worker_ends_the_update_and_saves(config: Config) ->
     assert run._worker is not None
     os.kill(run._worker.pid, signal.SIGINT)
     run.wait()
-    assert run.events()[-1].reason == "stopped"
+    end = run.events()[-1]
+    assert end.reason == "stopped" and end.best_step == 0  # only the untrained adapter was measured
+    assert run.best_adapter.name == f"step-{end.step:06d}"
     assert (run.best_adapter / "adapters.safetensors").exists()
 
 

@@ -30,11 +30,15 @@ FREE = {"profile", "probes", "save_every", "keep_last", "keep_every"}
 
 @dataclass
 class State:
-    """Where training stands besides weights and optimizer; `learning_rate` is the schedule's peak,
-    `evaluations_since_best` drives early stopping, and the last `losses` say what is out of the ordinary."""
+    """Where training stands besides weights and optimizer.
+
+    `learning_rate` is the schedule's peak, `evaluated` the step of the last evaluation, and the last `losses`
+    say what is out of the ordinary; `evaluations_since_best` drives early stopping.
+    """
 
     learning_rate: float
     step: int = 0
+    evaluated: int = -1
     best_step: int = 0
     best_loss: float | None = None
     evaluations_since_best: int = 0

@@ -1,7 +1,7 @@
 """What is asked of a run while it trains: each wish is a file in its folder, so any process can ask."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import whole_file
@@ -21,6 +21,25 @@ class Wishes:
 
 # Asked after every update; a wish to save or to change the learning rate is told once.
 Ask = Callable[[], Wishes]
+
+
+class Asked:
+    """`ask` for a loop that looks for a stop oftener than it can grant the other wishes: none is lost."""
+
+    def __init__(self, ask: Ask):
+        self._ask, self._kept = ask, Wishes()
+
+    def stop(self) -> bool:
+        """Whether a stop is asked; what else is asked waits for the next call."""
+        new, kept = self._ask(), self._kept
+        rate = new.learning_rate or kept.learning_rate
+        self._kept = replace(new, save=new.save or kept.save, learning_rate=rate)
+        return new.stop
+
+    def __call__(self) -> Wishes:
+        self.stop()
+        kept, self._kept = self._kept, Wishes()
+        return kept
 
 
 def wishes(folder: Path) -> Wishes:

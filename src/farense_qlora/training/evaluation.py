@@ -1,5 +1,6 @@
 """How a data set becomes batches, and the loss over a whole one."""
 
+from collections.abc import Callable
 from itertools import chain
 
 import mlx.core as mx
@@ -32,8 +33,11 @@ def collated(data: Encoded, micro_batch: MicroBatch, window: int | None, count: 
     ]
 
 
-def validation_loss(model: nn.Module, data: Encoded, config: Config) -> float:
-    """Mean loss over every supervised token of `data`, in nats, without dropout."""
+def validation_loss(
+    model: nn.Module, data: Encoded, config: Config, give_up: Callable[[], bool] = lambda: False
+) -> float | None:
+    """Mean loss over every supervised token of `data`, in nats, without dropout; None when `give_up()`, asked
+    between batches, said so."""
     model.eval()
     count = side_by_side(model)
     order = make_order(config, data.lengths, count)
@@ -43,8 +47,11 @@ def validation_loss(model: nn.Module, data: Encoded, config: Config) -> float:
         for micro_batch in order[n]
     ]
     total = sum(batch.supervised for batch in chain(*batches))
-    loss = sum(
-        summed(lambda part: batch_loss(model, *arrays(part, total)), batch).item() for batch in batches
-    )
+    loss: float | None = 0.0
+    for batch in batches:
+        if give_up():
+            loss = None
+            break
+        loss += summed(lambda part: batch_loss(model, *arrays(part, total)), batch).item()
     model.train()
     return loss

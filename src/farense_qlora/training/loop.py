@@ -11,7 +11,7 @@ from ..config import Config
 from ..errors import UserError
 from ..model.base import Base
 from . import guards
-from .control import Ask, Wishes
+from .control import Ask, Asked, Wishes
 from .events import (
     Discarded,
     Event,
@@ -42,17 +42,18 @@ def train(
     every update for what the user wishes. Raises `UserError` as `Session` does, and when no learning rate
     gives finite numbers.
     """
-    session = Session(config, base, run, accept_changes)
+    session, asked = Session(config, base, run, accept_changes), Asked(ask)
     began = time.perf_counter()
     yield _started(session)
     for damaged, damage in session.damaged:
         yield Discarded(session.state.step, time.time(), str(damaged.relative_to(run)), damage)
     if session.checkpoint:
         yield Saved(session.state.step, time.time(), str(session.checkpoint.relative_to(run)))
-    else:
-        yield from session.evaluate(ask)
-        yield from session.save(ask)
-    reason = "completed" if session.state.step >= session.total_steps else ""
+    if session.due:
+        yield from session.evaluate(asked)
+    if not session.checkpoint:
+        yield from session.save(asked)
+    reason = "stopped" if session.due else session.end
     while not reason:
         start, state = time.perf_counter(), session.state
         rate = learning_rate(config, state.learning_rate, state.step, session.total_steps)
@@ -90,17 +91,14 @@ def train(
             state.losses = [*state.losses, loss][-guards.MOST :]
             state.skipped_in_a_row = 0
 
-        if state.step == session.total_steps:
-            reason = "completed"
-        if reason or state.step % config.eval_every == 0:
-            yield from session.evaluate(ask)
-            if 0 < config.early_stopping_patience <= state.evaluations_since_best:
-                reason = "early_stopping"
-        wish = ask()
+        if session.due:
+            yield from session.evaluate(asked)
+        reason = "stopped" if session.due else session.end  # still due: given up for a stop
+        wish = asked()
         if wish.pause and not reason:
-            yield from session.save(ask)
+            yield from session.save(asked)
             yield Paused(state.step, time.time(), "asked")
-            while (wish := ask()).pause and not wish.stop:
+            while (wish := asked()).pause and not wish.stop:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             yield Resumed(state.step, time.time())
         if wish.learning_rate:
@@ -108,7 +106,7 @@ def train(
             yield RateChanged(state.step, time.time(), state.learning_rate)
         reason = reason or ("stopped" if wish.stop else "")
         if reason or wish.save or wish.learning_rate or state.step % config.save_every == 0:
-            yield from session.save(ask)
+            yield from session.save(asked)
     seconds, state = time.perf_counter() - began, session.state
     yield Finished(state.step, time.time(), reason, state.best_step, state.best_loss, seconds)
 

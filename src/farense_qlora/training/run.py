@@ -14,7 +14,7 @@ from ..errors import UserError, reason
 from ..files import whole_file
 from . import control, journal, lock
 from .checkpoints import BEST, changes, fingerprints, latest, tidy
-from .events import Event, Failed, Finished, Paused, Resumed, Started
+from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started
 
 POLL_SECONDS = 0.2
 
@@ -55,9 +55,11 @@ class Run:
 
     @property
     def best_adapter(self) -> Path:
-        """The adapter with the lowest validation loss, or the last saved; raises `UserError` if none is."""
-        best = self.folder / BEST
-        folder = best if best.exists() else latest(self.folder)
+        """The adapter with the lowest validation loss, or the last saved when none but the untrained one was
+        measured; raises `UserError` if there is none."""
+        best, last = self.folder / BEST, latest(self.folder)
+        measured = any(isinstance(event, Evaluated) and event.step for event in self.events())
+        folder = best if best.exists() and (measured or last is None) else last
         if folder is None:
             raise UserError(f"o treino «{self.name}» ainda não guardou nenhum adaptador")
         return folder

@@ -21,7 +21,7 @@ from ..model.checkpointing import use_checkpointing
 from ..model.packing import check_packable
 from ..model.parallel import side_by_side
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
-from .control import Ask
+from .control import Asked
 from .evaluation import collated, make_order, validation_loss
 from .events import Evaluated, Event, Paused, Resumed, Sampled, Saved
 from .probes import Probes
@@ -91,15 +91,36 @@ class Session:
         rows = np.concatenate(list(chain(*self.order[step])))
         return tuple(f"{self.config.train_data}:{self.training.lines[row]}" for row in np.sort(rows))
 
-    def evaluate(self, ask: Ask) -> Iterator[Event]:
-        """Measure the validation loss, keep the adapter when it is the lowest so far, and ask the probes."""
+    @property
+    def due(self) -> bool:
+        """Whether an evaluation is, before the next update."""
+        step = self.state.step
+        return self.state.evaluated != step and (
+            step % self.config.eval_every == 0 or step == self.total_steps
+        )
+
+    @property
+    def end(self) -> str:
+        """Why training is over, as in `Finished`; empty while it is not."""
+        if 0 < self.config.early_stopping_patience <= self.state.evaluations_since_best:
+            return "early_stopping"
+        return "completed" if self.state.step >= self.total_steps else ""
+
+    def evaluate(self, asked: Asked) -> Iterator[Event]:
+        """Measure the validation loss, keep the adapter when it is the lowest so far, and ask the probes.
+
+        Given up when a stop is asked meanwhile: it is then still due when training goes on.
+        """
         start, state = time.perf_counter(), self.state
-        loss = validation_loss(self.model, self.validation, self.config)
+        loss = validation_loss(self.model, self.validation, self.config, asked.stop)
+        if loss is None:
+            return
+        state.evaluated = state.step
         best = state.best_loss is None or loss < state.best_loss
         if best:
             state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
             yield from self._patiently(
-                lambda: save_best(self.run, self.config, self.base.name, self.model, state.step), ask
+                lambda: save_best(self.run, self.config, self.base.name, self.model, state.step), asked
             )
         else:
             state.evaluations_since_best += 1
@@ -109,18 +130,18 @@ class Session:
             answers = self._probes.answers(self.model)
             yield Sampled(state.step, time.time(), probes, self._probes.expected, answers)
 
-    def save(self, ask: Ask) -> Iterator[Event]:
+    def save(self, asked: Asked) -> Iterator[Event]:
         """Write a checkpoint."""
         optimizer = self.update.optimizer
         path = yield from self._patiently(
             lambda: save(
                 self.run, self.state, self.config, self._data, self.base.name, self.model, optimizer
             ),
-            ask,
+            asked,
         )
         yield Saved(self.state.step, time.time(), path)
 
-    def _patiently(self, write: Callable[[], T], ask: Ask) -> Generator[Event, None, T]:
+    def _patiently(self, write: Callable[[], T], asked: Asked) -> Generator[Event, None, T]:
         """What `write` returns, tried until the disk has room for it; gives up when a stop is asked."""
         waiting = False
         while True:
@@ -128,7 +149,7 @@ class Session:
                 written = write()
                 break
             except DiskFullError as error:
-                if ask().stop:
+                if asked.stop():
                     raise
                 if not waiting:
                     yield Paused(self.state.step, time.time(), str(error))
