@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from browser.lab import REPOSITORY, Console, Lab, Notebook
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+expect.set_options(timeout=30_000)  # ms: a busy machine
 PICTURES = REPOSITORY / "output" / "browser"
 FLAGS = [
     "--no-sandbox",

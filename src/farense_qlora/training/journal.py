@@ -46,6 +46,8 @@ class Journal:
                 written = 0
                 while written < len(line):
                     written += self._file.write(line[written:])
+                if not isinstance(event, Stepped):
+                    os.fsync(self._file.fileno())
                 break
             except OSError as error:
                 self._file.truncate(self._end)
@@ -53,8 +55,6 @@ class Journal:
                     raise
                 time.sleep(SECONDS_BETWEEN_TRIES)
         self._end += len(line)
-        if not isinstance(event, Stepped):
-            os.fsync(self._file.fileno())
 
     def __enter__(self) -> "Journal":
         return self
