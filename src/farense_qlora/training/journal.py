@@ -123,16 +123,19 @@ def settled(events: list[Event]) -> list[Event]:
         elif isinstance(event, RolledBack):
             undone = (Stepped, Evaluated, Sampled, Saved)
             kept = [old for old in kept if old.step <= event.step or not isinstance(old, undone)]
+        elif isinstance(event, Evaluated):  # before the first checkpoint, one may be done again
+            kept = [old for old in kept if old.step != event.step or not isinstance(old, Evaluated | Sampled)]
         kept.append(event)
     return kept
 
 
 def _until(events: list[Event], step: int) -> list[Event]:
     """The events up to the moment when the checkpoint of `step` was saved, which a worker that goes on from
-    it says again; what came later is undone."""
+    it says again; what came later is undone.
+
+    A worker that died between the saving and the saying has left no such moment.
+    """
     for index in range(len(events) - 1, -1, -1):
         if isinstance(events[index], Saved) and events[index].step == step:
             return events[:index]
-    return (
-        [old for old in events if old.step <= step and not isinstance(old, Finished | Failed)] if step else []
-    )
+    return [old for old in events if old.step <= step and not isinstance(old, Finished | Failed)]
