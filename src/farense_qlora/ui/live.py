@@ -193,8 +193,10 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
     now = numbers(events)
     share = now.step / max(1, now.total_steps)
     end = next((event for event in events if isinstance(event, Finished)), None)
-    title = _outcome(end) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
-    left = f", faltam {duration(now.seconds_left)}" if alive and now.seconds_left is not None else ""
+    where = status(alive, events)
+    title = _outcome(end) if end else f"{STATUS[where].capitalize()}: {100 * share:.0f} %"
+    seconds = now.seconds_left if where == "running" else None
+    left = "" if seconds is None else f", faltam {duration(seconds)}"
     bar = (
         f'<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:{WIDTH}px">'
         '<div style="height:6px;border-radius:3px;background:#2b8cc4;'
