@@ -107,7 +107,7 @@ def write_fused(
         dtype = getattr(mx, config.get("torch_dtype") or config.get("dtype") or "float16")
     model.set_dtype(dtype)
     config["torch_dtype"] = str(dtype).removeprefix("mlx.core.")
-    save_model(folder, model)
+    save_model(folder, model, donate_model=True)  # a file of weights at a time in memory
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
 
@@ -153,8 +153,10 @@ def write_gguf(
     vocabulary(writer)
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    for layer, array in tree_flatten(model.parameters()):
-        weight = np.array(array)
+    weights = dict(tree_flatten(model.parameters()))
+    del model
+    for layer in list(weights):
+        weight = np.array(weights.pop(layer))  # computed here, and nowhere kept
         for part, count in (("q_proj", heads), ("k_proj", groups)):
             if f".{part}." in layer:  # the halves that rotate together lie side by side
                 weight = weight.reshape(count, 2, size // 2, -1).swapaxes(1, 2).reshape(weight.shape)
