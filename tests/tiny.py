@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models.llama import Model, ModelArgs
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
 CHAT_TEMPLATE = (
@@ -64,10 +64,16 @@ def write_rows(path: Path, names: dict[str, str]) -> Path:
     return path
 
 
-def build_tiny_model(folder: Path, seed: int = 0) -> Path:
-    """Write the model, in float32 and not quantized, to `folder`, as mlx-lm loads it; the same for a seed."""
+def build_tiny_model(folder: Path, seed: int = 0, pieces: str = "") -> Path:
+    """Write the model, in float32 and not quantized, to `folder`, as mlx-lm loads it; the same for a seed.
+
+    Its tokenizer is BPE over bytes, or over pieces with bytes for what they lack, as Mistral's own is: in its
+    newer layout ("first" puts a space before the first text) or in the `pieces` = "legacy" one (before each).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_tokenizer(folder)
+    tokenizer = _pieces(pieces) if pieces else _bytes()
+    _write_tokenizer(tokenizer, folder)
+    vocab_size = tokenizer.get_vocab_size()
     config = {
         **SHAPE,
         "architectures": ["MistralForCausalLM"],
@@ -84,7 +90,7 @@ def build_tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _write_tokenizer(folder: Path) -> int:
+def _bytes() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -95,6 +101,38 @@ def _write_tokenizer(folder: Path) -> int:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def _pieces(layout: str) -> Tokenizer:
+    """A SentencePiece model that became a tokenizer.json has special tokens, bytes, merges, letters."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    words.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=160, show_progress=False))
+    learnt = json.loads(words.to_str())["model"]
+    merged = ["".join(pair) for pair in learnt["merges"]]
+    letters = [text for text in learnt["vocab"] if text not in merged]
+    texts = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)), *merged, *letters]
+    model = models.BPE(
+        {text: token for token, text in enumerate(texts)},
+        [tuple(pair) for pair in learnt["merges"]],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    if layout == "legacy":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=layout, split=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    return tokenizer
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -105,4 +143,3 @@ def _write_tokenizer(folder: Path) -> int:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    return tokenizer.get_vocab_size()

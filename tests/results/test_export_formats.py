@@ -8,11 +8,15 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from tiny import SENTENCES, build_tiny_model
 
+from farense_qlora.data.tokens import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import save_arrays
+from farense_qlora.model.base import load_base
 from farense_qlora.results import verify
 from farense_qlora.results.export import export, exported_config, push
+from farense_qlora.results.formats import write_gguf
 from farense_qlora.results.verify import EXACT, Verification, divergence
 from farense_qlora.training.run import Run
 
@@ -96,6 +100,23 @@ def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, gguf_type: st
     found = report(folder)
     assert found["same_prompts"] == 1.0  # no second <s>, no other cut
     assert found["same_answers"] == 1.0
+
+
+@needs("gguf")
+@pytest.mark.parametrize("layout", ["first", "legacy"])
+def test_llama_cpp_cuts_text_as_mistrals_own_tokenizer_does(tmp_path: Path, layout: str) -> None:
+    from llama_cpp import Llama
+
+    base = load_base(str(build_tiny_model(tmp_path / "pieces", pieces=layout)), 16)
+    file = tmp_path / "model.gguf"
+    write_gguf(base.path, None, base.tokenizer, "pieces", "f16", file)
+    theirs = Llama(str(file), vocab_only=True, verbose=False)
+    for question in (*SENTENCES, "Ganhou 3€?\n  Ó  Zé, já!", "", "[INST]eiro ▁ 🦁"):
+        turns = [("user", question), ("assistant", "Sim."), ("user", "E depois?")]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        ours = prompt_tokens(messages, base.tokenizer)
+        prompt = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert theirs.tokenize(prompt.encode(), add_bos=False, special=True) == list(ours), question
 
 
 @needs("ollama")

@@ -1,6 +1,7 @@
 """Write a trained adapter as others want it: for PEFT, fused into the weights, as GGUF, for Ollama."""
 
 import json
+import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -113,7 +114,7 @@ def write_fused(
 
 
 def write_gguf(
-    base: Path, adapter: Path, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
+    base: Path, adapter: Path | None, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
 ) -> None:
     """The fused model as one file for llama.cpp, its matrices as `kind` (one of `GGUF_TYPES`).
 
@@ -174,15 +175,16 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
     from gguf import TokenType
 
     described = json.loads(tokenizer._tokenizer.backend_tokenizer.to_str())
-    steps = described["pre_tokenizer"] or {}
-    steps = steps.get("pretokenizers", [steps])
-    patterns = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"] or [None]
-    known = described["model"]["type"] == "BPE" and steps[-1].get("type") == "ByteLevel"
-    if not known or len(patterns) > 1 or patterns[0] not in PRE_TOKENIZERS:
+    steps = _sequence(described["pre_tokenizer"], "pretokenizers")
+    patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"] or [None]
+    byte_level = bool(steps) and steps[-1]["type"] == "ByteLevel" and patterns[0] in PRE_TOKENIZERS
+    pieces = bool(described["model"].get("byte_fallback")) and patterns == [None]
+    if described["model"]["type"] != "BPE" or len(patterns) > 1 or not (byte_level or pieces):
         kind = type(tokenizer._tokenizer).__name__
         raise UserError(
             f"não sei escrever em GGUF o tokenizador deste modelo ({kind}): só BPE sobre bytes, com um "
-            "pré-tokenizador que o llama.cpp tenha; exporte como «fused» e converta com as ferramentas dele"
+            "pré-tokenizador que o llama.cpp tenha, ou SentencePiece; exporte como «fused» e converta com as "
+            "ferramentas dele"
         )
     tokens, types = [f"[PAD{i}]" for i in range(size)], [TokenType.UNUSED] * size
     for text, token in described["model"]["vocab"].items():
@@ -191,18 +193,25 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
         # taken from the left, as the miniature's own expression does and none of llama.cpp's.
         if patterns[0] == PIECES and len(text) == 3 and text[0] in "Ġ-" and text[1:].isdecimal():
             tokens[token], types[token] = text.replace("Ġ", " "), TokenType.USER_DEFINED
+        if pieces and re.fullmatch("<0x[0-9A-F]{2}>", text):
+            types[token] = TokenType.BYTE
     for added in described["added_tokens"]:
         tokens[added["id"]] = added["content"]
         types[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in described["model"]["merges"]]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in described["model"]["merges"]]
     question = prompt_tokens([{"role": "user", "content": "?"}], tokenizer)
 
     def add(writer: Any) -> None:
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(PRE_TOKENIZERS[patterns[0]])
+        writer.add_tokenizer_model("llama" if pieces else "gpt2")
+        writer.add_tokenizer_pre("default" if pieces else PRE_TOKENIZERS[patterns[0]])
         writer.add_token_list(tokens)
         writer.add_token_types([int(kind) for kind in types])
-        writer.add_token_merges(merges)
+        if pieces:  # llama.cpp joins the pair whose token has the highest score
+            order = {text: -float(rank) for rank, text in reversed([*enumerate(map("".join, pairs))])}
+            writer.add_token_scores([order.get(text, -float(len(pairs))) for text in tokens])
+            writer.add_add_space_prefix(_prefixed(described))
+        else:
+            writer.add_token_merges([" ".join(pair) for pair in pairs])
         for name in ("bos", "eos", "unk", "pad"):
             token = getattr(tokenizer, f"{name}_token_id", None)
             if token is not None:
@@ -212,6 +221,20 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
         writer.add_chat_template(tokenizer.chat_template)
 
     return add
+
+
+def _sequence(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """The steps that a part of a tokenizer.json has, whether none, one or several under `name`."""
+    whole: list[dict[str, Any]] = (step or {}).get(name, [step] if step else [])
+    return whole
+
+
+def _prefixed(described: dict[str, Any]) -> bool:
+    """Whether a SentencePiece tokenizer puts a space before the text that follows a special token: all but
+    those do that only put one at the very start, where a conversation has its first special token."""
+    normal = [step["type"] for step in _sequence(described["normalizer"], "normalizers")]
+    schemes = [step.get("prepend_scheme") for step in _sequence(described["pre_tokenizer"], "pretokenizers")]
+    return "Prepend" in normal or "always" in schemes
 
 
 def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
