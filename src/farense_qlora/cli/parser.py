@@ -106,7 +106,7 @@ def build_parser() -> Parser:
     types = ("f16", "bf16", "q8_0")
     what = f"os pesos em gguf e ollama: {', '.join(types)} (f16)"
     sub.add_argument("--gguf-type", choices=types, default="f16", metavar="TIPO", help=what)
-    sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hugging Face Hub")
+    sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hub, privado se for novo")
     _json(sub)
 
     sub = add("bench", commands.bench, "mede a velocidade e a memória do treino, ao lado do mlx-lm")

@@ -121,13 +121,14 @@ def _read_as(kind: str, base: Base, folder: Path, temporary: Path) -> tuple[Path
 def push(folder: Path, repository: str) -> str:
     """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address.
 
+    One that does not exist yet is made private: its owner can open it, but nobody can take it back.
     Raises `UserError` when it cannot.
     """
     from huggingface_hub import HfApi
 
     try:
         hub = HfApi()
-        address = hub.create_repo(repository, exist_ok=True)
+        address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
         raise UserError(
