@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from .blas import blas_threads, cores
+from .blas import blas_threads, cores, denormals_flushed
 from .ops import keeps_dense
 
 Item = TypeVar("Item")
@@ -23,7 +23,10 @@ def streams() -> list[mx.Stream]:
     """One stream a core, or the GPU's one."""
     if mx.default_device().type != mx.DeviceType.cpu:
         return [mx.default_stream(mx.default_device())]
-    return [mx.new_stream(mx.cpu) for _ in range(cores())]
+    made = [mx.new_stream(mx.cpu) for _ in range(cores())]
+    with denormals_flushed():  # the first computation on a stream starts its thread
+        mx.eval([mx.add(mx.zeros(1), 1, stream=stream) for stream in made])
+    return made
 
 
 def side_by_side(model: nn.Module) -> int:
