@@ -72,7 +72,7 @@ mini: setup
 lock:
 	test -x .venv/lock/bin/uv || ($(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install --quiet uv)
 	.venv/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+	    --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

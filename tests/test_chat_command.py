@@ -1,7 +1,6 @@
 """`ask` writes as it generates, `chat` talks in a real terminal: history, commands, Ctrl-C and Ctrl-D."""
 
 import codecs
-import contextlib
 import json
 import os
 import pty
@@ -66,8 +65,7 @@ class Terminal:
 
     def _read(self, seconds: float = 0.2) -> None:
         if select.select([self.master], [], [], seconds)[0]:
-            with contextlib.suppress(OSError):  # the other end is gone
-                self.seen += self._decoder.decode(os.read(self.master, 4096)).replace("\r\n", "\n")
+            self.seen += self._decoder.decode(os.read(self.master, 4096)).replace("\r\n", "\n")
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())

@@ -19,7 +19,7 @@ class Wishes:
     learning_rate: float | None = None
 
 
-# Asked after every update; a wish to save or to change the learning rate is told once.
+# A wish to save or to change the learning rate is told once.
 Ask = Callable[[], Wishes]
 
 

@@ -39,8 +39,8 @@ def train(
 
     Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated`, `Sampled` and `Saved` when
     due, and `Finished`. The best adapter by validation loss is kept in `run/best`. `ask()` is called after
-    every update for what the user wishes. Raises `UserError` as `Session` does, and when no learning rate
-    gives finite numbers.
+    every update, and between the batches of an evaluation, for what the user wishes. Raises `UserError` as
+    `Session` does, and when no learning rate gives finite numbers.
     """
     session, asked = Session(config, base, run, accept_changes), Asked(ask)
     began = time.perf_counter()

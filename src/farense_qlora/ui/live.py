@@ -67,6 +67,8 @@ class Watching:
 
     async def _end(self) -> None:
         await self._task
+        while self._run.alive:  # it is shown in another place by now
+            await _newest[self._run.folder]._task
         self._leave()  # once more: nbconvert takes only what the cell that runs has sent
         self._run.wait()  # raises when it failed
 

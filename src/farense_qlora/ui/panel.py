@@ -153,14 +153,15 @@ class Panel:
         return min(max(value, low), high)
 
     def _show(self, config: Config) -> None:
-        self._busy = True
-        self._profile.value = config.profile if config.profile in PROFILES else self._profile.value
-        for name, widget in self._fields.items():
-            value = getattr(config, name)
-            widget.value = _text(value) if isinstance(widget, widgets.Text) else value
-            self._follow(name)
-        self._busy = False
-        self._check()
+        with self._one_at_a_time:
+            self._busy = True
+            self._profile.value = config.profile if config.profile in PROFILES else self._profile.value
+            for name, widget in self._fields.items():
+                value = getattr(config, name)
+                widget.value = _text(value) if isinstance(widget, widgets.Text) else value
+                self._follow(name)
+            self._busy = False
+            self._check()
 
     def _check(self) -> None:
         try:
