@@ -1,11 +1,13 @@
 """The bench measures both trainers on the same work and says how they compare."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from farense_qlora.errors import UserError
-from farense_qlora.results.bench import WORKLOADS, bench, ratios, report, report_text
+from farense_qlora.model.base import load_base
+from farense_qlora.results.bench import WORKLOADS, bench, ratios, report, report_text, write_rows
 from farense_qlora.ui.figures import bench_bars
 
 
@@ -32,3 +34,16 @@ def test_an_unknown_workload_and_no_rounds_are_refused() -> None:
         bench(["enorme"])
     with pytest.raises(UserError, match="pelo menos 1"):
         bench(["tiny"], rounds=0)
+
+
+def test_a_workload_of_rows_has_as_many_and_one_of_windows_has_texts_that_fill_them(tmp_path: Path) -> None:
+    write_rows(WORKLOADS["rows-1000"], tmp_path)
+    assert len(set((tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines())) == 1000
+    tokenizer = load_base("mini").tokenizer
+    for tokens in (512, 4096):
+        write_rows(WORKLOADS[f"window-{tokens}"], tmp_path)
+        rows = [
+            json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        assert all(len(tokenizer.encode(row["text"])) >= tokens for row in rows)
+        assert len(rows) >= 3 * WORKLOADS[f"window-{tokens}"].settings["batch_size"]

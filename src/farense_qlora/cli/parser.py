@@ -110,7 +110,10 @@ def build_parser() -> Parser:
     _json(sub)
 
     sub = add("bench", commands.bench, "mede a velocidade e a memória do treino, ao lado do mlx-lm")
-    names = "tiny, mini, small, 57m, 7b-512, 7b-1024, 7b-2048 (mini, small e 57m)"
+    names = (
+        "tiny, mini, small, 57m, 7b-512 a 7b-2048, rows-1000, rows-100000, window-512 a window-4096 "
+        "(mini, small e 57m)"
+    )
     sub.add_argument("--workload", nargs="+", metavar="NOME", help=names)
     sub.add_argument("--rounds", type=int, default=3, metavar="N", help="voltas de que se toma a mediana (3)")
     sub.add_argument("--to", type=Path, default=OUTPUT / "bench", metavar="PASTA", help="onde fica a tabela")

@@ -12,11 +12,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count, islice
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
 from ..config import HOME, Config
+from ..data.invented import invented
+from ..data.questions import questions
 from ..data.rows import read_rows
 from ..errors import UserError
 from .text import decimal, percent, text_table
@@ -24,7 +28,8 @@ from .text import decimal, percent, text_table
 
 @dataclass(frozen=True)
 class Workload:
-    """What to train: a Mistral of `shape` with random 4-bit weights (None: the miniature), on our questions.
+    """What to train: a Mistral of `shape` with random 4-bit weights (None: the miniature), on our questions,
+    on so many `rows` about invented clubs, or on texts of `row_tokens` tokens and more.
 
     `trainers` and `updates` say who is measured, and over how many updates after a first one.
     """
@@ -34,6 +39,8 @@ class Workload:
     trainers: tuple[str, ...] = ("farense_qlora", "mlx-lm", "mlx-lm + OpenBLAS")
     updates: int = 3
     about: str = ""
+    rows: int = 0
+    row_tokens: int = 0
 
 
 def _mistral(hidden: int, layers: int, intermediate: int, vocab: int, heads: int, kv: int) -> dict[str, int]:
@@ -47,6 +54,8 @@ def _mistral(hidden: int, layers: int, intermediate: int, vocab: int, heads: int
     }
 
 
+SMALL = _mistral(256, 4, 704, 8192, 4, 4)
+MIDDLE = _mistral(512, 8, 1280, 32000, 8, 8)
 SEVEN_B = _mistral(4096, 32, 14336, 32768, 32, 8)
 PLAIN = {"rank": 8, "alpha": 16.0, "lora_plus_ratio": 1.0, "max_seq_length": 512}
 LARGE = {**PLAIN, "grad_checkpoint": True}
@@ -56,18 +65,28 @@ WORKLOADS = {
         _mistral(64, 1, 128, 2048, 2, 2), {**PLAIN, "batch_size": 4}, updates=2, about="só para experimentar"
     ),
     "mini": Workload(None, {}, updates=8, about="a miniatura, como no notebook"),
-    "small": Workload(
-        _mistral(256, 4, 704, 8192, 4, 4), {**PLAIN, "batch_size": 8}, updates=8, about="4 camadas de 256"
-    ),
-    "57m": Workload(
-        _mistral(512, 8, 1280, 32000, 8, 8),
-        {**PLAIN, "batch_size": 16},
-        updates=2,
-        about="57 M de parâmetros",
-    ),
+    "small": Workload(SMALL, {**PLAIN, "batch_size": 8}, updates=8, about="4 camadas de 256"),
+    "57m": Workload(MIDDLE, {**PLAIN, "batch_size": 16}, updates=2, about="57 M de parâmetros"),
     "7b-512": Workload(SEVEN_B, {**LARGE, "batch_size": 18}, OURS, 1, "a forma do Mistral-7B, 512 tokens"),
     "7b-1024": Workload(SEVEN_B, {**LARGE, "batch_size": 36}, OURS, 1, "o mesmo, 1024 tokens"),
     "7b-2048": Workload(SEVEN_B, {**LARGE, "batch_size": 72}, OURS, 1, "o mesmo, 2048 tokens"),
+    **{
+        f"rows-{rows}": Workload(
+            SMALL, {**PLAIN, "batch_size": 16}, OURS, 20, f"{rows} linhas sobre clubes inventados", rows
+        )
+        for rows in (1_000, 100_000)
+    },
+    **{
+        f"window-{tokens}": Workload(
+            MIDDLE,
+            {**LARGE, "batch_size": 4096 // tokens, "max_seq_length": tokens},
+            OURS,
+            2,
+            f"textos de {tokens} tokens, 4096 por atualização",
+            row_tokens=tokens,
+        )
+        for tokens in (512, 1024, 2048, 4096)
+    },
 }
 USUAL = ("mini", "small", "57m")
 REFERENCE = "mlx-lm"
@@ -104,9 +123,9 @@ def bench(
             raise UserError(f"não há o trabalho «{name}»; há {', '.join(WORKLOADS)}")
     results = []
     with tempfile.TemporaryDirectory(prefix="farense-bench-") as folder:
-        _write_rows(Path(folder))
         for name in names:
             workload = WORKLOADS[name]
+            write_rows(workload, Path(folder))
             runs: dict[str, list[dict[str, float]]] = {trainer: [] for trainer in workload.trainers}
             for turn in range(rounds):
                 for trainer in workload.trainers:
@@ -179,12 +198,26 @@ def settings_of(name: str) -> dict[str, Any]:
     return {**plain, "learning_rate": 1e-4, **WORKLOADS[name].settings}
 
 
-def _write_rows(folder: Path) -> None:
-    """Our questions of one turn, since mlx-lm learns the last turn only, as files for both trainers."""
-    config = Config.of("mini")
-    rows = [row for row in read_rows(HOME / config.train_data) if len(row.messages) == 2]
-    for name, chosen in (("train", rows), ("val", rows[:8])):
-        lines = [json.dumps({"messages": row.messages}, ensure_ascii=False) for row in chosen]
+def write_rows(workload: Workload, folder: Path) -> None:
+    """Write what `workload` trains on as files for both trainers, `train.jsonl` and `val.jsonl` in `folder`:
+    rows of one turn, since mlx-lm learns the last turn only."""
+    rows: list[dict[str, Any]] = [
+        {"messages": row.messages}
+        for row in read_rows(HOME / Config.of("mini").train_data)
+        if len(row.messages) == 2
+    ]
+    training = rows
+    if workload.rows:
+        asked = chain.from_iterable(questions(*invented(seed)) for seed in count())
+        prompts = ((question, prompt) for question in asked for prompt in question.prompts)
+        talks = (question.messages(prompt) for question, prompt in prompts)
+        training = [{"messages": talk} for talk in islice(talks, workload.rows)]
+    if workload.row_tokens:
+        texts = [message["content"] for row in rows for message in row["messages"]]
+        each = workload.row_tokens // 4  # messages: more tokens than are wanted, of which the rest is cut
+        training = [{"text": " ".join(Random(seed).sample(texts, each))} for seed in range(32)]
+    for name, chosen in (("train", training), ("val", rows[:8])):
+        lines = [json.dumps(row, ensure_ascii=False) for row in chosen]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
