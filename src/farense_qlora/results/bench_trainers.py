@@ -33,11 +33,12 @@ from .bench import OURS, WORKLOADS, settings_of
 
 
 def main(name: str, trainer: str, updates: int, folder: Path, out: Path) -> None:
-    """Measure `updates` updates of `trainer` on workload `name`, after a first one; `out` gets the result."""
+    """Measure `updates` updates of `trainer` on workload `name`, after a first one (0: that one); `out` gets
+    the result."""
     run = _ours if trainer in OURS else _mlx_lm
     model, weights, steps = run(name, updates + 1, folder)
     flops, rate = model_flops(model), gflops()
-    first, *timed = steps
+    first, timed = steps[0], steps[1:] or steps
     seconds = median(step["seconds"] for step in timed)
     supervised, real, positions = (
         sum(step[key] for step in timed) / len(timed) for key in ("supervised", "real", "positions")
