@@ -200,13 +200,14 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """The config stored in the JSON file `path`."""
+        """The config stored in the JSON file `path`; raises `UserError` when there is none, or a bad one."""
         try:
             return cls.parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise UserError(f"não consigo ler a configuração {path}: {error}") from None
 
     def write(self, path: Path) -> None:
+        """Store the config as JSON in the file `path`; raises `OSError`."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def changed(self, **changes: Any) -> "Config":

@@ -44,6 +44,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is wrong."""
         return all(check.ok for check in self.checks)
 
 

@@ -238,7 +238,10 @@ def _prefixed(described: dict[str, Any]) -> bool:
 
 
 def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
-    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop."""
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
+
+    Raises `UserError` as `go_template` does.
+    """
     stops = [tokenizer.decode([token]) for token in sorted(tokenizer.eos_token_ids)]
     lines = [
         f"FROM ./{GGUF}",

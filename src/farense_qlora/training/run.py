@@ -35,6 +35,7 @@ class Run:
 
     @property
     def config(self) -> Config:
+        """The settings of the run; raises `UserError` when they cannot be read."""
         return Config.read(self.folder / "config.json")
 
     @property
@@ -46,6 +47,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
+        """Whether the run came to its end, by itself or stopped."""
         return any(isinstance(event, Finished) for event in self.events()[-1:])
 
     @property
