@@ -114,11 +114,14 @@ class Config(BaseModel):
         1.0,
         "optimization",
         "Norma máxima do gradiente",
-        "Gradientes maiores são reduzidos; 0 = sem limite.",
+        "Gradientes de norma maior são reduzidos; 0 = sem limite.",
         ge=0,
     )
     grad_checkpoint: bool = setting(
-        False, "optimization", "Recalcular ativações", "Menos memória, passos mais lentos."
+        False,
+        "optimization",
+        "Recalcular ativações",
+        "Recalcula em vez de guardar: menos memória, passos mais lentos.",
     )
     seed: int = setting(0, "optimization", "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
 
@@ -138,7 +141,10 @@ class Config(BaseModel):
     )
 
     skip_bad: bool = setting(
-        False, "data", "Saltar linhas más", "Escreve-as num ficheiro ao lado, com a razão, em vez de parar."
+        False,
+        "data",
+        "Saltar linhas más",
+        "As más vão para um ficheiro ao lado, com a razão, em vez de parar o treino.",
     )
     packing: bool = setting(
         True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."

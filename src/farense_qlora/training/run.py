@@ -90,7 +90,7 @@ class Run:
             raise UserError(last.message)
         if not isinstance(last, Finished):
             raise UserError(
-                f"o treino «{self.name}» acabou sem aviso (memória a menos?); veja "
+                f"o treino «{self.name}» acabou sem aviso (falta de memória?); veja "
                 f"{self.folder / 'worker.log'} e comece-o outra vez: continua do último ponto de controlo"
             )
 
