@@ -5,6 +5,7 @@ a JupyterLab of its own, in Chromium. The folders of this machine are not shown.
 """
 
 import io
+import platform
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ SECTIONS = {
     "avaliacao": ("Avaliação", 620),
     "treinos": ("Todos os treinos", 400),
 }
-WIDTH, COLOURS = 900, 64
+WIDTH, COLOURS = 900, 128
 UPDATES = 400  # of the training under way, when its picture is taken
 # Leave of the section under the heading only its outputs, and say where they begin and end.
 SHOW = """([word, most]) => {
@@ -110,8 +111,9 @@ def live(browser: Browser) -> None:
 
 
 def hide(page: Page, project: Path) -> None:
-    """Take the folders of this machine out of what `page` says."""
-    page.evaluate(HIDE, [[str(project), "projeto"], [str(Path.home()), "~"]])
+    """Take the folders of this machine, and the build of its kernel, out of what `page` says."""
+    kernel = platform.release()
+    page.evaluate(HIDE, [[str(project), "projeto"], [str(Path.home()), "~"], [kernel, kernel.split("-")[0]]])
 
 
 def keep(name: str, png: bytes) -> None:
