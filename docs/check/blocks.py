@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from pages import OUTPUT, ROOT, SKIP, Block, blocks, documentation, named, text
+from pages import OUTPUT, ROOT, SKIP, Block, blocks, named, pages, text
 
 SHELLS = ("sh", "bash")
-SECONDS = 500  # for one block, on a machine with two cores and other work
+SECONDS = 900  # for one block, on a machine with two cores and other work
 BEFORE = re.compile(r"<!-- antes: (.+) -->")
 
 
@@ -77,7 +77,7 @@ def check_blocks(only: str = "") -> Iterator[str]:
     """Blocks that fail, and shell blocks that say neither how nor why not to run them."""
     with tempfile.TemporaryDirectory(prefix="docs-") as folder, ThreadPoolExecutor(2) as pool:
         scratch = Scratch(Path(folder))
-        chosen = [page for page in documentation() if only in named(page)]
+        chosen = [page for page in pages() if only in named(page)]
         for problems in pool.map(lambda page: list(_run_page(page, scratch)), chosen):
             yield from problems
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pages import GENERATED, INDEX, ROOT, blocks, documentation, named, pages, prose, text
+from pages import GENERATED, INDEX, ROOT, SKIP, blocks, documentation, named, pages, prose, text
 
 PICTURES = ROOT / "docs" / "guides" / "imagens"
 WORDS_A_MINUTE = 200
@@ -165,9 +165,9 @@ def statistics() -> str:
         total = [total[0] + len(inside), total[1] + words]
         lines.append(f"| {name} | {what} | {len(inside)} | {words} | {_minutes(words)} |")
     lines.append(f"| **soma** | | {total[0]} | {total[1]} | {_minutes(total[1])} |")
-    every = [block for page in documentation() for block in blocks(page)]
+    every = [one for page in pages() for one in blocks(page)]
     run = sum(
-        block.language in ("sh", "bash", "python") and "não corre" not in block.above for block in every
+        block.language in ("sh", "bash", "python") and not SKIP.fullmatch(block.above) for block in every
     )
     lines += [
         "",

@@ -9,6 +9,8 @@ from pages import ROOT, named, text
 SOURCE = ROOT / "src" / "farense_qlora"
 PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
 HOLE = "…"
+# What the server answers a request with: a status, and then the message.
+ANSWERS = {"Refused", "_error"}
 # Modules whose ValueErrors reach the user inside a UserError.
 WRAPPED = ("data/rows.py", "config.py")
 
@@ -31,8 +33,9 @@ def messages() -> dict[str, str]:
             if not (isinstance(node, ast.Call) and node.args):
                 continue
             for name in [part.id for part in ast.walk(node.func) if isinstance(part, ast.Name)]:
-                if name in raised:
-                    for pattern in _patterns(node.args[0], functions):
+                message = node.args[1:2] if name in ANSWERS else node.args[:1] if name in raised else []
+                for words in message:
+                    for pattern in _patterns(words, functions):
                         found[pattern] = f"{path.relative_to(ROOT)}:{node.lineno}"
     return found
 

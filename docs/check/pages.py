@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parents[2]
-INDEX = ROOT / "DOCS_INDEX.md"
+INDEX, README = ROOT / "DOCS_INDEX.md", ROOT / "README.md"
+SOURCES = ROOT / "data" / "facts" / "SOURCES.md"
 MOST_LINES, LONGEST_RUN = 250, 25
-SKIP = re.compile(r"<!-- não corre: (.+) -->")
+SKIP = re.compile(r"<!-- (?:não corre|not run): (.+) -->")
 OUTPUT = re.compile(r"<!-- saída: (.+) -->")
 GENERATED = re.compile(r"<!-- gerado: (\S+) -->\n(.*?)<!-- fim -->", re.DOTALL)
 
@@ -38,6 +39,11 @@ def pages() -> list[Path]:
 def documentation() -> list[Path]:
     """The pages that this documentation consists of: the index and what is under docs/."""
     return [page for page in pages() if page == INDEX or ROOT / "docs" in page.parents]
+
+
+def portuguese() -> list[Path]:
+    """The pages for people who use this: all but the README and the notes on sources."""
+    return [page for page in pages() if page not in (README, SOURCES)]
 
 
 def named(page: Path) -> str:
@@ -121,7 +127,7 @@ def check_links() -> Iterator[str]:
 
 def check_length() -> Iterator[str]:
     """Pages that are too long."""
-    for page in documentation():
+    for page in pages():
         if (count := len(text(page).splitlines())) > MOST_LINES:
             yield f"{named(page)}: {count} linhas; o máximo são {MOST_LINES}"
 
@@ -130,7 +136,7 @@ def check_duplicates() -> Iterator[str]:
     """Runs of more than `LONGEST_RUN` words that stand twice, outside code and generated parts."""
     seen: dict[tuple[str, ...], str] = {}
     size = LONGEST_RUN + 1
-    for page in documentation():
+    for page in pages():
         words = [
             (word.lower(), number)
             for number, line in enumerate(prose(page, generated=False).splitlines(), 1)

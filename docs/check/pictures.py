@@ -1,29 +1,36 @@
-"""Pictures of the executed notebook: `python docs/check/pictures.py`, after `make run`.
+"""Pictures of the notebook: `python docs/check/pictures.py`, after `make run`.
 
-Each is the outputs of one section of output/mistral_qlora_training.html, as Chromium shows them.
+What a section shows comes from output/mistral_qlora_training.html; the panel, and a training under way, from
+a JupyterLab of its own, in Chromium. The folders of this machine are not shown.
 """
 
 import io
+import platform
 import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 from pages import ROOT
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+sys.path.insert(0, str(ROOT / "tests"))
+from browser.lab import Lab, Notebook, until
 
 PAGE = ROOT / "output" / "mistral_qlora_training.html"
 PICTURES = ROOT / "docs" / "quickstart" / "imagens"
 # The word in the heading of the section, and how many pixels of its outputs to show at most (whole ones).
 SECTIONS = {
-    "ambiente": ("Ambiente", 400),
-    "definicoes": ("Definições", 420),
+    "ambiente": ("Ambiente", 700),
     "dados": ("Dados", 620),
     "modelo": ("Modelo base", 640),
-    "treino": ("Treino", 640),
     "curvas": ("curvas", 640),
     "avaliacao": ("Avaliação", 620),
+    "treinos": ("Todos os treinos", 400),
 }
-WIDTH, COLOURS = 900, 64
+WIDTH, COLOURS = 900, 128
+UPDATES = 400  # of the training under way, when its picture is taken
 # Leave of the section under the heading only its outputs, and say where they begin and end.
 SHOW = """([word, most]) => {
   const cells = [...document.querySelectorAll('.jp-Cell')];
@@ -44,33 +51,76 @@ SHOW = """([word, most]) => {
 }"""
 
 
+# Say "projeto" and "~" for the folders of this machine.
+HIDE = """folders => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; (text = texts.nextNode());)
+    for (const [folder, name] of folders) text.data = text.data.replaceAll(folder, name);
+}"""
+
+
 def main() -> int:
     """Take every picture; 1 when one cannot be had."""
     if not PAGE.exists():
         print(f"falta {PAGE}: faça make run")
         return 1
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    missing = []
+    PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
-        page.goto(PAGE.as_uri())
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        for name, (word, most) in SECTIONS.items():
-            place = page.evaluate(SHOW, [word, most])
-            if place is None:
-                missing.append(name)
-                continue
-            top, height = place
-            clip = {"x": 0, "y": max(0, top - 8), "width": WIDTH, "height": height + 16}
-            picture = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip)))
-            path = PICTURES / f"{name}.png"
-            picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
-            print(f"{path.name}: {path.stat().st_size // 1000} kB")
+        missing = sections(browser)
+        live(browser)
         browser.close()
     if missing:
         print(f"sem imagem: {', '.join(missing)}")
     return 1 if missing else 0
+
+
+def sections(browser: Browser) -> list[str]:
+    """Take the pictures of `SECTIONS`; returns those that cannot be had."""
+    page, missing = browser.new_page(viewport={"width": WIDTH, "height": 1000}), []
+    page.goto(PAGE.as_uri())
+    hide(page, ROOT)
+    for name, (word, most) in SECTIONS.items():
+        place = page.evaluate(SHOW, [word, most])
+        if place is None:
+            missing.append(name)
+            continue
+        top, height = place
+        clip = {"x": 0, "y": max(0, top - 8), "width": WIDTH, "height": height + 16}
+        keep(name, page.screenshot(full_page=True, clip=clip))
+    return missing
+
+
+def live(browser: Browser) -> None:
+    """Take the pictures of the panel and of a training under way."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder))
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 1400}, locale="pt-PT")
+            notebook = Notebook(page, lab)
+            notebook.run("painel", "config", "treino")
+            until(lambda: lab.runs and len(lab.runs[0].events()) > UPDATES, seconds=500)
+            for name in ("painel", "treino"):
+                output = notebook.output(name)
+                expect(output).to_be_visible()
+                hide(page, lab.home)
+                keep(name, output.screenshot(animations="disabled"))
+        finally:
+            lab.close()
+
+
+def hide(page: Page, project: Path) -> None:
+    """Take the folders of this machine, and the build of its kernel, out of what `page` says."""
+    kernel = platform.release()
+    page.evaluate(HIDE, [[str(project), "projeto"], [str(Path.home()), "~"], [kernel, kernel.split("-")[0]]])
+
+
+def keep(name: str, png: bytes) -> None:
+    """Store a screenshot, in few colours."""
+    path = PICTURES / f"{name}.png"
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pages import documentation, named, prose
+from pages import named, portuguese, prose
 
 DICTIONARY = Path("/usr/share/hunspell/pt_PT")
 # Code, foreign words (in italics), the targets of links, and names of files and functions.
@@ -21,7 +21,7 @@ def check_spelling() -> Iterator[str]:
 
     dictionary = Dictionary.from_files(str(DICTIONARY))
     known: dict[str, bool] = dict.fromkeys(WORDS.read_text(encoding="utf-8").split(), True)
-    for page in documentation():
+    for page in portuguese():
         for number, line in enumerate(prose(page).splitlines(), 1):
             plain = PASSED_OVER.sub(" ", line)
             for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", plain):

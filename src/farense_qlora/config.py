@@ -114,11 +114,14 @@ class Config(BaseModel):
         1.0,
         "optimization",
         "Norma máxima do gradiente",
-        "Gradientes maiores são reduzidos; 0 = sem limite.",
+        "Gradientes de norma maior são reduzidos; 0 = sem limite.",
         ge=0,
     )
     grad_checkpoint: bool = setting(
-        False, "optimization", "Recalcular ativações", "Menos memória, passos mais lentos."
+        False,
+        "optimization",
+        "Recalcular ativações",
+        "Recalcula em vez de guardar: menos memória, passos mais lentos.",
     )
     seed: int = setting(0, "optimization", "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
 
@@ -138,7 +141,10 @@ class Config(BaseModel):
     )
 
     skip_bad: bool = setting(
-        False, "data", "Saltar linhas más", "Escreve-as num ficheiro ao lado, com a razão, em vez de parar."
+        False,
+        "data",
+        "Saltar linhas más",
+        "As más vão para um ficheiro ao lado, com a razão, em vez de parar o treino.",
     )
     packing: bool = setting(
         True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."
@@ -200,13 +206,14 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """The config stored in the JSON file `path`."""
+        """The config stored in the JSON file `path`; raises `UserError` when there is none, or a bad one."""
         try:
             return cls.parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise UserError(f"não consigo ler a configuração {path}: {error}") from None
 
     def write(self, path: Path) -> None:
+        """Store the config as JSON in the file `path`; raises `OSError`."""
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def changed(self, **changes: Any) -> "Config":

@@ -20,6 +20,7 @@ PAGES = {
         "<!-- não corre: porque sim -->\n```sh\nexit 4\n```\n\n"
         "```python\nassert 1 == 2\n```\n"
     ),
+    "README.md": "# Read me\n\n<!-- not run: for a reason -->\n```sh\nexit 5\n```\n\n```sh\nexit 6\n```\n",
     "docs/saida.md": "# Saída\n\n<!-- saída: echo um -->\n```text\ndois\n```\n",
     "docs/python.md": "# Python\n\n```python\nx = 1\n```\n\n```python\nassert x == 2, 'falha'\n```\n",
     "docs/references/INDEX.md": "# Mapa\n\n<!-- gerado: trabalhos -->\nvelho\n<!-- fim -->\n",
@@ -79,12 +80,14 @@ def test_an_old_generated_part_and_a_module_without_a_line_are_found(repository:
 def test_a_message_without_a_row_and_a_row_without_its_message_are_found(repository: Path) -> None:
     out = check(repository, "erros")
     assert "falta uma linha em docs/troubleshooting/ para «a pergunta está vazia»" in out
+    assert "falta uma linha em docs/troubleshooting/ para «falta a chave, ou não é esta»" in out
     assert "docs/troubleshooting/QLORA_X.md:3: o código já não dá esta mensagem" in out
 
 
 def test_blocks_that_fail_and_outputs_that_differ_are_found(repository: Path) -> None:
     out = check(repository, "blocos")
     assert "docs/blocos.md:3: acabou com 3" in out
-    assert "acabou com 4" not in out
+    assert "README.md:8: acabou com 6" in out
+    assert "acabou com 4" not in out and "acabou com 5" not in out
     assert "docs/saida.md:4: «echo um» escreve outra coisa: um" in out
     assert "docs/python.md: Python: " in out and "falha" in out

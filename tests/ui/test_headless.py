@@ -64,5 +64,5 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_cell_runs(
 def test_a_kernel_that_dies_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = "print('antes')", "import os, time\nos._exit(9)"
     assert main(write(tmp_path / "n.ipynb", *cells), tmp_path / "out") == 1
-    assert "o kernel morreu" in capsys.readouterr().err
+    assert "o núcleo do notebook morreu" in capsys.readouterr().err
     assert "antes" in (tmp_path / "out" / "n.html").read_text()

@@ -12,7 +12,7 @@ from .parser import build_parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 1 when the answer is no, 2 for bad input, 130 on Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     args = argparse.Namespace()
     try:

@@ -20,6 +20,7 @@ WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
+    """Make the data files of `--facts` in `--to`; raises `UserError`."""
     from ..data import prepare as data
 
     prepared = data.prepare(args.facts, args.to, args.seed)
@@ -28,6 +29,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
+    """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
     from ..training.run import start
     from .progress import follow, outcome
 
@@ -50,6 +52,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> None:
+    """Stop a run and wait until it is saved; raises `UserError` when it is not clear which."""
     from ..training.run import Run, runs
 
     live = [run for run in runs() if run.alive]
@@ -66,6 +69,7 @@ def stop(args: argparse.Namespace) -> None:
 
 
 def list_runs(args: argparse.Namespace) -> None:
+    """Show every run."""
     from ..results.overview import overview_text, overviews
 
     rows = overviews()
@@ -73,6 +77,7 @@ def list_runs(args: argparse.Namespace) -> None:
 
 
 def monitor(args: argparse.Namespace) -> None:
+    """Follow a run, or with `--once` or `--json` show where it stands; raises `UserError`."""
     from ..results.overview import overview
     from ..ui.monitor import monitor, newest, show_once
 
@@ -89,6 +94,7 @@ def monitor(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
+    """Write the HTML report of a run; raises `UserError`."""
     from ..ui.report import report
 
     run = _run(args.run)
@@ -97,6 +103,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace) -> int:
+    """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
     from ..training.fit import Trial, fit
 
     settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
@@ -118,6 +125,7 @@ def fit(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
+    """Look the computer over; 0 when nothing is wrong, else 1."""
     from ..model.doctor import RECOMMENDED, doctor
 
     report = doctor()
@@ -132,6 +140,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def resume_check(args: argparse.Namespace) -> int:
+    """Prove that resuming changes nothing; 0 when it does not, else 1."""
     from ..training.resume_check import Check, resume_check
 
     def say(check: Check) -> None:
@@ -149,6 +158,7 @@ def resume_check(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    """Score an adapter, with `--base` beside its base model; raises `UserError`."""
     config, adapter = _adapter(args)
     from ..data.rows import read_rows
     from ..model.adapters import load_adapter
@@ -189,6 +199,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
+    """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
     from ..results.compare import compare_runs, comparison_text, pair
     from ..training.run import Run, start
     from .progress import follow
@@ -217,6 +228,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def ask(args: argparse.Namespace) -> None:
+    """Answer one question, piece by piece or as JSON; raises `UserError`."""
     if not args.question.strip():
         raise UserError("a pergunta está vazia")
     config, adapter = _adapter(args)
@@ -236,6 +248,7 @@ def ask(args: argparse.Namespace) -> None:
 
 
 def chat(args: argparse.Namespace) -> None:
+    """Converse until the input ends; raises `UserError` when there is no model to converse with."""
     config, adapter = _adapter(args)
     from ..model.adapters import load_adapter
     from ..model.base import load_base
@@ -247,6 +260,7 @@ def chat(args: argparse.Namespace) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
+    """Serve until Ctrl-C; raises `UserError` as `results.serve.serve` does, and on a bad token file."""
     config, adapter = _adapter(args)
     limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
@@ -265,6 +279,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
+    """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
     run = _run(args.run)
     from tqdm import tqdm
 
@@ -290,6 +305,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
+    """Measure beside mlx-lm; writes `bench.json` and `bench.png` to `--to`. Raises `UserError`."""
     from tqdm import tqdm
 
     from ..results import bench as module
@@ -306,6 +322,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def mini_build(args: argparse.Namespace) -> None:
+    """Pre-train the miniature, in `--to` or in place of the one there is."""
     from ..model.base import MINIATURE
     from ..model.mini import build
 

@@ -23,7 +23,7 @@ def build_parser() -> Parser:
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="muda a divisão dos dados (0)")
     _json(sub)
 
-    sub = add("train", commands.train, "treina um adaptador; Ctrl-C para depois de guardar")
+    sub = add("train", commands.train, "treina um adaptador; Ctrl-C guarda e termina")
     sub.usage = f"{sub.prog} [opções]"
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     _json(sub)
     _config_flags(sub)
 
-    sub = add("stop", commands.stop, "para um treino depois de o guardar")
+    sub = add("stop", commands.stop, "guarda um treino a decorrer e termina-o")
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
     _json(sub)
 

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help="mostra esta ajuda e termina")
 
     def error(self, message: str) -> NoReturn:
+        """Raise `UserError` with argparse's `message`, translated, and where help is."""
         raise UserError(f"{in_portuguese(message)} (ajuda: {self.prog} --help)")
 
 

@@ -28,6 +28,7 @@ class Outcome:
     seconds: float
 
     def sentence(self) -> str:
+        """The same in one sentence in Portuguese."""
         loss = (
             ""
             if self.best_loss is None

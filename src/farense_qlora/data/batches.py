@@ -35,6 +35,7 @@ class Batch:
 
     @property
     def supervised(self) -> int:
+        """How many positions loss is taken at."""
         return int(self.weights.sum())
 
 
@@ -45,7 +46,9 @@ class Order(Protocol):
     updates_per_epoch: int
 
     @property
-    def window(self) -> int | None: ...
+    def window(self) -> int | None:
+        """The length in positions that every window is padded to; None: to that of its longest row."""
+        ...
 
     def __getitem__(self, n: int) -> list[MicroBatch]: ...
 

@@ -31,8 +31,8 @@ class Windows:
 
 
 def patterns(lengths: np.ndarray, window: int) -> list[tuple[Pattern, int]]:
-    """Patterns (lengths that share a window) and how many windows of each hold all `lengths`, none of which
-    may pass `window`."""
+    """Patterns (lengths that share a window) and how many windows of each hold all `lengths` (rows,), none of
+    which may pass `window`."""
     open_windows: dict[int, list[tuple[Pattern, int]]] = defaultdict(list)  # by the space left
     spaces = 0  # bit s is set while some open window has s positions left: the lowest that will do fits best
     sizes, counts = np.unique(lengths, return_counts=True)
@@ -56,7 +56,8 @@ def patterns(lengths: np.ndarray, window: int) -> list[tuple[Pattern, int]]:
 
 
 def pack(lengths: np.ndarray, window: int, random: np.random.Generator) -> Windows:
-    """Every row in exactly one window, at random among rows of its length; the windows in random order."""
+    """Every row, `lengths` (rows,) tokens long, in exactly one window of `window` positions: at random among
+    rows of its length, and the windows in random order."""
     groups = patterns(lengths, window)
     slots = np.concatenate([np.tile(np.array(pattern), many) for pattern, many in groups])
     sizes = np.concatenate([np.full(many, len(pattern)) for pattern, many in groups])
@@ -70,12 +71,13 @@ def pack(lengths: np.ndarray, window: int, random: np.random.Generator) -> Windo
 
 
 def fill(lengths: np.ndarray, window: int) -> float:
-    """The share of positions that hold a token."""
+    """The share of positions, from 0 to 1, that hold a token when rows of `lengths` (rows,) are packed."""
     return float(lengths.sum()) / (window * sum(many for _, many in patterns(lengths, window)))
 
 
 def best_window(lengths: np.ndarray, at_least: int, at_most: int) -> int:
-    """The shortest window of at least `at_least` positions that is filled well enough, or the best filled."""
+    """The shortest window of at least `at_least` positions that rows of `lengths` (rows,) fill well enough,
+    or the best filled."""
     first = -(-max(at_least, int(lengths.max())) // STEP) * STEP
     fills = {}
     for window in range(first, max(first, min(at_most, 4 * first)) + 1, STEP):

@@ -28,7 +28,7 @@ class Row:
 
 
 def read_rows(path: Path, skip_bad: bool = False) -> list[Row]:
-    """The rows of `path`; see `iterate_rows`."""
+    """The rows of `path`; raises `UserError` as `iterate_rows` does."""
     return [row for _, row in iterate_rows(path, skip_bad)]
 
 

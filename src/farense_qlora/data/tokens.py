@@ -87,7 +87,7 @@ class Encoded(Sequence[Example]):
 
 
 def encode(rows: Sequence[Row], tokenizer: Any, max_seq_length: int) -> Encoded:
-    """Tokenize `rows` in memory; see `Encoded`."""
+    """Tokenize `rows` in memory; raises `UserError` as `Encoded` does."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
     for record in _records(enumerate(rows, 1), tokenizer):
         for name, value in record.items():

@@ -26,7 +26,10 @@ def attach(model: nn.Module, config: Config) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Put the adapter in `folder` (adapters.safetensors + adapter_config.json) on `model`, for inference."""
+    """Put the adapter in `folder` (adapters.safetensors + adapter_config.json) on `model`, for inference.
+
+    Raises `UserError` when it is not there, is damaged, or was made for another model.
+    """
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"a pasta {folder} não tem um adaptador: falta {name}")
@@ -53,7 +56,7 @@ def without_adapter(model: nn.Module) -> Iterator[None]:
 
 
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
-    """Write the adapter of `model`, made on the model `base`, into the existing `folder`."""
+    """Write the adapter of `model`, made on `base`, into the existing `folder`; raises `OSError`."""
     save_arrays(folder / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())))
     description = {
         "fine_tune_type": "lora",

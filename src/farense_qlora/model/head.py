@@ -16,13 +16,16 @@ ROWS_AT_LEAST = 64  # fewer would not be worth making the head's weight for
 
 
 def backbone(model: nn.Module) -> nn.Module:
-    """The part of `model` that gives hidden states (after the last norm), before the head."""
+    """The part of `model` that gives hidden states (after the last norm), before the head.
+
+    Raises `UserError` when `model` has no such part.
+    """
     return _language_model(model).model
 
 
 def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
     """What `model` does after its backbone, in mlx-lm's own code: hidden (..., D) to logits (..., V), with
-    whatever scale, bias or cap the family has."""
+    whatever scale, bias or cap the family has. Raises `UserError` as `backbone` does."""
     bare = copy.copy(_language_model(model))  # shallow: shares every layer
     bare.model = _Through(bare.model)
     return bare
@@ -32,7 +35,8 @@ def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.a
     """`loss(hidden, labels, weights)`: the weighted sum of the cross-entropies of the head of `model`.
 
     For hidden (N, D), labels (N,) and weights (N,). The gradient of `hidden` is computed chunk by chunk in
-    the forward pass, where the logits are at hand; the head itself gets none.
+    the forward pass, where the logits are at hand; the head itself gets none. Raises `UserError` as
+    `backbone` does.
     """
     logits_of = head(model)
 

@@ -26,6 +26,7 @@ class SgemmQuantizedLinear(nn.QuantizedLinear):
     """A quantized linear layer for the CPU: dequantizes and calls sgemm, and again in the backward pass."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        """`x` (..., inputs) through the layer: (..., outputs)."""
         if not _worth_dequantizing(self, x):
             return super().__call__(x)
         y = _frozen_matmul(self, x)
@@ -36,6 +37,7 @@ class SgemmQuantizedEmbedding(nn.QuantizedEmbedding):
     """A quantized embedding for the CPU, whose use as the head goes through sgemm like a linear layer's."""
 
     def as_linear(self, x: mx.array) -> mx.array:
+        """The logits (..., V) of hidden states `x` (..., D)."""
         if not _worth_dequantizing(self, x):
             return super().as_linear(x)
         return _frozen_matmul(self, x)
@@ -140,5 +142,5 @@ def _sigmoid(x: mx.array) -> mx.array:
 
 
 def exp(x: mx.array) -> mx.array:
-    """`mx.exp`; on the CPU `mx.power` computes the same, 2.7 times as fast."""
+    """`mx.exp` of an array of any shape; on the CPU `mx.power` computes the same, 2.7 times as fast."""
     return mx.power(math.e, x) if mx.default_device().type == mx.DeviceType.cpu else mx.exp(x)

@@ -19,20 +19,27 @@ class Checked(BaseModel):
 
 
 class Part(Checked):
+    """A piece of a message; only text is taken."""
+
     type: Literal["text"]
     text: str
 
 
 class ChatMessage(Checked):
+    """One turn of the conversation."""
+
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
 
     @property
     def text(self) -> str:
+        """What was said, its pieces joined."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class StreamOptions(Checked):
+    """What else a stream should carry."""
+
     include_usage: bool = False
 
 
@@ -86,6 +93,7 @@ class ChatRequest(Checked):
 
     @property
     def conversation(self) -> list[dict[str, str]]:
+        """The messages as a chat template takes them."""
         return [{"role": message.role, "content": message.text} for message in self.messages]
 
     def for_mlx_lm(self, model: str) -> dict[str, Any]:
@@ -129,6 +137,8 @@ def openapi(limits: Limits) -> dict[str, Any]:
     schemas = {**schema.pop("$defs"), "ChatRequest": schema}
     for name in ("max_tokens", "max_completion_tokens"):
         schema["properties"][name]["anyOf"][0]["maximum"] = limits.max_tokens
+    for part in schemas.values():
+        part.pop("description", None)  # a docstring, in English
     schemas["Error"] = {
         "type": "object",
         "required": ["error"],

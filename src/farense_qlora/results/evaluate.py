@@ -211,7 +211,7 @@ def store(run: Path, tokens: TokenScores, before: Sequence[Evaluation], after: S
 def evaluate_held_out(
     base: Base, config: Config, progress: Callable[[int], object] = lambda done: None
 ) -> list[Evaluation]:
-    """Evaluate every set of questions that was kept from training."""
+    """Evaluate every set of questions that was kept from training; raises `UserError` as `evaluate` does."""
     return [evaluate(base, rows, name, progress) for name, rows in held_out(config).items()]
 
 

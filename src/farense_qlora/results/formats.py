@@ -182,8 +182,8 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
     if described["model"]["type"] != "BPE" or len(patterns) > 1 or not (byte_level or pieces):
         kind = type(tokenizer._tokenizer).__name__
         raise UserError(
-            f"não sei escrever em GGUF o tokenizador deste modelo ({kind}): só BPE sobre bytes, com um "
-            "pré-tokenizador que o llama.cpp tenha, ou SentencePiece; exporte como «fused» e converta com as "
+            f"não sei escrever em GGUF o tokenizer deste modelo ({kind}): só BPE sobre bytes, com um "
+            "pré-tokenizer que o llama.cpp tenha, ou SentencePiece; exporte como «fused» e converta com as "
             "ferramentas dele"
         )
     tokens, types = [f"[PAD{i}]" for i in range(size)], [TokenType.UNUSED] * size
@@ -238,7 +238,10 @@ def _prefixed(described: dict[str, Any]) -> bool:
 
 
 def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
-    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop."""
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
+
+    Raises `UserError` as `go_template` does.
+    """
     stops = [tokenizer.decode([token]) for token in sorted(tokenizer.eos_token_ids)]
     lines = [
         f"FROM ./{GGUF}",

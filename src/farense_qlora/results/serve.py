@@ -113,6 +113,7 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a connection, or say at once that there are too many."""
         if len(self.deadlines) >= self.limits.max_connections:
             with suppress(OSError):
                 request.setblocking(False)
@@ -126,6 +127,7 @@ class Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
+        """Close a connection, whose place is then free."""
         self.deadlines.pop(request, None)
         super().shutdown_request(request)
 
@@ -137,6 +139,7 @@ class Server(ThreadingHTTPServer):
                 _stop_reading(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what a connection ended with, unless it is the client that went away."""
         if not isinstance(sys.exception(), OSError):  # those are clients that went away
             logging.exception("pedido falhado")
 
@@ -170,9 +173,11 @@ class Handler(APIHandler):
         )
 
     def version_string(self) -> str:
+        """The name in the header `Server`: no versions of anything."""
         return "farense-qlora"
 
     def handle_one_request(self) -> None:
+        """Answer one request within its time, and log it in a line."""
         self.started, self.status, self.body_read = time.monotonic(), 0, False
         self.command, self.path, self.headers = "", "", Message()
         self.server.deadlines[self.connection] = self.started + self.server.limits.max_seconds
@@ -183,6 +188,7 @@ class Handler(APIHandler):
             self.close_connection = True
 
     def do_GET(self) -> None:
+        """Answer a request of any method."""
         self._answer()
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_TRACE = do_GET
@@ -300,6 +306,7 @@ class Handler(APIHandler):
             raise Refused(400, f"messages: a conversa tem {length} tokens; pode ter no máximo {limit}")
 
     def handle_completion(self, request: Any, stop_words: list[str]) -> None:
+        """Generate, as mlx-lm does; raises `Refused` when that fails and nothing was sent yet."""
         try:
             super().handle_completion(request, stop_words)
         except OSError:  # the client went away, or does not read
@@ -367,6 +374,7 @@ class Handler(APIHandler):
                     return
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        """Keep the status for the one line of the log."""
         self.status = int(code)
 
     def log_message(self, format: str, *args: Any) -> None:

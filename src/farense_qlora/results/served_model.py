@@ -101,6 +101,7 @@ class PromptCache(LRUPromptCache):
     """mlx-lm's, but it never gives all of a prompt: a batch cannot begin an answer from no token at all."""
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
+        """The cache of the longest known beginning of `tokens`, and those that are left: one at least."""
         cache, rest = super().fetch_nearest_cache(model, tokens)
         if rest or cache is None:
             return cache, rest

@@ -91,6 +91,7 @@ class Verification:
         return wrong
 
     def write(self, folder: Path) -> None:
+        """Keep the report as JSON in `folder`; raises `OSError`."""
         report = {**asdict(self), "passed": not self.failures}
         (folder / REPORT).write_text(
             json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"

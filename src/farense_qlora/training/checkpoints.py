@@ -80,7 +80,10 @@ def save(
 
 
 def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int) -> None:
-    """Write the adapter that `best` in the folder `run` leads to: at every moment a whole one."""
+    """Write the adapter that `best` in the folder `run` leads to: at every moment a whole one.
+
+    Raises `UserError`, a `DiskFullError` when there is no room.
+    """
     target = run / f".{BEST}-{step:06d}-{time.time_ns():x}"
     with whole_folder(target) as folder:
         save_adapter(model, config, base, folder)

@@ -37,6 +37,7 @@ class Asked:
         return new.stop
 
     def __call__(self) -> Wishes:
+        """What is asked now, and what was kept since the last call."""
         self.stop()
         kept, self._kept = self._kept, Wishes()
         return kept

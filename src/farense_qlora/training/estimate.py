@@ -53,6 +53,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
+        """The parameters that are quantized: linear layers, embedding and head."""
         block = sum(inputs * outputs for inputs, outputs in self.linears().values())
         return self.layers * block + 2 * self.vocab * self.hidden
 

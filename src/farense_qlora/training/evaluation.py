@@ -15,8 +15,8 @@ from .update import arrays, batch_loss
 
 
 def make_order(config: Config, lengths: np.ndarray, side_by_side: int) -> Order:
-    """The updates of rows of `lengths` tokens, packed or not as `config` says, for this device and for
-    batches of which so many parts are computed side by side."""
+    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
+    for batches of which so many parts are computed side by side."""
     arguments = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
     if not config.packing:
         return Unpacked(*arguments)

@@ -13,6 +13,7 @@ class Event:
     time: float
 
     def to_json(self) -> str:
+        """The event as one line of `events.jsonl`, without its end; see `from_json`."""
         return json.dumps({"event": type(self).__name__, **asdict(self)}, ensure_ascii=False)
 
 

@@ -34,6 +34,7 @@ class Trial:
 
     @property
     def fits(self) -> bool:
+        """Whether the updates ended within the limit."""
         return self.peak_gb is not None and self.peak_gb <= self.limit_gb
 
     def sentence(self, asked: Config) -> str:
@@ -80,7 +81,8 @@ def smaller(config: Config) -> Iterator[Config]:
 
 
 def trial(config: Config) -> Trial:
-    """Measure `config` in a process of its own, and keep the result for `estimate`."""
+    """Measure `config` in a process of its own, and keep the result for `estimate`; raises `UserError` on a
+    config that cannot be trained at all."""
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.training.fit"],
         input=config.model_dump_json(),

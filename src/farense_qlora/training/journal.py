@@ -40,6 +40,7 @@ class Journal:
         self._file.truncate(self._end)
 
     def write(self, event: Event) -> None:
+        """Append `event`; all but a `Stepped` are on the disk when this returns. Raises `OSError` as said."""
         line = (event.to_json() + "\n").encode()
         while True:
             try:

@@ -29,6 +29,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether all of it is equal."""
         return self.adapter and self.optimizer and self.events
 
 

@@ -35,6 +35,7 @@ class Run:
 
     @property
     def config(self) -> Config:
+        """The settings of the run; raises `UserError` when they cannot be read."""
         return Config.read(self.folder / "config.json")
 
     @property
@@ -46,6 +47,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
+        """Whether the run came to its end, by itself or stopped."""
         return any(isinstance(event, Finished) for event in self.events()[-1:])
 
     @property
@@ -88,7 +90,7 @@ class Run:
             raise UserError(last.message)
         if not isinstance(last, Finished):
             raise UserError(
-                f"o treino «{self.name}» acabou sem aviso (memória a menos?); veja "
+                f"o treino «{self.name}» acabou sem aviso (falta de memória?); veja "
                 f"{self.folder / 'worker.log'} e comece-o outra vez: continua do último ponto de controlo"
             )
 

@@ -160,7 +160,10 @@ class Session:
         return written
 
     def roll_back(self) -> str:
-        """Back to the last checkpoint, with half the learning rate; returns its path in the run folder."""
+        """Back to the last checkpoint, with half the learning rate; returns its path in the run folder.
+
+        Raises `UserError` when none is whole.
+        """
         checkpoint = latest(self.run)
         if checkpoint is None:
             raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.run}")

@@ -1,4 +1,6 @@
-"""One update of the adapter: gradients of micro-batches, clipping, AdamW. This is where the time goes."""
+"""One update of the adapter: gradients of micro-batches, clipping, AdamW (Loshchilov & Hutter, 2019). This is
+where the time goes.
+"""
 
 import math
 from collections.abc import Sequence
@@ -81,14 +83,15 @@ class Updater:
 
 
 def batch_loss(model: nn.Module, *batch: Any) -> mx.array:
-    """The weighted sum of cross-entropies of a batch given as `arrays`."""
+    """The weighted sum, a scalar in nats, of the cross-entropies of a batch given as `arrays`."""
     inputs, segments, positions, labels, weights = batch
     hidden = hidden_states(model, inputs, segments)
     return head_loss(model)(hidden.reshape(-1, hidden.shape[-1])[positions], labels, weights)
 
 
 def arrays(batch: Batch, total: int) -> Arrays:
-    """What `batch_loss` takes, the weights divided by `total`, the supervised tokens of the whole update."""
+    """What `batch_loss` takes, in the shapes of `Batch`; the weights are divided by `total`, the supervised
+    tokens of the whole update."""
     segments = None if batch.segments is None else mx.array(batch.segments)
     weights = mx.array(batch.weights / total)
     return mx.array(batch.inputs), segments, mx.array(batch.positions), mx.array(batch.labels), weights

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..model.base import GROUP_SIZE
 from ..results.bench import SEVEN_B
 from ..results.text import decimal
-from .figures import TRAIN, VALIDATION
+from .figures import TRAIN, VALIDATION, Drawing
 
 METHODS = ("afinação completa", "LoRA", "QLoRA")
 RANKS = (4, 8, 16, 32, 64)
@@ -94,43 +93,46 @@ def rounding_error(bits: int, group_size: int = GROUP_SIZE) -> float:
     return float(np.sqrt(np.mean((weights - back) ** 2)) / weights.std())
 
 
-def memory_bars() -> Figure:
+def memory_bars() -> Drawing:
     """The memory of each method for Mistral-7B, as bars."""
-    figure, rows = Figure(figsize=(8.4, 2.6), dpi=110, layout="constrained"), memory()
-    axes = figure.add_subplot()
-    left = np.zeros(len(rows))
+    figure, rows = Drawing(8.4, 2.6), memory()
+    axes = figure.plot_area(figure.add_subplot())
+    places, left = range(len(rows)), np.zeros(len(rows))
     for name, label, colour in (
-        ("base", "base congelada", "#8a8a8a"),
+        ("base", "base congelada", figure.theme.quiet),
         ("trained", "parâmetros treinados", TRAIN),
         ("optimizer", "gradientes e momentos", VALIDATION),
     ):
         sizes = np.array([getattr(row, name) for row in rows.values()])
-        bars = axes.barh(list(rows), sizes, 0.62, left=left, color=colour, label=label)
+        bars = axes.barh(places, sizes, 0.62, left=left, color=colour, label=label)
         left += sizes
-    axes.bar_label(bars, [f"{decimal(row.total, 1)} GB" for row in rows.values()], padding=4, fontsize=9)
+    totals = [f"{decimal(row.total, 1)} GB" for row in rows.values()]
+    axes.bar_label(bars, totals, padding=4, fontsize=9, color=figure.theme.ink)
+    axes.set_yticks(places, list(rows))
     axes.invert_yaxis()
+    axes.grid(visible=False)
     axes.set_xlim(0, 1.15 * left.max())
     axes.set_xlabel("GB, sem contar as ativações")
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", fontsize=9, labelcolor=figure.theme.ink)
     return figure
 
 
-def quantized_group() -> Figure:
+def quantized_group() -> Drawing:
     """One group of weights beside the 16 values that 4 bits leave them."""
     weights, back = (array[0] for array in _there_and_back(4, GROUP_SIZE))
-    figure = Figure(figsize=(8.4, 3.0), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Drawing(8.4, 3.0)
+    axes, theme = figure.plot_area(figure.add_subplot()), figure.theme
+    axes.grid(visible=False)
     for level in sorted(set(np.round(back, 6))):
-        axes.axhline(level, color="#d5d5d5", linewidth=0.8, zorder=0)
+        axes.axhline(level, color=theme.quiet, alpha=0.35, linewidth=0.8, zorder=0)
     x = np.arange(len(weights))
     axes.vlines(x, weights, back, color=VALIDATION, linewidth=1.2)
     axes.plot(x, weights, "o", color=TRAIN, markersize=4, label="peso de 16 bits")
     axes.plot(x, back, "_", color=VALIDATION, markersize=8, markeredgewidth=1.8, label="o mesmo em 4 bits")
     axes.set_xlabel(f"os {GROUP_SIZE} pesos de um grupo")
     axes.set_ylabel("valor")
-    axes.legend(frameon=False, loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.17), fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.17)}
+    axes.legend(frameon=False, ncols=2, fontsize=9, labelcolor=theme.ink, **place)
     return figure
 
 

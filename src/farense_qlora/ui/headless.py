@@ -44,7 +44,7 @@ def main(notebook: Path, output: Path) -> int:
         print(f"erro: {error.evalue}" if code == 2 else "\n".join(lines[-12:]), file=sys.stderr)
     except DeadKernelError:
         code = 1
-        print("erro: o kernel morreu a meio de uma célula (memória a menos?)", file=sys.stderr)
+        print("erro: o núcleo do notebook morreu a meio de uma célula (falta de memória?)", file=sys.stderr)
     drop_widgets(book)
     nbformat.write(book, output / notebook.name)
     (output / notebook.name).with_suffix(".html").write_text(to_html(book), encoding="utf-8")

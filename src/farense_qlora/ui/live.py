@@ -135,6 +135,7 @@ class Controls:
         self.box = widgets.Box([self._stop, self._pause, save, self._rate, apply, self._message], layout=row)
 
     def stop(self) -> str:
+        """Ask the run to stop, as the button does; returns what to say beside it."""
         self._run.stop()
         self._stop.description, self._stop.disabled = "A parar…", True
         return ""
