@@ -88,7 +88,7 @@ def test_before_the_first_update_there_is_a_table_without_numbers() -> None:
 
 
 def test_the_outcome_stands_above_the_numbers() -> None:
-    assert "Treino terminado, em 0 min 31 s. Melhor perda de validação: 0,500 (passo 60)." in state(events())
+    assert "Treino terminado, em 0 min 30 s. Melhor perda de validação: 0,500 (passo 60)." in state(events())
     stopped = state(events(30, "stopped"))
     assert "parado a pedido" in stopped and "tempo que falta" not in stopped
 

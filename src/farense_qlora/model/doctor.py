@@ -99,7 +99,7 @@ def _memory(about: Machine, profile: str) -> Iterator[Check]:
     yield Check(
         "Memória",
         limit >= needed,
-        f"{about.memory_gb:.1f} GB, dos quais {limit:.1f} para treinar",
+        f"{about.memory_gb:.1f} GB, dos quais {limit:.1f} para treinar".replace(".", ","),
         "feche outros programas; «farense-qlora fit» mede o que cabe",
     )
 
@@ -120,7 +120,10 @@ def _disk(profile: str) -> Iterator[Check]:
     model = PROFILES[profile]["model"]
     needed = 0.2 if profile == "mini" else DISK_GB[4 if "4bit" in model else 16]
     yield Check(
-        "Disco", free >= needed, f"{free:.1f} GB livres", f"liberte espaço: precisa de {needed:.1f} GB"
+        "Disco",
+        free >= needed,
+        f"{free:.1f} GB livres".replace(".", ","),
+        f"liberte espaço: precisa de {needed:.1f} GB".replace(".", ","),
     )
 
 

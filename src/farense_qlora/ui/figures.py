@@ -97,7 +97,7 @@ def training_curves(
     steps = [event for event in events if isinstance(event, Stepped)]
     figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
     grid = figure.add_gridspec(
-        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.94, bottom=0.06, hspace=0.5, wspace=0.34
+        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.89, bottom=0.06, hspace=0.5, wspace=0.34
     )
     _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, total_steps, figure.theme)
     x = [step.step for step in steps]
@@ -247,7 +247,20 @@ def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
 
 
 def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist]) -> None:
-    axes.legend(handles=handles, frameon=False, loc="upper right", labelcolor=theme.ink, fontsize=9, ncols=2)
+    """Names above the plot, where they lie over no curve and no mark."""
+    axes.legend(
+        handles=handles,
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.06),
+        borderaxespad=0,
+        borderpad=0,
+        labelcolor=theme.ink,
+        fontsize=9,
+        ncols=8,
+        columnspacing=1.4,
+        handlelength=1.6,
+    )
 
 
 def _last(events: Sequence[Event], total_steps: int | None) -> int:
