@@ -68,4 +68,6 @@ def test_the_notebook_of_plain_lora_runs_with_settings_from_the_environment(
     assert (config.bits, config.max_steps, config.batch_size) == (16, 3, 4)
     end = Run(folder).events()[-1]
     assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
-    assert "Certas depois" in json.dumps(nbformat.read(tmp_path / "out" / notebook.name, 4))
+    cells = [cell for cell in nbformat.read(tmp_path / "out" / notebook.name, 4).cells if cell.get("outputs")]
+    assert "Certas depois" in json.dumps(cells)
+    assert [out.text for cell in cells for out in cell.outputs if out.get("name") == "stderr"] == []

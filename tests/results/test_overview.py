@@ -12,7 +12,7 @@ from ui_events import events, write_run
 from farense_qlora.config import Config
 from farense_qlora.results.overview import columns, differences, numbers, overview, overview_text, overviews
 from farense_qlora.training import run as run_module
-from farense_qlora.training.events import Evaluated, Failed, Skipped, Stepped
+from farense_qlora.training.events import Evaluated, Failed, Paused, Resumed, Skipped, Stepped
 from farense_qlora.training.run import Run
 from farense_qlora.ui.live import state
 from farense_qlora.ui.monitor import screen
@@ -47,6 +47,9 @@ def test_what_ended_has_no_time_left() -> None:
     assert numbers(events()).seconds_left is None
     assert numbers([*events()[:30], Failed(0, 0.0, "acabou")]).seconds_left is None
     assert "tempo que falta" in numbers(events()[:30]).labelled()
+    paused = [*events()[:30], Paused(29, 0.0, "asked")]
+    assert numbers(paused).seconds_left is None
+    assert numbers([*paused, Resumed(29, 0.0)]).seconds_left is not None
     assert "tempo que falta" not in numbers(events()).labelled()
 
 
@@ -74,7 +77,7 @@ def test_notebook_monitor_report_and_table_show_the_same_numbers(run: Run, tmp_p
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
         assert f"<small>{name}</small><br><b>{value}</b>" in notebook
     (row,) = runs_table().rows
-    row = tuple(cell.replace("\u00a0", " ") for cell in row)
+    row = tuple(cell.replace("\u00a0", " ").replace("\u200b", "") for cell in row)
     assert row == columns(now)
     shown = now.labelled()
     assert {shown["passo"], shown["melhor validação"], shown["distância"], shown["tempo"]} <= set(row)

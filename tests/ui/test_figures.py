@@ -44,6 +44,14 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
     assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def test_the_legend_stands_above_the_plot_and_takes_no_room_beside_it() -> None:
+    for figure in (loss_curves(events()), compare_curves({"um": events(), "dois": events(40)})):
+        figure._repr_png_()
+        axes = figure.axes[0]
+        assert axes.get_legend().get_window_extent().y0 >= axes.bbox.y1
+        assert axes.bbox.width > 0.85 * figure.bbox.width
+
+
 def test_the_smooth_curve_neither_lags_nor_leaves_the_losses() -> None:
     line = [2.0 - step / 100 for step in range(200)]
     assert smooth(line)[20:-20] == pytest.approx(line[20:-20])

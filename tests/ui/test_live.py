@@ -88,7 +88,7 @@ def test_before_the_first_update_there_is_a_table_without_numbers() -> None:
 
 
 def test_the_outcome_stands_above_the_numbers() -> None:
-    assert "Treino terminado, em 0 min 31 s. Melhor perda de validação: 0,500 (passo 60)." in state(events())
+    assert "Treino terminado, em 0 min 30 s. Melhor perda de validação: 0,500 (passo 60)." in state(events())
     stopped = state(events(30, "stopped"))
     assert "parado a pedido" in stopped and "tempo que falta" not in stopped
 
@@ -227,6 +227,12 @@ def test_it_draws_at_most_twice_a_second_and_in_place(tmp_path: Path) -> None:
         page.hear(lambda: page.ended)
         busy.wait()
     assert 2 <= page.pictures <= 2 * 5 + 2
+
+
+def test_a_run_that_is_foretold_not_to_fit_says_so_when_it_begins(tmp_path: Path) -> None:
+    little = "import farense_qlora.ui.live as live\nlive.memory_limit = lambda: 10**8"
+    _, html = watched(tmp_path, [], little, WATCHING)
+    assert "não cabe na memória desta máquina (previsão de " in html
 
 
 def test_a_run_that_fails_is_shown_as_far_as_it_came(

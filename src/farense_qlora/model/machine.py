@@ -35,7 +35,7 @@ def machine() -> Machine:
         chip=_chip(),
         cores=cores(),
         memory_gb=memory_bytes() / 1e9,
-        device="CPU" if mx.default_device().type == mx.DeviceType.cpu else _gpu(),
+        device="CPU" if on_cpu() else _gpu(),
         blas=use_fast_blas(),
         gflops=gflops(),
         python=platform.python_version(),
@@ -49,9 +49,14 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def on_cpu() -> bool:
+    """Whether MLX computes on the CPU."""
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
 def memory_limit() -> int:
     """How many bytes training may take: on a GPU what its driver recommends, on the CPU what is free now."""
-    if mx.default_device().type != mx.DeviceType.cpu:
+    if not on_cpu():
         return int(mx.device_info().get("max_recommended_working_set_size", memory_bytes()))
     try:
         with open("/proc/meminfo") as file:

@@ -10,6 +10,8 @@ from ..training.events import (
     Event,
     Failed,
     Finished,
+    Paused,
+    Resumed,
     RolledBack,
     Saved,
     Skipped,
@@ -38,8 +40,8 @@ RECENT = 30  # updates over which speed and time left are taken
 @dataclass(frozen=True)
 class Numbers:
     """What the events of a run come to. Losses in nats a supervised token, times in seconds, memory in GB;
-    None is what is not known yet. `gap` is validation less training loss; `seconds_left` is None at the end;
-    `checkpoint` is the step of the last one."""
+    None is what is not known yet. `gap` is validation less training loss; `seconds_left` is None at the end
+    and in a pause; `checkpoint` is the step of the last one."""
 
     step: int
     total_steps: int
@@ -108,7 +110,8 @@ def numbers(events: Sequence[Event]) -> Numbers:
     last, recent = (steps[-1] if steps else None), steps[-RECENT:]
     seconds = sum(step.seconds for step in recent)
     evaluating = sum(event.seconds for event in evaluations if event.step) / max(1, done)
-    ended = bool(events) and isinstance(events[-1], Finished | Failed)
+    turns = [event for event in events if isinstance(event, Started | Paused | Resumed | Finished | Failed)]
+    at_work = bool(turns) and isinstance(turns[-1], Started | Resumed)
     best = min(evaluations, key=lambda event: event.loss, default=None)
     between = gap(events)
 
@@ -131,7 +134,9 @@ def numbers(events: Sequence[Event]) -> Numbers:
         peak_memory_gb=last.peak_memory_gb if last else None,
         tokens=sum(step.tokens for step in steps),
         seconds=sum(e.seconds for e in steps) + sum(e.seconds for e in evaluations),
-        seconds_left=None if ended or not recent else (total - done) * (seconds / len(recent) + evaluating),
+        seconds_left=None
+        if not at_work or not recent
+        else (total - done) * (seconds / len(recent) + evaluating),
         checkpoint=next((event.step for event in reversed(events) if isinstance(event, Saved)), None),
         skipped=count(Skipped),
         rollbacks=count(RolledBack),

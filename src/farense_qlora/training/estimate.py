@@ -91,6 +91,17 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
     return Estimate(trainable(shape, config), rows, each, updates, peak, seconds)
 
 
+def overflow(cost: Estimate, limit_gb: float) -> str | None:
+    """What to say, in Portuguese, of a training that is foretold to take more memory than `limit_gb`."""
+    if cost.peak_gb is None or cost.peak_gb <= limit_gb:
+        return None
+    foretold = f"previsão de {cost.peak_gb:.1f} GB para {limit_gb:.1f}".replace(".", ",")
+    return (
+        f"não cabe na memória desta máquina ({foretold}): baixe o lote ou o comprimento máximo, ligue "
+        "«Recalcular ativações», ou meça com «fit», que propõe o que cabe"
+    )
+
+
 def shape_of(model: str) -> Shape | None:
     """The shape of `model` if it is here (or Mistral-7B) and of a family that we know."""
     local = [MINIATURE] if model == "mini" else [Path(model).expanduser(), HOME / model]

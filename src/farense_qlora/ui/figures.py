@@ -85,7 +85,7 @@ def loss_curves(
     """Training loss, raw and smoothed, and validation loss, over the updates; the best one, skipped updates,
     roll-backs, spikes, pauses and changes of the learning rate are marked."""
     figure = Drawing(8.4, 3.9, theme)
-    _draw_losses(figure.plot_area(figure.add_subplot()), events, total_steps, figure.theme)
+    _draw_losses(figure.plot_area(figure.add_subplot()), events, total_steps, figure.theme, 4)
     return figure
 
 
@@ -97,9 +97,9 @@ def training_curves(
     steps = [event for event in events if isinstance(event, Stepped)]
     figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
     grid = figure.add_gridspec(
-        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.94, bottom=0.06, hspace=0.5, wspace=0.34
+        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.89, bottom=0.06, hspace=0.5, wspace=0.34
     )
-    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, total_steps, figure.theme)
+    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, total_steps, figure.theme, 8)
     x = [step.step for step in steps]
     seconds = smooth([step.seconds for step in steps])
     panels = {
@@ -143,7 +143,7 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto
         Line2D([], [], color=figure.theme.ink, linewidth=2, marker="o", label="validação"),
         Line2D([], [], color=figure.theme.ink, linewidth=1.2, alpha=0.55, label="treino, alisada"),
     ]
-    _legend(axes, figure.theme, [*axes.get_legend_handles_labels()[0], *kinds])
+    _legend(axes, figure.theme, [*axes.get_legend_handles_labels()[0], *kinds], 2)
     return figure
 
 
@@ -204,7 +204,9 @@ def bench_bars(results: Sequence[Measurement]) -> Drawing:
     return figure
 
 
-def _draw_losses(axes: Axes, events: Sequence[Event], total_steps: int | None, theme: Theme) -> None:
+def _draw_losses(
+    axes: Axes, events: Sequence[Event], total_steps: int | None, theme: Theme, columns: int
+) -> None:
     steps = [event for event in events if isinstance(event, Stepped)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
@@ -225,7 +227,7 @@ def _draw_losses(axes: Axes, events: Sequence[Event], total_steps: int | None, t
     axes.set_xlabel("atualização", color=theme.ink)
     axes.set_ylabel("perda (nats por token)", color=theme.ink)
     if handles := axes.get_legend_handles_labels()[0]:
-        _legend(axes, theme, handles)
+        _legend(axes, theme, handles, columns)
 
 
 def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
@@ -246,8 +248,21 @@ def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
             axes.axvline(at, color=color, linestyle=style, linewidth=1.3, label=name)
 
 
-def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist]) -> None:
-    axes.legend(handles=handles, frameon=False, loc="upper right", labelcolor=theme.ink, fontsize=9, ncols=2)
+def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist], columns: int) -> None:
+    """Names above the plot, where they lie over no curve and no mark, in `columns` that fit its width."""
+    axes.legend(
+        handles=handles,
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.09),
+        borderaxespad=0,
+        borderpad=0,
+        labelcolor=theme.ink,
+        fontsize=9,
+        ncols=columns,
+        columnspacing=1.4,
+        handlelength=1.6,
+    )
 
 
 def _last(events: Sequence[Event], total_steps: int | None) -> int:

@@ -11,14 +11,17 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
+import mlx.core as mx
 from IPython.display import HTML, Image, display
 
 from ..errors import UserError
 from ..model.blas import cores
+from ..model.machine import memory_limit, on_cpu
 from ..results.normalise import normalise
-from ..results.overview import STATUS, numbers
+from ..results.overview import STATUS, Numbers, numbers
 from ..results.text import decimal, scientific
 from ..training import control
+from ..training.estimate import estimate, overflow
 from ..training.events import Event, Finished, Sampled, Started
 from ..training.journal import Reader
 from ..training.run import Run, status
@@ -56,6 +59,8 @@ class Watching:
 
     def __init__(self, run: Run):
         self._run, self._controls, self._reader = run, Controls(run), Reader(run.folder)
+        if not run.events() and (too_much := overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)):
+            display(HTML(f"<p><b>⚠ {escape(too_much)}</b></p>"))
         self._buttons = display(self._controls.box, display_id=True)
         self._figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
         self._picture, self._answers = display(HTML(""), display_id=True), display(HTML(""), display_id=True)
@@ -196,10 +201,10 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
     now = numbers(events)
     share = now.step / max(1, now.total_steps)
     end = next((event for event in events if isinstance(event, Finished)), None)
-    where = status(alive, events)
-    title = _outcome(end) if end else f"{STATUS[where].capitalize()}: {100 * share:.0f} %"
-    seconds = now.seconds_left if where == "running" else None
-    left = "" if seconds is None else f", faltam {duration(seconds)}"
+    title = (
+        _outcome(end, now) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
+    )
+    left = "" if now.seconds_left is None or not alive else f", faltam {duration(now.seconds_left)}"
     bar = (
         f'<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:{WIDTH}px">'
         '<div style="height:6px;border-radius:3px;background:#2b8cc4;'
@@ -251,14 +256,12 @@ def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
 
 def _release_memory() -> None:
     """Hand back what mlx keeps of deleted models, gigabytes that a worker on the same machine needs."""
-    import mlx.core as mx  # not before farense_qlora.model has chosen the BLAS
-
     gc.collect()
     mx.clear_cache()
 
 
-def _outcome(end: Finished) -> str:
-    outcome = f"Treino {ENDINGS[end.reason]}, em {duration(end.seconds)}."
+def _outcome(end: Finished, now: Numbers) -> str:
+    outcome = f"Treino {ENDINGS[end.reason]}, em {duration(now.seconds)}."
     if end.best_loss is None:
         return outcome
     return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."

@@ -8,20 +8,20 @@ from threading import RLock
 from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
-import mlx.core as mx
 from IPython.display import display
 
 from ..config import GROUPS, HOME, PROFILES, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
-from ..model.machine import memory_limit
+from ..model.machine import memory_limit, on_cpu
 from ..results.text import decimal
-from ..training.estimate import Estimate, estimate
+from ..training.estimate import Estimate, estimate, overflow
 from ..training.words import duration
 from .kernel import answer_widgets
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 # Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
+# The learning rate goes by its power of ten.
 SLIDERS: dict[str, tuple[float, float, float]] = {
     "rank": (1, 128, 1),
     "alpha": (1, 256, 1),
@@ -34,10 +34,11 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
     "max_seq_length": (32, 4096, 32),
     "eval_every": (10, 1000, 10),
     "save_every": (10, 1000, 10),
+    "learning_rate": (-6, -2, 0.05),
 }
-LEARNING_RATES = (1e-6, 1e-2)
+# Narrow enough that the costs stand beside them in a window 1280 pixels wide.
 WIDE = {"description_width": "180px"}
-FIELD, SLIDER = {"width": "300px"}, {"width": "210px"}
+FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "464px"}
 
 
 def panel(**changes: Any) -> "Panel":
@@ -66,7 +67,7 @@ class Panel:
         config = Config.of(profile, **changes)
         self._changes = changes
         self._limit_gb = memory_limit() / 1e9
-        self._on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self._on_cpu = on_cpu()
         self._busy = False  # while several widgets are set at once
         self._one_at_a_time = RLock()  # kernels with subshells hand over what happened on several threads
         self._profile = widgets.Dropdown(
@@ -75,7 +76,7 @@ class Panel:
         self._fields = {
             name: _widget(name, getattr(config, name)) for name in Config.model_fields if name != "profile"
         }
-        self._sliders = {name: _slider(name) for name in (*SLIDERS, "learning_rate")}
+        self._sliders = {name: _slider(name) for name in SLIDERS}
         self._message, self._costs = widgets.HTML(), widgets.HTML()
         self._profile.observe(
             lambda _: self._show(Config.of(self._profile.value, **self._changes)), names="value"
@@ -85,7 +86,7 @@ class Panel:
         for name, slider in self._sliders.items():
             slider.observe(self._slid(name), names="value")
         self._file = widgets.Text(
-            value="output/config.json", description="Ficheiro", style=WIDE, layout={"width": "516px"}
+            value="output/config.json", description="Ficheiro", style=WIDE, layout=WIDE_FIELD
         )
         self._show(config)
 
@@ -120,37 +121,33 @@ class Panel:
         def slid(change: Any) -> None:
             with self._one_at_a_time:
                 if not self._busy and not self._snapped(name, change["new"]):
-                    value = float(f"{change['new']:.2g}") if name == "learning_rate" else change["new"]
-                    self._fields[name].value = _text(value)
+                    self._fields[name].value = _text(_at(name, change["new"]))
 
         return slid
 
     def _follow(self, name: str) -> None:
         """Bring the slider of `name`, if it has one, to what the field says, as far as it goes."""
-        slider, value = self._sliders.get(name), self._within(name)
-        if slider is None or value is None:
-            return
-        before, self._busy = self._busy, True
-        slider.value = int(value) if isinstance(slider, widgets.IntSlider) else value
-        self._busy = before
+        if name in SLIDERS and (position := self._position(name)) is not None:
+            before, self._busy = self._busy, True
+            slider = self._sliders[name]
+            slider.value = int(position) if isinstance(slider, widgets.IntSlider) else position
+            self._busy = before
 
-    def _snapped(self, name: str, value: float) -> bool:
+    def _snapped(self, name: str, position: float) -> bool:
         """Whether a browser, and no person, moved the slider: to its stop next to what the field says."""
-        said = self._within(name)
-        if said is None:
-            return False
-        if name == "learning_rate":
-            value, said = log10(value), log10(said)
-        return abs(value - said) <= self._sliders[name].step / 2
+        said = self._position(name)
+        return said is not None and abs(position - said) <= self._sliders[name].step / 2
 
-    def _within(self, name: str) -> float | None:
-        """What the field of `name` says, brought within what its slider goes to; None for no number."""
+    def _position(self, name: str) -> float | None:
+        """Where on its slider, or at which end, stands what the field of `name` says; None for no number."""
+        low, high, _ = SLIDERS[name]
         try:
             value = float(_value(name, self._fields[name].value))
         except (TypeError, ValueError):
             return None
-        low, high = LEARNING_RATES if name == "learning_rate" else SLIDERS.get(name, (value, value, 0))[:2]
-        return min(max(value, low), high)
+        if name == "learning_rate":
+            value = log10(value) if value > 0 else low
+        return max(low, min(high, value))  # in this order, «nan» is brought within too
 
     def _show(self, config: Config) -> None:
         with self._one_at_a_time:
@@ -194,7 +191,7 @@ class Panel:
         }
         made = []
         for label, (icon, tooltip, action) in actions.items():
-            button = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout={"width": "170px"})
+            button = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout={"width": "auto"})
             button.on_click(self._saying(action))
             made.append(button)
         return widgets.HBox(made)
@@ -227,7 +224,8 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         f'<td style="padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
         for name, value in rows.items()
     )
-    bar = warning = ""
+    bar, too_much = "", overflow(cost, limit_gb)
+    warning = _warning(too_much) if too_much else ""
     if cost.peak_gb is not None:
         share = cost.peak_gb / limit_gb
         colour = "#0072B2" if share <= 0.8 else "#E69F00" if share <= 1 else "#D55E00"
@@ -236,13 +234,8 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
             f'<div style="height:8px;border-radius:4px;background:{colour};'
             f'width:{min(100.0, 100 * share):.1f}%"></div></div>'
         )
-        if share > 1:
-            warning = _warning(
-                "não cabe na memória desta máquina: baixe o lote ou o comprimento máximo, ligue «Recalcular "
-                "ativações», ou meça com «fit», que propõe o que cabe"
-            )
     return (
-        '<div style="margin:4px 0 0 28px;width:370px;line-height:1.35">'
+        '<div style="margin:4px 0 0 24px;width:330px;line-height:1.35">'
         f"<b>Com estas definições</b><table>{cells}</table>{bar}{warning}</div>"
     )
 
@@ -251,11 +244,13 @@ def _warning(text: str) -> str:
     return f'<span style="color:#D55E00;line-height:1.35">⚠ {escape(text)}</span>'
 
 
+def _at(name: str, position: float) -> float:
+    """What the slider of `name` stands for at `position`; a learning rate has two digits."""
+    return float(f"{10**position:.2g}") if name == "learning_rate" else position
+
+
 def _slider(name: str) -> widgets.Widget:
     common = {"readout": False, "layout": SLIDER, "tooltip": Config.model_fields[name].description}
-    if name == "learning_rate":
-        least, most = (log10(rate) for rate in LEARNING_RATES)
-        return widgets.FloatLogSlider(min=least, max=most, step=0.05, **common)
     low, high, step = SLIDERS[name]
     whole = int in (get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,))
     kind = widgets.IntSlider if whole else widgets.FloatSlider
@@ -268,7 +263,7 @@ def _widget(name: str, value: Any) -> widgets.Widget:
         "description": field.title,
         "tooltip": field.description,
         "style": WIDE,
-        "layout": FIELD if name in SLIDERS or name == "learning_rate" else {"width": "516px"},
+        "layout": FIELD if name in SLIDERS else WIDE_FIELD,
     }
     if get_origin(field.annotation) is Literal:
         return widgets.Dropdown(options=get_args(field.annotation), value=value, **common)

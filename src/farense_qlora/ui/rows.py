@@ -18,7 +18,7 @@ from ..results.text import decimal, percent
 from ..training.evaluation import make_order
 from .tables import Table
 
-LEARNT = "background:rgba(0,114,178,.26)"
+LEARNT = "background:rgba(43,140,196,.38)"
 MASKED = "background:rgba(128,128,128,.14)"
 MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se decora"
 TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"

@@ -39,9 +39,10 @@ class RunsBeside:
 
 
 def _line(row: Overview) -> tuple[str, ...]:
-    """`row` for the table; a number stays on one line."""
-    texts = columns(row)
-    return (*texts[:3], *(text.replace(" ", "\u00a0") for text in texts[3:]))
+    """`row` for the table: a number stays on one line, a setting may break before its value."""
+    name, status, settings, *numbers = columns(row)
+    settings = settings.replace("=", "=\u200b").replace("+", "+\u200b")
+    return name, status, settings, *(text.replace(" ", "\u00a0").replace("\u00a0(", " (") for text in numbers)
 
 
 def _answers(runs: dict[str, list[Event]]) -> Table:

@@ -17,9 +17,9 @@ from ..training.gap import Gap
 
 # Notebook front ends align every table to the right; `!important` is what it takes to differ.
 STYLE = """<style>
-table.fq {border-collapse: collapse; font-size: 14px; margin: 6px 0}
+table.fq {border-collapse: collapse; font-size: 13px; margin: 6px 0}
 table.fq caption {text-align: left !important; font-weight: 600; padding: 4px 0; color: inherit}
-table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 16px 5px 0;
+table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 12px 5px 0;
     max-width: 46em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
 table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
 </style>"""
@@ -65,7 +65,7 @@ def machine_table(machine: Machine) -> Table:
 
 def doctor_table(report: Report) -> Table:
     """What the computer is, and what was checked on it."""
-    about = machine_table(report.machine)
+    about, checked = machine_table(report.machine), {check.name for check in report.checks}
     rows = [
         (
             f"{'✓' if check.ok else '✗'} {check.name}",
@@ -73,7 +73,8 @@ def doctor_table(report: Report) -> Table:
         )
         for check in report.checks
     ]
-    return replace(about, rows=(*about.rows, *rows, ("Perfil recomendado", report.profile)))
+    facts = [row for row in about.rows if row[0] not in checked]  # nothing is said twice
+    return replace(about, rows=(*facts, *rows, ("Perfil recomendado", report.profile)))
 
 
 def fit_table(trials: Sequence[Trial]) -> Table:
