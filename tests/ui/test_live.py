@@ -229,9 +229,11 @@ def test_it_draws_at_most_twice_a_second_and_in_place(tmp_path: Path) -> None:
     assert 2 <= page.pictures <= 2 * 5 + 2
 
 
+LITTLE_MEMORY = "import farense_qlora.ui.live as live\nlive.memory_limit = lambda: 10**8"
+
+
 def test_a_run_that_is_foretold_not_to_fit_says_so_when_it_begins(tmp_path: Path) -> None:
-    little = "import farense_qlora.ui.live as live\nlive.memory_limit = lambda: 10**8"
-    _, html = watched(tmp_path, [], little, WATCHING)
+    _, html = watched(tmp_path, [], LITTLE_MEMORY, WATCHING)
     assert "não cabe na memória desta máquina (previsão de " in html
 
 
@@ -239,6 +241,7 @@ def test_a_run_that_fails_is_shown_as_far_as_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = [*events(30)[:-1], Failed(30, 0.0, "o disco está cheio")]
-    code, html = watched(tmp_path, failed, WATCHING)
+    code, html = watched(tmp_path, failed, LITTLE_MEMORY, WATCHING)
+    assert "não cabe" not in html  # it has begun, and speaks for itself
     assert code == 2 and capsys.readouterr().err == "erro: o disco está cheio\n"
     assert "30 / 60" in html

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Watching:
 
     def __init__(self, run: Run):
         self._run, self._controls, self._reader = run, Controls(run), Reader(run.folder)
-        if not run.events() and (too_much := overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)):
+        if too_much := _foretold(run):
             display(HTML(f"<p><b>⚠ {escape(too_much)}</b></p>"))
         self._buttons = display(self._controls.box, display_id=True)
         self._figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
@@ -252,6 +253,13 @@ def _marked(answer: str, expected: str) -> str:
 
 def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
     return widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
+
+
+def _foretold(run: Run) -> str | None:
+    """What to say of a run that is foretold not to fit; one that has begun speaks for itself."""
+    with suppress(UserError):  # on bad data, of which the worker tells
+        return None if run.events() else overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)
+    return None
 
 
 def _release_memory() -> None:
