@@ -19,15 +19,14 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-# The tools that exports are checked by. PyTorch comes first, and alone, for the CPU; llama.cpp is compiled here,
-# without its programs, which takes some minutes and needs cmake and a C++ compiler; not for this very processor, since
-# its AMX kernels crash on narrow layers in q8_0.
+# The tools that exports are checked by. llama.cpp is compiled here, without its programs, which takes some minutes and
+# needs cmake and a C++ compiler; not for this very processor, since its AMX kernels crash on narrow layers in q8_0.
+# PyTorch is not in their lock, since its build for the CPU has another hash on every index; what it stands on is.
 consumers: setup
-	$(PIP_INSTALL) torch==2.13.0
-	$(PIP_INSTALL) --no-deps peft accelerate
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
 	    -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF" \
-	    $(PIP_INSTALL) --no-deps llama-cpp-python diskcache
+	    $(PIP_INSTALL) --no-deps --require-hashes -r consumers.lock
+	$(PIP_INSTALL) torch==2.13.0
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
@@ -69,10 +68,14 @@ data: setup
 mini: setup
 	$(BIN)/farense-qlora mini build
 
+UV_COMPILE = .venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-annotate --quiet
+CONSUMERS := peft accelerate llama-cpp-python diskcache sympy "mpmath<1.4" networkx
+
 lock:
 	test -x .venv/lock/bin/uv || ($(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install --quiet uv)
-	.venv/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra dev -o requirements.lock
+	printf '%s\n' $(CONSUMERS) | $(UV_COMPILE) - --no-deps -o consumers.lock
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
