@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup consumers run notebook lint test faults browser docs docs-update site data mini lock clean
+.PHONY: setup consumers exports run notebook lint test faults browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,16 @@ consumers: setup
 	    -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF" \
 	    $(PIP_INSTALL) --no-deps --require-hashes -r consumers.lock
 	$(PIP_INSTALL) torch==2.13.0
+
+# The trained miniature in every format, each loaded by its own tool and refused unless it agrees on 100 questions;
+# what agreed, and how well, lands in output/exports/*/verification.json.
+exports: consumers
+	$(BIN)/farense-qlora train --profile mini --run exports
+	for format in mlx peft fused fused-4bit ollama; do \
+	    $(BIN)/farense-qlora export --run exports --format $$format --to output/exports/$$format || exit 1; done
+	for type in f16 bf16 q8_0; do \
+	    $(BIN)/farense-qlora export --run exports --format gguf --gguf-type $$type --to output/exports/gguf-$$type \
+	        || exit 1; done
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
