@@ -19,7 +19,7 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_config, lo
 
 from ..config import CACHE, HOME
 from ..errors import UserError
-from .machine import memory_bytes, memory_limit
+from .machine import memory_bytes, memory_limit, on_cpu
 from .ops import keeps_dense, use_cpu_operations
 
 MINIATURE = Path(__file__).parent / "miniature"
@@ -85,7 +85,7 @@ def load_base(name: str, bits: int = 4) -> Base:
 
 def make_ready(model: nn.Module) -> None:
     """Freeze `model`, let it compute as is fastest on this device, and bring its weights into memory."""
-    if mx.default_device().type == mx.DeviceType.cpu:
+    if on_cpu():
         # 16-bit floats have no fast path on the CPU, and mlx's small compiled kernels need g++ at run time.
         mx.disable_compile()
         model.set_dtype(mx.float32)
@@ -96,7 +96,7 @@ def make_ready(model: nn.Module) -> None:
             mx.set_wired_limit(memory_limit())  # weights stay in memory, as far as macOS recommends
     model.freeze()
     mx.eval(model.parameters())
-    if mx.default_device().type == mx.DeviceType.cpu and not keeps_dense(model):
+    if on_cpu() and not keeps_dense(model):
         # Past this MLX waits for what it has begun before it begins more: weights made for it do not pile up.
         mx.set_memory_limit(mx.get_active_memory() + RUN_AHEAD)
 

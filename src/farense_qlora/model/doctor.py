@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import mlx.core as mx
 from huggingface_hub import try_to_load_from_cache
 from packaging.requirements import Requirement
 
@@ -17,7 +16,7 @@ from ..config import CACHE, HOME, OUTPUT, PROFILES, RUNS, Config
 from ..data.rows import iterate_rows
 from ..errors import UserError, disk_error
 from ..files import whole_file
-from .machine import Machine, machine, memory_limit
+from .machine import Machine, machine, memory_limit, on_cpu
 
 RECOMMENDED = OUTPUT / "recommended_config.json"
 # What Mistral-7B takes on the disk: the 16-bit download and its 4-bit copy, or the 4-bit download alone.
@@ -52,7 +51,7 @@ def doctor() -> Report:
     """Check everything, and write the config that suits this machine to `RECOMMENDED`, where the panel of the
     notebook finds it; takes a second or two."""
     about = machine()
-    profile = recommended_profile(about.memory_gb, mx.default_device().type == mx.DeviceType.cpu)
+    profile = recommended_profile(about.memory_gb, on_cpu())
     checks = [*_software(about), *_memory(about, profile), *_folders(), *_disk(profile), *_data()]
     checks += _base(profile)
     try:

@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from .blas import blas_threads, cores, denormals_flushed
+from .machine import on_cpu
 from .ops import keeps_dense
 
 Item = TypeVar("Item")
@@ -21,7 +22,7 @@ Item = TypeVar("Item")
 @cache
 def streams() -> list[mx.Stream]:
     """One stream a core, or the GPU's one."""
-    if mx.default_device().type != mx.DeviceType.cpu:
+    if not on_cpu():
         return [mx.default_stream(mx.default_device())]
     made = [mx.new_stream(mx.cpu) for _ in range(cores())]
     with denormals_flushed():  # the first computation on a stream starts its thread

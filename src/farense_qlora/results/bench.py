@@ -73,7 +73,12 @@ WORKLOADS = {
     "7b-2048": Workload(SEVEN_B, {**LARGE, "batch_size": 72}, OURS, 0, "o mesmo, 2048 tokens"),
     **{
         f"rows-{rows}": Workload(
-            SMALL, {**PLAIN, "batch_size": 16}, OURS, 20, f"{rows} linhas sobre clubes inventados", rows
+            SMALL,
+            {**PLAIN, "batch_size": 16},
+            OURS,
+            20,
+            f"{decimal(rows, 0)} linhas sobre clubes inventados",
+            rows,
         )
         for rows in (1_000, 100_000)
     },

@@ -134,9 +134,7 @@ def numbers(events: Sequence[Event]) -> Numbers:
         peak_memory_gb=last.peak_memory_gb if last else None,
         tokens=sum(step.tokens for step in steps),
         seconds=sum(e.seconds for e in steps) + sum(e.seconds for e in evaluations),
-        seconds_left=None
-        if not at_work or not recent
-        else (total - done) * (seconds / len(recent) + evaluating),
+        seconds_left=(total - done) * (seconds / len(recent) + evaluating) if at_work and recent else None,
         checkpoint=next((event.step for event in reversed(events) if isinstance(event, Saved)), None),
         skipped=count(Skipped),
         rollbacks=count(RolledBack),

@@ -23,6 +23,7 @@ from ..data.tokens import encode, prompt_tokens
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import load_base
+from ..model.machine import on_cpu
 from . import consumers
 from .generate import BATCH, answers
 from .text import decimal, percent, scientific, text_table
@@ -247,7 +248,7 @@ def _consume(
     asked, errors = folder / "request.json", folder / "stderr"
     asked.write_text(json.dumps(request), encoding="utf-8")
     # Its small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
-    quiet = {"MLX_DISABLE_COMPILE": "1"} if mx.default_device().type == mx.DeviceType.cpu else {}
+    quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
     command = [sys.executable, "-P", consumers.__file__, tool, str(asked), str(folder)]
     with (
         errors.open("w") as stderr,

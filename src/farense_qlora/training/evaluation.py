@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from itertools import chain
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from ..config import Config
 from ..data.batches import Batch, MicroBatch, Order, Packed, Unpacked, collate
 from ..data.tokens import Encoded
+from ..model.machine import on_cpu
 from ..model.parallel import parts, side_by_side, summed
 from .update import arrays, batch_loss
 
@@ -20,15 +20,13 @@ def make_order(config: Config, lengths: np.ndarray, side_by_side: int) -> Order:
     arguments = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
     if not config.packing:
         return Unpacked(*arguments)
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return Packed(*arguments, config.max_seq_length, short=on_cpu, streams=side_by_side)
+    return Packed(*arguments, config.max_seq_length, short=on_cpu(), streams=side_by_side)
 
 
 def collated(data: Encoded, micro_batch: MicroBatch, window: int | None, count: int) -> list[Batch]:
     """The batches of a micro-batch, in `count` parts to compute side by side."""
-    on_gpu = mx.default_device().type != mx.DeviceType.cpu
     return [
-        collate([[data[row] for row in rows] for rows in windows], window, few_shapes=on_gpu)
+        collate([[data[row] for row in rows] for rows in windows], window, few_shapes=not on_cpu())
         for windows in parts(micro_batch, count)
     ]
 

@@ -119,6 +119,7 @@ def _measure(config: Config, folder: Path) -> dict[str, float]:
     import mlx.core as mx
 
     from ..model.base import load_base
+    from ..model.machine import on_cpu
     from .session import Session
 
     session = Session(config, load_base(config.model, config.bits), folder, accept_changes=False)
@@ -128,8 +129,7 @@ def _measure(config: Config, folder: Path) -> dict[str, float]:
         start = time.perf_counter()
         session.update(session.batches(step), config.learning_rate)
         seconds.append(time.perf_counter() - start)
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    peak = _process_peak() if on_cpu else mx.get_peak_memory()
+    peak = _process_peak() if on_cpu() else mx.get_peak_memory()
     return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}
 
 

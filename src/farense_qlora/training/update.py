@@ -1,6 +1,4 @@
-"""One update of the adapter: gradients of micro-batches, clipping, AdamW (Loshchilov & Hutter, 2019). This is
-where the time goes.
-"""
+"""One update of the adapter: gradients of micro-batches, clipping, AdamW. This is where the time goes."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from ..config import Config
 from ..data.batches import Batch
 from ..model.head import head_loss
+from ..model.machine import on_cpu
 from ..model.packing import hidden_states
 from ..model.parallel import summed
 
@@ -25,8 +24,9 @@ class Updater:
     """Updates the adapter of `model` as `config` says; `optimizer.state` is all that it remembers.
 
     All matrices A are one long vector to the optimizer, and so are all B: some twenty operations in place of
-    thousands of small ones. In LoRA+ (Hayou et al., 2024) B learns `lora_plus_ratio` times faster. On a GPU
-    the two halves of an update are compiled; on the CPU that does not pay.
+    thousands of small ones. AdamW: Loshchilov & Hutter (2019). In LoRA+ (Hayou et al., 2024) B learns
+    `lora_plus_ratio` times faster. On a GPU the two halves of an update are compiled; on the CPU that does
+    not pay.
     """
 
     def __init__(self, model: nn.Module, config: Config, compiled: bool | None = None):
@@ -38,7 +38,7 @@ class Updater:
         self.optimizer.init(_vectors(model.trainable_parameters()))
         self._gradients: Any = nn.value_and_grad(model, lambda *batch: batch_loss(model, *batch))
         self._step: Any = self._clip_and_step
-        self._to_compile = mx.default_device().type != mx.DeviceType.cpu if compiled is None else compiled
+        self._to_compile = not on_cpu() if compiled is None else compiled
 
     def __call__(self, batches: Sequence[Sequence[Batch]], rate: float) -> tuple[float, float]:
         """One update at the learning rate `rate` on micro-batches, each in parts to compute side by side.
