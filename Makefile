@@ -4,6 +4,7 @@ PROFILE ?= mini
 BIN := .venv/bin
 NOTEBOOK := notebooks/mistral_qlora_training.ipynb
 STAMP := .venv/.installed
+TOOLS := .venv/.consumers
 # Compiling all that is installed takes a third of the set-up: what is imported is compiled then, and kept.
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -22,11 +23,14 @@ $(STAMP): requirements.lock pyproject.toml
 # The tools that exports are checked by. llama.cpp is compiled here, without its programs, which takes some minutes and
 # needs cmake and a C++ compiler; not for this very processor, since its AMX kernels crash on narrow layers in q8_0.
 # PyTorch is not in their lock, since its build for the CPU has another hash on every index; what it stands on is.
-consumers: setup
+consumers: $(TOOLS)
+
+$(TOOLS): consumers.lock $(STAMP)
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
 	    -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF" \
 	    $(PIP_INSTALL) --no-deps --require-hashes -r consumers.lock
 	$(PIP_INSTALL) torch==2.13.0
+	touch $@
 
 # The trained miniature in every format, each loaded by its own tool and refused unless it agrees on 100 questions;
 # what agreed, and how well, lands in output/exports/*/verification.json.
