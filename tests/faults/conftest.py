@@ -13,7 +13,7 @@ from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
 from farense_qlora.model.base import load_base
-from farense_qlora.results.text import text_table
+from farense_qlora.text import text_table
 from farense_qlora.training.loop import train
 
 

@@ -17,7 +17,7 @@ from farense_qlora.results import evaluate as module
 from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text
 from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary, token_scores
 from farense_qlora.results.normalise import normalise, token_f1
-from farense_qlora.results.text import percent
+from farense_qlora.text import percent
 from farense_qlora.training.evaluation import validation_loss
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from ..results.text import decimal
+from ..text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
 from ..training.run import Run
 from ..training.words import ENDINGS, duration, sentence

@@ -16,6 +16,7 @@ from ..config import CACHE, HOME, OUTPUT, PROFILES, RUNS, Config
 from ..data.rows import iterate_rows
 from ..errors import UserError, disk_error
 from ..files import whole_file
+from ..text import decimal
 from .machine import Machine, machine, memory_limit, on_cpu
 
 RECOMMENDED = OUTPUT / "recommended_config.json"
@@ -99,7 +100,7 @@ def _memory(about: Machine, profile: str) -> Iterator[Check]:
     yield Check(
         "Memória",
         limit >= needed,
-        f"{about.memory_gb:.1f} GB, dos quais {limit:.1f} para treinar".replace(".", ","),
+        f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} para treinar",
         "feche outros programas; «farense-qlora fit» mede o que cabe",
     )
 
@@ -122,8 +123,8 @@ def _disk(profile: str) -> Iterator[Check]:
     yield Check(
         "Disco",
         free >= needed,
-        f"{free:.1f} GB livres".replace(".", ","),
-        f"liberte espaço: precisa de {needed:.1f} GB".replace(".", ","),
+        f"{decimal(free, 1)} GB livres",
+        f"liberte espaço: precisa de {decimal(needed, 1)} GB",
     )
 
 

@@ -23,7 +23,7 @@ from ..data.invented import invented
 from ..data.questions import questions
 from ..data.rows import read_rows
 from ..errors import UserError
-from .text import decimal, percent, text_table
+from ..text import decimal, percent, text_table
 
 
 @dataclass(frozen=True)

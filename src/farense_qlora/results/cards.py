@@ -5,9 +5,9 @@ from typing import Any
 
 from ..config import Config
 from ..model.base import MINIATURE
+from ..text import decimal, percent, scientific
 from .formats import GGUF
 from .generate import MAX_TOKENS
-from .text import decimal, percent, scientific
 
 QUESTION = "Quando foi fundado o Farense?"
 WHAT = {

@@ -17,13 +17,13 @@ from ..errors import UserError
 from ..files import whole_file
 from ..model.adapters import load_adapter
 from ..model.base import Base, load_base
+from ..text import decimal, percent, text_table
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
 from ..training.words import duration
 from .evaluate import Evaluation, TokenScores, evaluate, held_out, token_scores
 from .statistics import Interval, mean_interval
-from .text import decimal, percent, text_table
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..config import PROFILES, Config
 from ..errors import UserError
+from ..text import decimal, scientific, size, text_table
 from ..training.events import (
     Evaluated,
     Event,
@@ -22,7 +23,6 @@ from ..training.events import (
 from ..training.gap import gap
 from ..training.run import Run, runs, status
 from ..training.words import duration
-from .text import decimal, scientific, size, text_table
 
 STATUS = {
     "running": "a decorrer",

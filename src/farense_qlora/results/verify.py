@@ -24,9 +24,9 @@ from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import load_base
 from ..model.machine import on_cpu
+from ..text import decimal, percent, scientific, text_table
 from . import consumers
 from .generate import BATCH, answers
-from .text import decimal, percent, scientific, text_table
 
 REPORT = "verification.json"
 QUESTIONS = 100

@@ -18,6 +18,7 @@ from ..config import CACHE, HOME, Config
 from ..errors import UserError
 from ..files import whole_file
 from ..model.base import MINIATURE
+from ..text import decimal
 
 MEASURED = CACHE / "fit.json"
 FAMILIES = ("mistral", "llama", "qwen2", "qwen3")  # whose blocks have the seven linear layers of `linears`
@@ -95,7 +96,7 @@ def overflow(cost: Estimate, limit_gb: float) -> str | None:
     """What to say, in Portuguese, of a training that is foretold to take more memory than `limit_gb`."""
     if cost.peak_gb is None or cost.peak_gb <= limit_gb:
         return None
-    foretold = f"previsão de {cost.peak_gb:.1f} GB para {limit_gb:.1f}".replace(".", ",")
+    foretold = f"previsão de {decimal(cost.peak_gb, 1)} GB para {decimal(limit_gb, 1)}"
     return (
         f"não cabe na memória desta máquina ({foretold}): baixe o lote ou o comprimento máximo, ligue "
         "«Recalcular ativações», ou meça com «fit», que propõe o que cabe"

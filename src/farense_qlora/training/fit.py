@@ -17,6 +17,7 @@ from statistics import median
 from ..config import Config
 from ..data.batches import Order
 from ..errors import UserError
+from ..text import decimal
 from .estimate import remember
 
 UPDATES = 3
@@ -41,13 +42,11 @@ class Trial:
         """What was found, in Portuguese; `asked` is the config that the user wanted."""
         before, after = asked.model_dump(), self.config.model_dump()
         changed = ", ".join(f"{k} = {after[k]}" for k in before if before[k] != after[k]) or "como pediu"
-        if self.peak_gb is None:
+        if self.peak_gb is None or self.seconds_per_update is None:
             return f"✗ {changed}: não cabe, o processo morreu por falta de memória"
         mark, verb = ("✓", "cabe") if self.fits else ("✗", "não cabe")
-        measured = (
-            f"{self.peak_gb:.2f} GB de {self.limit_gb:.2f}; {self.seconds_per_update:.2f} s por atualização"
-        )
-        return f"{mark} {changed}: {verb}, {measured.replace('.', ',')}"
+        peak, limit, seconds = (decimal(n, 2) for n in (self.peak_gb, self.limit_gb, self.seconds_per_update))
+        return f"{mark} {changed}: {verb}, {peak} GB de {limit}; {seconds} s por atualização"
 
 
 def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> list[Trial]:

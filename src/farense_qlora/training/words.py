@@ -1,5 +1,6 @@
 """What happens in a run, in words: one home for what terminal, notebook and reports say of an event."""
 
+from ..text import decimal
 from .events import (
     Discarded,
     Event,
@@ -36,8 +37,9 @@ def sentence(event: Event) -> str | None:
         case RolledBack(path=path, learning_rate=rate):
             return f"volta a {path} com a taxa de aprendizagem reduzida para {_comma(f'{rate:g}')}"
         case Spiked(loss=loss, bound=bound):
-            usual = _comma(f"{bound:.3f}")
-            return f"{step}: perda fora do comum, {_comma(f'{loss:.3f}')} (o habitual fica abaixo de {usual})"
+            return (
+                f"{step}: perda fora do comum, {decimal(loss)} (o habitual fica abaixo de {decimal(bound)})"
+            )
         case RateChanged(learning_rate=rate):
             return f"{step}: taxa de aprendizagem mudada para {_comma(f'{rate:g}')}"
         case Paused(cause=cause):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..model.base import GROUP_SIZE
 from ..results.bench import SEVEN_B
-from ..results.text import decimal
+from ..text import decimal
 from .figures import TRAIN, VALIDATION, Drawing
 
 METHODS = ("afinação completa", "LoRA", "QLoRA")

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..results.bench import Measurement
-from ..results.text import decimal, scientific
+from ..text import decimal, scientific
 from ..training.events import Evaluated, Event, Paused, RateChanged, RolledBack, Skipped, Spiked, Stepped
 
 # Of the Okabe-Ito palette, told apart by colour-blind people too.

@@ -20,7 +20,7 @@ from ..model.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..results.normalise import normalise
 from ..results.overview import STATUS, Numbers, numbers
-from ..results.text import decimal, scientific
+from ..text import decimal, scientific
 from ..training import control
 from ..training.estimate import estimate, overflow
 from ..training.events import Event, Finished, Sampled, Started

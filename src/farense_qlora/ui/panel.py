@@ -14,7 +14,7 @@ from ..config import GROUPS, HOME, PROFILES, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
 from ..model.machine import memory_limit, on_cpu
-from ..results.text import decimal
+from ..text import decimal
 from ..training.estimate import Estimate, estimate, overflow
 from ..training.words import duration
 from .kernel import answer_widgets

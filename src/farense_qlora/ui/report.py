@@ -18,7 +18,7 @@ from ..files import whole_file
 from ..model.machine import machine
 from ..results.evaluate import LABELS, STORED
 from ..results.overview import STATUS, differences, overview
-from ..results.text import decimal, percent
+from ..text import decimal, percent
 from ..training.checkpoints import versions
 from ..training.events import Event, Finished, Started
 from ..training.run import Run

@@ -14,7 +14,7 @@ from ..data.sets import read_sets
 from ..data.tokens import Encoded
 from ..model.base import Base
 from ..model.parallel import side_by_side
-from ..results.text import decimal, percent
+from ..text import decimal, percent
 from ..training.evaluation import make_order
 from .tables import Table
 

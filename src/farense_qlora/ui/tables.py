@@ -11,7 +11,7 @@ from ..model.doctor import Report
 from ..model.machine import Machine
 from ..results.compare import Change, changes_text
 from ..results.evaluate import LABELS, Evaluation
-from ..results.text import decimal, percent, size, text_table
+from ..text import decimal, percent, size, text_table
 from ..training.fit import Trial
 from ..training.gap import Gap
 
