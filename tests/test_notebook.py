@@ -46,10 +46,12 @@ def test_every_imported_name_exists(path: Path) -> None:
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
 
 
-def test_the_notebook_of_plain_lora_runs_with_settings_from_the_environment(
-    home: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("notebook", "bits"), list(zip(NOTEBOOKS, (16, 4), strict=True)), ids=("lora", "qlora")
+)
+def test_a_notebook_runs_headless_with_settings_from_the_environment(
+    home: Path, tmp_path: Path, notebook: Path, bits: int
 ) -> None:
-    notebook = next(path for path in NOTEBOOKS if "_lora_" in path.name)
     mine = tmp_path / "home"
     shutil.copytree(home / "data", mine / "data")
     done = subprocess.run(
@@ -65,7 +67,7 @@ def test_the_notebook_of_plain_lora_runs_with_settings_from_the_environment(
     assert done.returncode == 0, done.stderr
     (folder,) = (mine / "checkpoints_qlora").glob("mini-*")
     config = Config.read(folder / "config.json")
-    assert (config.bits, config.max_steps, config.batch_size) == (16, 3, 4)
+    assert (config.bits, config.max_steps, config.batch_size) == (bits, 3, 4)
     end = Run(folder).events()[-1]
     assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
     cells = [cell for cell in nbformat.read(tmp_path / "out" / notebook.name, 4).cells if cell.get("outputs")]

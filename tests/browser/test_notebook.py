@@ -7,6 +7,7 @@ from browser.lab import SLOW, Lab, Notebook, until
 from browser.layout import pictures_of
 from playwright.sync_api import Locator, expect
 
+from farense_qlora.config import GROUPS
 from farense_qlora.training import journal
 from farense_qlora.training.checkpoints import FOLDER
 from farense_qlora.training.control import STOP
@@ -154,4 +155,23 @@ def test_the_kernel_answers_other_cells_while_training_runs(notebook: Notebook, 
     notebook.run("esperar")
     press_stop(notebook, run)
     notebook.done("esperar")
+    assert notebook.errors() == []
+
+
+def test_every_slider_moves_its_field_and_what_it_costs(notebook: Notebook) -> None:
+    notebook.run("painel")
+    notebook.done("painel")
+    settings = notebook.output("painel")
+    for group in GROUPS.values():
+        settings.get_by_text(group, exact=True).click()  # opens it, and closes the one before
+        rows = settings.locator(".widget-hbox:has(> .widget-text):has(> .widget-hslider)")
+        for row in rows.all():
+            if not row.is_visible():
+                continue
+            field = row.get_by_role("textbox")
+            for key, end in (("Home", "min"), ("End", "max")):
+                before = field.input_value()
+                row.get_by_role("slider").press(key)
+                expect(field, end).not_to_have_value(before)
+    expect(settings).not_to_contain_text("⚠")
     assert notebook.errors() == []

@@ -79,3 +79,15 @@ def test_rows_without_a_question_are_not_asked(config: Config) -> None:
     assert Probes([Row(text="Era uma vez.")], base.tokenizer, 3).questions == ()
     talk = json.loads('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]')
     assert Probes([Row(tuple(talk * 2)), Row(tuple(talk))], base.tokenizer, 3).questions == ("a",)
+
+
+def test_tables_take_turns_the_one_most_asked_about_first(config: Config) -> None:
+    def row(table: str, question: str) -> Row:
+        said = (("user", question), ("assistant", "Sim."))
+        return Row(tuple({"role": role, "content": text} for role, text in said), table=table)
+
+    rows = [row("cups", "a"), row("seasons", "b"), row("club", "c"), row("seasons", "d"), row("cups", "e")]
+    rows.append(row("seasons", "f"))
+    base = load_base(config.model)
+    assert Probes(rows, base.tokenizer, 4).questions == ("b", "a", "c", "d")
+    assert set(Probes(rows, base.tokenizer, 9).questions) == set("abcdef")

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ui_events import events, sampled, write_run
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.results.evaluate import STORED
+from farense_qlora.results.evaluate import STORED, TokenScores
 from farense_qlora.training.events import Skipped
 from farense_qlora.ui.report import report, train_command
 
@@ -44,8 +45,11 @@ def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> 
     run = write_run(tmp_path / "meu", events())
     one = {"name": "perguntas", **SCORE, "by_kind": {"facto": SCORE}}
     old = {**one, "exact_match": 0.1, "by_kind": {}}
-    (run.folder / STORED).write_text(json.dumps({"before": [old], "after": [one]}), encoding="utf-8")
+    tokens = asdict(TokenScores(300, 1.25, 0.9, (1.2, 1.3), (0.85, 0.95), (), ()))
+    stored = {"tokens": tokens, "before": [old], "after": [one]}
+    (run.folder / STORED).write_text(json.dumps(stored), encoding="utf-8")
     page = report(run, tmp_path / "out").read_text(encoding="utf-8")
+    assert "300 tokens: perplexidade 1,25 [1,20; 1,30], tokens certos 90,0 % [85,0; 95,0]" in page
     assert re.search(r'perguntas</td>(<td class="n">[^<]*</td>){5}', page)
     assert "10,0 %</td><td" in page and "um facto" in page
     (run.folder / STORED).write_text("{", encoding="utf-8")

@@ -166,7 +166,7 @@ def _mlx_lm(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list
 
 
 def _config(name: str, folder: Path, updates: int) -> Config:
-    never = {"eval_every": 10**6, "save_every": 10**6, "max_steps": updates}
+    never = {"eval_every": 10**6, "save_every": 10**6, "probes": 0, "max_steps": updates}
     files = {"train_data": str(folder / "train.jsonl"), "val_data": str(folder / "val.jsonl")}
     return Config.of("mini", **{**settings_of(name), **never, **files})
 

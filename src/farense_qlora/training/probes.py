@@ -1,6 +1,8 @@
 """A few questions of the validation set, asked at every evaluation: the answers show what is learnt."""
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlx import nn
@@ -13,13 +15,17 @@ MAX_TOKENS = 24  # enough to see whether it knows; the answers are for the eye, 
 
 
 class Probes:
-    """`count` conversations spread over `rows`: the last `questions` in them and the `expected` answers."""
+    """`count` conversations of `rows`: the last `questions` in them and the `expected` answers.
+
+    The tables of facts take turns, the one with the most questions first: what most is asked about is seen.
+    """
 
     def __init__(self, rows: Sequence[Row], tokenizer: Any, count: int):
-        talks = [row.messages for row in rows if len(row.messages) > 1]
-        talks = [talk for talk in talks if len(talk) == 2] or talks  # those that need no context, if any
-        count = min(count, len(talks))
-        chosen = [talks[i * len(talks) // count] for i in range(count)]
+        talks = [row for row in rows if len(row.messages) > 1]
+        talks = [row for row in talks if len(row.messages) == 2] or talks  # that need no context, if any
+        sizes, turns = Counter(row.table for row in talks), defaultdict[str, Iterator[int]](itertools.count)
+        talks.sort(key=lambda row: (next(turns[row.table]), -sizes[row.table]))
+        chosen = [row.messages for row in talks[:count]]
         self.questions = tuple(talk[-2]["content"] for talk in chosen)
         self.expected = tuple(talk[-1]["content"] for talk in chosen)
         self._prompts = [prompt_tokens(talk[:-1], tokenizer) for talk in chosen]

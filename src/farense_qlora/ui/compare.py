@@ -9,7 +9,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import jinja2
 import numpy as np
-from IPython.display import display
+from IPython.display import HTML, display
 
 from ..files import whole_file
 from ..results.compare import (
@@ -117,7 +117,7 @@ def disputed(comparison: Comparison) -> list[tuple[Answer, ...]]:
 
 
 class ComparisonView:
-    """The comparison as the last line of a cell: measures and differences."""
+    """The comparison as the last line of a cell: the figure, measures and differences."""
 
     def __init__(self, comparison: Comparison):
         self.comparison = comparison
@@ -129,6 +129,9 @@ class ComparisonView:
         )
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.comparison.notes)
         return comparison_table(self.comparison)._repr_html_() + apart._repr_html_() + f"<ul>{notes}</ul>"
+
+    def _ipython_display_(self) -> None:
+        display(comparison_figure(self.comparison), HTML(self._repr_html_()))
 
     def __repr__(self) -> str:
         return comparison_text(self.comparison)

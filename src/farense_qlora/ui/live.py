@@ -32,7 +32,7 @@ from .kernel import answer_widgets, hear_widgets
 from .tables import Table
 
 SECONDS_BETWEEN_REDRAWS = 0.7
-SHARE = 0.02  # of the machine's cores, for drawing; the training wants the rest
+SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
 NUMBERS_A_ROW, SENTENCES = 5, 6
 WIDTH = 924
 

@@ -16,7 +16,8 @@ from ..data.rows import fingerprint
 from ..errors import UserError
 from ..files import whole_file
 from ..model.machine import machine
-from ..results.evaluate import LABELS, STORED
+from ..results.compare import tokens_text
+from ..results.evaluate import LABELS, STORED, TokenScores
 from ..results.overview import STATUS, differences, overview
 from ..text import decimal, percent
 from ..training.checkpoints import versions
@@ -133,6 +134,7 @@ def _evaluation_table(run: Run) -> Table | None:
             )
             for name, new, old in rows
         ),
+        tokens_text(TokenScores(**stored["tokens"])),
         numeric=frozenset(range(1, 6)),
     )
 

@@ -1,13 +1,13 @@
 """All runs in one table, and a few of them side by side: their curves and what they answer."""
 
-from collections.abc import Sequence
-
+import ipywidgets as widgets
 from IPython.display import display
 
 from ..results.overview import COLUMNS, Overview, columns, overviews
 from ..training.events import Event, Sampled
 from ..training.run import Run
-from .figures import Drawing, compare_curves
+from .figures import compare_curves
+from .live import WIDTH
 from .tables import Table
 
 
@@ -17,25 +17,32 @@ def runs_table() -> Table:
     return Table(COLUMNS, rows, "Todos os treinos", numeric=frozenset(range(3, len(COLUMNS))))
 
 
-def compare_runs(names: Sequence[str]) -> "RunsBeside":
-    """The runs called `names` in one view; raises `UserError` for one that does not exist."""
-    return RunsBeside({name: Run.open(name).events() for name in names})
-
-
 class RunsBeside:
-    """The losses of some runs overlaid, their numbers, and the last answers of each to the probes."""
+    """A list to pick runs from, the newest two picked at first, and those picked in one view: their losses
+    overlaid, their numbers, and the last answers of each to the probes."""
 
-    def __init__(self, runs: dict[str, list[Event]]):
-        self.figure: Drawing = compare_curves(runs)
-        rows = tuple(_line(row) for row in overviews() if row.run in runs)
-        self.numbers = Table(COLUMNS, rows, numeric=frozenset(range(3, len(COLUMNS))))
-        self.answers = _answers(runs)
+    def __init__(self) -> None:
+        names = [row.run for row in reversed(overviews())]
+        self.picked = widgets.SelectMultiple(
+            options=names,
+            value=names[:2],
+            description="Treinos",
+            rows=min(8, max(2, len(names))),
+            layout={"width": "460px"},
+        )
+        self.curves, self.tables = widgets.Image(format="png", width=WIDTH), widgets.HTML()
+        self.picked.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    def _show(self) -> None:
+        found = {name: Run.open(name).events() for name in self.picked.value}
+        self.curves.value = compare_curves(found)._repr_png_()
+        rows = tuple(_line(row) for row in overviews() if row.run in found)
+        numbers = Table(COLUMNS, rows, numeric=frozenset(range(3, len(COLUMNS))))
+        self.tables.value = numbers._repr_html_() + _answers(found)._repr_html_()
 
     def _ipython_display_(self) -> None:
-        display(self.figure, self.numbers, self.answers)
-
-    def __repr__(self) -> str:
-        return f"{self.numbers!r}\n\n{self.answers!r}"
+        display(widgets.VBox([self.picked, self.curves, self.tables]))
 
 
 def _line(row: Overview) -> tuple[str, ...]:

@@ -1,0 +1,34 @@
+"""Runs are picked from a list, and those picked stand in one view."""
+
+from pathlib import Path
+
+import pytest
+from ui_events import events, sampled, write_run
+
+from farense_qlora.training import run as run_module
+from farense_qlora.ui.runs import RunsBeside
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    for name, answer in (("a", "Não sei."), ("b", "Paco Fortes."), ("c", "Outro.")):
+        write_run(tmp_path / name, [*events()[:-1], sampled(60, answer, "Em 1980."), events()[-1]])
+
+
+@pytest.mark.usefixtures("runs")
+def test_those_picked_are_shown_with_numbers_and_answers_side_by_side() -> None:
+    view = RunsBeside()
+    assert view.picked.options == ("c", "b", "a") and view.picked.value == ("c", "b")
+    assert view.tables.value.count("60 / 60".replace(" ", "\u00a0")) == 2
+    assert "Outro." in view.tables.value and "Não sei." not in view.tables.value
+    before = bytes(view.curves.value)
+    assert before.startswith(b"\x89PNG")
+    view.picked.value = ("c", "b", "a")
+    assert "Não sei." in view.tables.value and "Paco Fortes." in view.tables.value
+    assert bytes(view.curves.value) != before
+
+
+def test_without_a_run_there_is_an_empty_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    assert RunsBeside().picked.options == ()
