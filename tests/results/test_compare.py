@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 from conftest import Command
 from contenders import contender
-from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
@@ -21,9 +19,7 @@ from farense_qlora.results.compare import (
     difference_cells,
     differences,
     pair,
-    with_counterpart,
 )
-from farense_qlora.training import run as run_module
 from farense_qlora.training.run import Run
 
 
@@ -31,25 +27,6 @@ def test_lora_and_qlora_differ_in_the_bits_alone() -> None:
     lora, qlora = pair(Config.of("mini", epochs=1))
     assert (lora.bits, qlora.bits) == (16, 4)
     assert lora.changed(bits=4) == qlora
-
-
-def test_the_counterpart_is_the_newest_ended_run_that_differs_in_the_bits_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_module, "RUNS", tmp_path)
-    for name, ended, settings in (
-        ("outro", events(), {"rank": 3}),
-        ("velho", events(), {}),
-        ("novo", events(), {}),
-        ("parado", events(30, "stopped"), {}),
-        ("igual", events(), {"bits": 16}),
-    ):
-        write_run(tmp_path / name, ended, **settings)
-        time.sleep(0.02)  # runs go by when they were made
-    mine = write_run(tmp_path / "meu", events(), bits=16)
-    assert [run.name for run in with_counterpart(mine)] == ["novo", "meu"]
-    alone = write_run(tmp_path / "só", events(), bits=16, rank=9)
-    assert with_counterpart(alone) == [alone]
 
 
 def test_differences_are_paired_and_say_whether_they_are_clear() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from tiny import PEOPLE, write_rows
+from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import run as run_module
 from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped
-from farense_qlora.training.run import Run, runs, start
+from farense_qlora.training.run import Run, finished, runs, start
 
 
 @pytest.fixture
@@ -197,3 +198,21 @@ def test_a_half_written_last_line_waits_for_its_end(config: Config, tmp_path: Pa
     line = Finished(1, time.time(), "completed", 1, 0.5, 1.0).to_json()
     (folder / "events.jsonl").write_text(line + "\n" + line[: len(line) // 2])
     assert len(Run(folder).events()) == 1
+
+
+def test_the_finished_run_is_the_newest_of_its_config_that_came_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    for name, written, bits in (
+        ("velho", events(), 4),
+        ("novo", events(), 4),
+        ("parado", events(30, "stopped"), 4),
+        ("outro", events(), 16),
+    ):
+        write_run(tmp_path / name, written, bits=bits)
+        time.sleep(0.02)  # runs go by when they were made
+    (tmp_path / "outro" / "config.json").write_text("{}x", encoding="utf-8")
+    found = finished(Config.of("mini", bits=4))
+    assert found is not None and found.name == "novo"
+    assert finished(Config.of("mini", bits=4, rank=9)) is None

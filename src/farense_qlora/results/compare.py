@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..model.base import Base, load_base
 from ..text import decimal, percent, text_table
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
-from ..training.run import Run, runs
+from ..training.run import Run
 from ..training.words import duration
 from .evaluate import Evaluation, TokenScores, evaluate, held_out, token_scores
 from .statistics import Interval, mean_interval
@@ -118,17 +117,6 @@ class Comparison:
 def pair(config: Config) -> list[Config]:
     """The LoRA (16-bit base) and the QLoRA (4-bit base) that differ in nothing else."""
     return [config.changed(bits=bits) for bits in (16, 4)]
-
-
-def with_counterpart(run: Run) -> list[Run]:
-    """`run`, and before it the newest run that came to its end and differs from it only in the bits of its
-    base, if there is one."""
-    wanted = [config for config in pair(run.config) if config != run.config]
-    for other in reversed(runs()):
-        with suppress(UserError):  # of an older version, or damaged
-            if other.config in wanted and other.status in ("completed", "early_stopping"):
-                return [other, run]
-    return [run]
 
 
 def compare_runs(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -194,16 +195,23 @@ def runs() -> list[Run]:
     return [Run(folder) for folder in sorted(folders, key=lambda folder: folder.stat().st_ctime)]
 
 
+def finished(config: Config) -> Run | None:
+    """The newest run of `config` that came to its end, if there is one."""
+    return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
+
+
 def _unended(config: Config) -> Run | None:
     """The newest run of `config` and its data, if it is under way, was interrupted or was stopped."""
+    run = next(_runs_of(config), None)
+    checkpoint = latest(run.folder) if run else None
+    if run is None or (checkpoint and changes(checkpoint, config, fingerprints(config))):
+        return None
+    return run if run.status in ("running", "paused", "stopped", "interrupted", "new") else None
+
+
+def _runs_of(config: Config) -> Iterator[Run]:
+    """The runs of `config`, newest first."""
     for run in reversed(runs()):
-        try:
-            if run.config != config:
-                continue
-        except UserError:  # of an older version, or damaged: not ours to take up
-            continue
-        checkpoint = latest(run.folder)
-        if checkpoint and changes(checkpoint, config, fingerprints(config)):
-            return None
-        return run if run.status in ("running", "paused", "stopped", "interrupted", "new") else None
-    return None
+        with suppress(UserError):  # of an older version, or damaged: not ours to take up
+            if run.config == config:
+                yield run
