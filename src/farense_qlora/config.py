@@ -289,10 +289,10 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 _REASONS = {
-    "greater_than": "tem de ser maior do que {gt}",
-    "greater_than_equal": "tem de ser pelo menos {ge}",
-    "less_than": "tem de ser menor do que {lt}",
-    "less_than_equal": "pode ser no máximo {le}",
+    "greater_than": "tem de ser maior do que {gt:g}",
+    "greater_than_equal": "tem de ser pelo menos {ge:g}",
+    "less_than": "tem de ser menor do que {lt:g}",
+    "less_than_equal": "pode ser no máximo {le:g}",
     "literal_error": "os valores possíveis são {expected}",
     "extra_forbidden": "esta definição não existe",
     "string_too_short": "não pode ficar vazio",

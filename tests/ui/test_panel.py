@@ -51,7 +51,7 @@ def test_a_bad_value_is_said_at_once_and_refused() -> None:
     assert made._message.value == "" and made.config.rank == 8
     for name, value in product(("rank", "learning_rate", "epochs"), ("nan", "-1", "inf", "oito", "")):
         before, made._fields[name].value = made._fields[name].value, value
-        assert "⚠" in made._message.value, (name, value)
+        assert "⚠" in made._message.value and "0.0" not in made._message.value, (name, value)
         made._fields[name].value = before
         assert made._message.value == ""
 
@@ -119,6 +119,11 @@ def test_the_costs_follow_what_is_typed_and_warn_when_it_cannot_fit(monkeypatch:
     monkeypatch.setattr(panel_module, "memory_limit", lambda: 10**8)
     made = Panel("mini")
     assert "não cabe" in made._costs.value
+
+
+def test_the_costs_stand_on_the_left_in_front_ends_that_align_tables_to_the_right() -> None:
+    costs = Panel("mini")._costs.value
+    assert costs.count("<td") == costs.count('<td style="text-align:left') > 0
 
 
 def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
     }
     cells = "".join(
-        f'<tr><td style="padding:3px 18px 3px 0;opacity:.75">{name}</td>'
-        f'<td style="padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
+        f'<tr><td style="text-align:left;padding:3px 18px 3px 0;opacity:.75">{name}</td>'
+        f'<td style="text-align:left;padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
         for name, value in rows.items()
     )
     bar, too_much = "", overflow(cost, limit_gb)
