@@ -151,3 +151,5 @@ def test_a_screen_is_never_wider_nor_higher_than_the_terminal(
     lines = console.render_lines(screen(overview(run), run.events(), width, height), pad=False)
     assert max(sum(segment.cell_length for segment in line) for line in lines) <= width
     assert len(lines) <= height or width < 80
+    frame = [text for line in lines if "┐" in (text := "".join(segment.text for segment in line))]
+    assert [len(line.rstrip()) for line in frame] == [width] * (count > 1)

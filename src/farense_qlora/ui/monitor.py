@@ -89,15 +89,18 @@ def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> R
 
 
 def _plot(events: Sequence[Event], total_steps: int, width: int, height: int) -> Text:
-    """Smoothed training loss and validation loss over the updates."""
+    """Smoothed training loss and validation loss over the updates; empty until there is one."""
     steps = [event for event in events if isinstance(event, Stepped)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
+    if not (steps or evaluations):
+        return Text("\n" * (height - 1))
     losses = smooth([step.loss for step in steps])
     highest = 1.05 * max([*losses, *(event.loss for event in evaluations), 1e-3])
     end = max(total_steps, 1)
     figure = plotext.figure
     figure.clear()
     figure.theme("simple")
+    plotext.terminal.limit(False, False)  # the size asked for holds, also where no terminal can be asked
     figure.plot_size(width, height)
     for x, y, symbol, color in (
         ([step.step for step in steps], losses, "braille", TRAIN),
