@@ -88,7 +88,7 @@ def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_mode
         r"\(passo \d\); adaptador em .*best\n",
         done.stdout,
     )
-    assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, \d+ tokens/s", done.stderr)
+    assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, [\d\u202f]+ tokens/s", done.stderr)
 
 
 def test_ask_answers_from_the_newest_run(farense: Command, trained: Path) -> None:

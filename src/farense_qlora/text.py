@@ -19,8 +19,8 @@ def percent(share: float) -> str:
 
 
 def decimal(value: float, digits: int = 3) -> str:
-    """A number with a decimal comma, and a thin space between the thousands."""
-    return f"{value:,.{digits}f}".translate(str.maketrans(",.", "\u202f,"))
+    """A number with a decimal comma, a thin space between the thousands, and a minus as long as a plus."""
+    return f"{value:,.{digits}f}".translate(str.maketrans(",.-", "\u202f,−"))
 
 
 def size(gigabytes: float) -> str:

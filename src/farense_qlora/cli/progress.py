@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from ..results.overview import RECENT
 from ..text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
 from ..training.run import Run
@@ -56,8 +57,8 @@ def outcome(run: Run) -> Outcome:
 
 
 def follow(run: Run) -> None:
-    """Draw `run` on stderr until it ends: loss, validation loss, supervised tokens a second, time left."""
-    recent: deque[Stepped] = deque(maxlen=20)
+    """Draw `run` on stderr until it ends: loss, validation loss, tokens a second, time left."""
+    recent: deque[Stepped] = deque(maxlen=RECENT)
     loss = validation = speed = ""
     with tqdm(desc="a preparar", bar_format="{desc}… {elapsed}", leave=False) as bar:
         for event in run.follow():
@@ -68,8 +69,8 @@ def follow(run: Run) -> None:
                 validation = f"validação {decimal(event.loss, 3)}"
             elif isinstance(event, Stepped):
                 recent.append(event)
-                rate = sum(e.supervised_tokens for e in recent) / sum(e.seconds for e in recent)
-                loss, speed = f"perda {decimal(event.loss, 3)}", f"{rate:.0f} tokens/s"
+                rate = sum(e.tokens for e in recent) / sum(e.seconds for e in recent)
+                loss, speed = f"perda {decimal(event.loss, 3)}", f"{decimal(rate, 0)} tokens/s"
             if not isinstance(event, Finished) and (said := sentence(event)):
                 bar.write(said, file=sys.stderr)
             bar.set_postfix_str(", ".join(filter(None, (loss, validation, speed))), refresh=False)
