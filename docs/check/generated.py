@@ -298,8 +298,9 @@ def _bounds(field: Any) -> str:
 
 
 def _word(value: Any) -> str:
+    """A value as it is typed, or in words."""
     words = {"True": "sim", "False": "não", "None": "nenhum", "()": "vazio"}
-    return words.get(str(value), str(value).replace(".", ",") if isinstance(value, float) else str(value))
+    return words.get(str(value), str(value))
 
 
 def _decimal(value: float, digits: int) -> str:

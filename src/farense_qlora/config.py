@@ -144,7 +144,7 @@ class Config(BaseModel):
         False,
         "data",
         "Saltar linhas más",
-        "As más vão para um ficheiro ao lado, com a razão, em vez de parar o treino.",
+        "As linhas más vão para um ficheiro ao lado, com a razão, e o treino segue.",
     )
     packing: bool = setting(
         True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."

@@ -154,6 +154,11 @@ app.listen(process.env.PORT ?? 3000, "127.0.0.1");
 
 ```sh
 node server.mjs
+```
+
+E noutro terminal:
+
+```sh
 curl http://127.0.0.1:3000/api/ask -H "Content-Type: application/json" -d '{{"prompt": "{QUESTION}"}}'
 ```
 """
