@@ -109,6 +109,7 @@ def test_it_waits_for_a_run_follows_it_over_a_restart_and_ends_with_it(
     folder = tmp_path / "checkpoints_qlora" / "logo"
     write_run(folder, [])
     first = worker(folder)
+    shown.shows("a preparar o modelo e os dados")
     written = events()
     say(first, written[:12])
     shown.shows("a decorrer")

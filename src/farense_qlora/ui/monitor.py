@@ -19,7 +19,8 @@ from .figures import smooth
 
 SECONDS_BETWEEN_REDRAWS = 1.0
 TRAIN, VALIDATION = 39, 208  # of the 256 colours: blue and orange, on black and on white
-COLUMN, LOWEST_PLOT, HEIGHT_ELSEWHERE = 38, 7, 24
+COLUMN, LOWEST_PLOT = 38, 7
+HEIGHT_ELSEWHERE = 22  # on the ordinary screen, with the command above and the prompt below
 ENDED = ("completed", "early_stopping")
 
 
@@ -84,19 +85,20 @@ def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> R
         table.add_row(*(Text.assemble((f"{name}: ", "dim"), (value, "bold")) for name, value in cells))
     said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
     note = Text(f"⚠ {said[-1]}" if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
-    plot = _plot(events, now.total_steps, width, max(LOWEST_PLOT, height - down - 4))
-    return Group(head, bar, plot, table, note)
+    rows = max(LOWEST_PLOT, height - down - 4)
+    return Group(head, bar, _plot(now, events, width, rows), table, note)
 
 
-def _plot(events: Sequence[Event], total_steps: int, width: int, height: int) -> Text:
-    """Smoothed training loss and validation loss over the updates; empty until there is one."""
+def _plot(now: Overview, events: Sequence[Event], width: int, height: int) -> Text:
+    """Smoothed training loss and validation loss over the updates; until there is one, what is being done."""
     steps = [event for event in events if isinstance(event, Stepped)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     if not (steps or evaluations):
-        return Text("\n" * (height - 1))
+        preparing = "a preparar o modelo e os dados…" if now.status == "running" else ""
+        return Text(preparing + "\n" * (height - 1), style="dim")
     losses = smooth([step.loss for step in steps])
     highest = 1.05 * max([*losses, *(event.loss for event in evaluations), 1e-3])
-    end = max(total_steps, 1)
+    end = max(now.total_steps, 1)
     figure = plotext.figure
     figure.clear()
     figure.theme("simple")
