@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import FARENSE, Command
 from tiny import PEOPLE
+from ui_events import events, write_run
 
 from farense_qlora.cli import main
 from farense_qlora.cli.parser import build_parser
+from farense_qlora.cli.progress import follow
 from farense_qlora.config import Config
+from farense_qlora.training.events import Evaluated, Saved
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 COMMANDS = [
@@ -49,6 +52,13 @@ def test_help_is_in_portuguese(command: list[str], capsys: pytest.CaptureFixture
     assert done.value.code == 0
     assert text.startswith("uso: farense")
     assert not ENGLISH.findall(text)
+
+
+def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = [event for event in events() if not isinstance(event, Evaluated | Saved)]
+    follow(write_run(tmp_path / "retomado", [*events()[:40], *again]))
+    undone, last = capsys.readouterr().err.rsplit("60/60", 1)
+    assert "validação" in undone and "perda" in last and "validação" not in last
 
 
 def test_every_setting_is_a_flag_of_train() -> None:

@@ -53,6 +53,10 @@ def test_what_ended_has_no_time_left() -> None:
     assert "tempo que falta" not in numbers(events()).labelled()
 
 
+def test_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
+    assert overview(write_run(tmp_path / "morto", events()[:30])).seconds_left is None
+
+
 def test_nothing_is_known_before_the_first_update_and_skipped_updates_count() -> None:
     shown = numbers(events()[:1]).labelled()
     assert shown["passo"] == "0 / 60" and shown["perda de treino"] == shown["tokens/s"] == "—"

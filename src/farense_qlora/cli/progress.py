@@ -64,6 +64,8 @@ def follow(run: Run) -> None:
         for event in run.follow():
             if isinstance(event, Started):
                 bar.bar_format, bar.initial = LAYOUT, event.step
+                recent.clear()  # what was done again, after a crash, counts once
+                loss = validation = speed = ""
                 bar.reset(event.total_steps)
             elif isinstance(event, Evaluated):
                 validation = f"validação {decimal(event.loss, 3)}"

@@ -41,7 +41,7 @@ RECENT = 30  # updates over which speed and time left are taken
 class Numbers:
     """What the events of a run come to. Losses in nats a supervised token, times in seconds, memory in GB;
     None is what is not known yet. `gap` is validation less training loss; `seconds_left` is None at the end
-    and in a pause; `checkpoint` is the step of the last one."""
+    and while nobody trains; `checkpoint` is the step of the last one."""
 
     step: int
     total_steps: int
@@ -151,10 +151,11 @@ def overview(run: Run, events: Sequence[Event] | None = None) -> Overview:
         profile, differs = config.profile, differences(config)
     except UserError:  # of an older version, or damaged: its events can still be read
         profile, differs = "?", {}
+    now, state = numbers(events), status(run.alive, events)
     return Overview(
-        **vars(numbers(events)),
+        **vars(now) | {"seconds_left": now.seconds_left if state == "running" else None},
         run=run.name,
-        status=status(run.alive, events),
+        status=state,
         profile=profile,
         differs=differs,
         bytes=sum(path.stat().st_size for path in files),
