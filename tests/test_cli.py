@@ -16,9 +16,9 @@ from ui_events import events, write_run
 
 from farense_qlora.cli import main
 from farense_qlora.cli.parser import build_parser
-from farense_qlora.cli.progress import follow
+from farense_qlora.cli.progress import follow, outcome
 from farense_qlora.config import Config
-from farense_qlora.training.events import Evaluated, Saved
+from farense_qlora.training.events import Evaluated, Finished, Saved
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 COMMANDS = [
@@ -59,6 +59,13 @@ def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.Capt
     follow(write_run(tmp_path / "retomado", [*events()[:40], *again]))
     undone, last = capsys.readouterr().err.rsplit("60/60", 1)
     assert "validação" in undone and "perda" in last and "validação" not in last
+
+
+def test_a_run_that_had_ended_took_as_long_as_it_took(tmp_path: Path) -> None:
+    ended = [event for event in events() if not isinstance(event, Evaluated)]
+    run = write_run(tmp_path / "acabado", [*ended, Finished(60, 101.0, "completed", 60, 0.5, 0.0)])
+    (run.folder / "best").mkdir()
+    assert outcome(run).seconds == 30
 
 
 def test_every_setting_is_a_flag_of_train() -> None:

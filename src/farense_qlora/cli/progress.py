@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from ..results.overview import RECENT
+from ..results.overview import RECENT, numbers
 from ..text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
 from ..training.run import Run
@@ -17,7 +17,8 @@ LAYOUT = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} passos, {elapsed}, fal
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; `adapter` is the folder of its best adapter, losses are in nats a supervised token."""
+    """How a run ended; `adapter` is the folder of its best adapter, losses are in nats a supervised token,
+    `seconds` those of all its updates and evaluations, as in the table of runs."""
 
     run: str
     folder: str
@@ -43,7 +44,8 @@ class Outcome:
 
 def outcome(run: Run) -> Outcome:
     """How the finished `run` ended."""
-    end = next(event for event in reversed(run.events()) if isinstance(event, Finished))
+    events = run.events()
+    end = next(event for event in reversed(events) if isinstance(event, Finished))
     return Outcome(
         run.name,
         str(run.folder),
@@ -52,7 +54,7 @@ def outcome(run: Run) -> Outcome:
         end.step,
         end.best_step,
         end.best_loss,
-        end.seconds,
+        numbers(events).seconds,
     )
 
 
