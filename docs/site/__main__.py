@@ -26,6 +26,7 @@ WORDS = {
     "Compartilhar": "Partilhar",
     'aria-label="Abas"': 'aria-label="Separadores"',
 }
+FLAG = re.compile(r"--[\w-]+")
 # Names that MkDocs would take for the first page of a folder.
 RENAMED = {
     "DOCS_INDEX.md": "index.md",
@@ -60,13 +61,14 @@ def main() -> int:
 
 
 def make_local() -> None:
-    """Replace what the pages would load from elsewhere, and the theme's Brazilian words."""
+    """Replace what the pages would load from elsewhere, and the theme's Brazilian words; keep flags whole."""
     script = OUTPUT / "assets" / "javascripts" / WORKER.name
     shutil.copyfile(WORKER, script)
     for page in OUTPUT.rglob("*.html"):
         text = page.read_text(encoding="utf-8").replace(ELSEWHERE, os.path.relpath(script, page.parent))
         for brazilian, portuguese in WORDS.items():
             text = text.replace(brazilian, portuguese)
+        text = re.sub(r"<code>[^<]*</code>", lambda found: FLAG.sub(r"<span>\g<0></span>", found[0]), text)
         page.write_text(text, encoding="utf-8")
 
 
