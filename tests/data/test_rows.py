@@ -31,7 +31,7 @@ def content(text: str) -> str:
 
 REFUSED = {
     "invalid UTF-8": (b'{"prompt": "Foi\xff?", "completion": "Sim."}', "UTF-8"),
-    "broken JSON": ('{"prompt": "Foi?"', "JSON inválido"),
+    "broken JSON": ('{"prompt": "Foi?"', "JSON inválido na coluna 18"),
     "a list": ("[1, 2]", "objeto JSON"),
     "a number": ("3", "objeto JSON"),
     "no field we know": ('{"question": "Foi?"}', "faltam os campos"),

@@ -50,7 +50,7 @@ def test_a_run_stops_when_asked_saves_and_goes_on_from_there(config: Config) -> 
     assert not run.alive and run.finished
     assert run.events()[-1].reason == "stopped" and stopped == list(range(1, len(stopped) + 1))
 
-    with pytest.raises(UserError, match=r"outras definições .*\(rank: 4 -> 8\)"):
+    with pytest.raises(UserError, match=r"outras definições .*\(rank: 4 → 8\)"):
         start(config.changed(rank=8), "um")
     again = start(config, "um")
     wait_for_steps(again, stopped[-1] + 2)
@@ -163,7 +163,7 @@ def test_another_config_or_other_data_are_named_and_taken_only_on_request(config
     rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
     with pytest.raises(UserError, match=r"o ficheiro .*rows\.jsonl mudou"):
         start(config, "outro")
-    with pytest.raises(UserError, match=r"dropout: 0\.0 -> 0\.1"):
+    with pytest.raises(UserError, match=r"dropout: 0\.0 → 0\.1"):
         start(config.changed(dropout=0.1), "outro")
     again = start(config.changed(dropout=0.1), "outro", accept_changes=True)
     again.stop()

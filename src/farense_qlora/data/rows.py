@@ -88,7 +88,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+        return json.loads(line.decode("utf-8").rstrip(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise ValueError(f"não é texto UTF-8 (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:

@@ -156,7 +156,7 @@ def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]
     """In what `config` and the data files differ from those that `checkpoint` was trained with, in words."""
     about, new = _about(checkpoint), config.model_dump(mode="json")
     settings = [
-        f"{name}: {about['config'].get(name)} -> {value}"
+        f"{name}: {about['config'].get(name)} → {value}".replace("None", "nenhum")
         for name, value in new.items()
         if name not in FREE and about["config"].get(name) != value
     ]
