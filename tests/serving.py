@@ -29,6 +29,17 @@ class Served:
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
 
+def answers(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    got = b""
+    try:
+        while piece := connection.recv(65536):
+            got += piece
+    except ConnectionResetError:
+        pass
+    return got
+
+
 @contextmanager
 def serving(home: Path, log: Path, *arguments: object, token: str = "") -> Iterator[Served]:
     """Serve the run that `trained` made in `home`, with more `arguments`; ends the process at the end."""

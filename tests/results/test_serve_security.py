@@ -4,21 +4,17 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from threading import Thread
 
 import httpx
 import pytest
-import schemathesis
 from conftest import Command
-from hypothesis import HealthCheck, given, settings
-from schemathesis import GenerationMode
-from serving import Served, serving
+from serving import Served, answers, serving
 
 from farense_qlora.errors import UserError
-from farense_qlora.results.serve import serve
+from farense_qlora.results.serve import DEFAULT_LIMITS, Server, serve
 from farense_qlora.training.run import Run
 
 CHAT = "/v1/chat/completions"
@@ -27,79 +23,10 @@ KEY = "chave-secreta"
 SECONDS = 2
 
 
-BAD_SETTINGS = (
-    {"max_tokens": 0},
-    {"temperature": float("nan")},
-    {"seed": 2**70},
-    {"max_tokens": 10**30},
-    {"model": "x" * 3000},
-    {"stream": "yes"},
-    {"\0": 0},
-    {"messages": 1},
-    {"messages": [{"role": "user"}]},
-    {"messages": [{"role": "user", "content": 1}]},
-    {"messages": [{"role": "user", "content": "\ud800"}]},
-)
-BAD_BODIES = [
-    b"",
-    b"{",
-    b"[]",
-    b"null",
-    b"1e999",
-    b'"x"',
-    b"\xff\xfe",
-    b"{}" * 9,
-    b"[" * 2000,
-    b'{"a":' * 500,
-]
-BAD_BODIES += [json.dumps({**BODY, **settings}).encode() for settings in BAD_SETTINGS]
-BODY_BYTES = json.dumps(BODY).encode()
-
-
-def request(body: bytes = b"", length: str | None = None, path: str = CHAT, method: str = "POST") -> bytes:
-    """A request with the key whose Content-Length need not be true."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-    kind = "Content-Type: application/json\r\n"
-    return f"{head}{kind}Content-Length: {length or len(body)}\r\n\r\n".encode("latin-1") + body
-
-
-def answers(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    got = b""
-    try:
-        while piece := connection.recv(65536):
-            got += piece
-    except ConnectionResetError:
-        pass
-    return got
-
-
-def refused(reader: BinaryIO) -> None:
-    """Read one answer: a 4xx with a message."""
-    status = reader.readline()
-    assert status.startswith(b"HTTP/1.1 4"), status
-    length = 0
-    while (line := reader.readline()) not in (b"\r\n", b""):
-        if line.lower().startswith(b"content-length:"):
-            length = int(line.split(b":")[1])
-    assert json.loads(reader.read(length))["error"]["message"]
-
-
-KEPT = [request(body) for body in BAD_BODIES]
-KEPT += [request(b"{", path=f"{CHAT}?a=1"), request(b"", path="/v1/nada"), request(b"", method="PUT")]
-# After these the server cannot know where the next request would begin.
-CLOSING = [
-    b"\0\0\0\0\r\n\r\n",
-    b"GET\r\n\r\n",
-    b"GET / HTTP/9.9\r\n\r\n",
-    b"GET / JTTP/1.1\r\n\r\n",
-    b"BREW /cafe HTTP/1.1\r\n\r\n",
-    b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
-    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
-    f"POST {CHAT} HTTP/1.1\r\n\r\n".encode(),
-    *(request(length=length) for length in ("-1", "1, 1", "\xb2", "1e3", "5\r\nContent-Length: 6")),
-    request(length="5\r\nTransfer-Encoding: chunked"),
-]
+def head(length: object) -> bytes:
+    """The head of a request with the key, whose Content-Length need not be true."""
+    lines = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    return f"{lines}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +60,43 @@ def test_no_answer_without_the_key(client: httpx.Client, key: str | None) -> Non
         assert response.headers["WWW-Authenticate"] == "Bearer"
     assert client.get("/health").status_code == 200  # says nothing that is worth a key
     client.headers["Authorization"] = f"bearer {KEY}"
+
+
+class Bytes(bytes):
+    """Those of a key, not to be compared as bytes are: the time then tells how much of a guess is right."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("a comparison that ends at the first difference")
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Key(str):
+    """A key, not to be compared as text is."""
+
+    def encode(self, *how: str) -> bytes:
+        return Bytes(super().encode(*how))
+
+    __eq__ = Bytes.__eq__
+    __ne__ = Bytes.__eq__
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("key", ["chave-secreta", "olhão-€-𝄞"])
+def test_how_much_of_a_wrong_key_is_right_does_not_show_in_the_time(key: str) -> None:
+    server = Server("127.0.0.1", 0, "decorado", Key(key), (), DEFAULT_LIMITS)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/v1/models"
+        for guess, status in ((key, 200), (key[:-1] + "x", 401), (key[:-1], 401), ("çã", 401)):
+            headers = {"Authorization": f"Bearer {guess}".encode()}
+            assert httpx.get(url, headers=headers, trust_env=False).status_code == status
+    finally:
+        server.shutdown()
+        server.finish()
+        thread.join()
 
 
 def test_a_key_from_a_file(trained: Path, home: Path, tmp_path: Path) -> None:
@@ -182,8 +146,17 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_read(
     response = client.post(CHAT, content=b" " * 5000)
     assert response.status_code == 413 and "no máximo 4096" in response.json()["error"]["message"]
     with served.connect() as connection:
-        connection.sendall(request(length="999999999999"))
+        connection.sendall(head(999_999_999_999))
         assert b"413" in answers(connection)
+
+
+def test_a_line_without_an_end_is_refused_and_the_refusal_can_be_read(served: Served) -> None:
+    """Closed while the client still sends, the connection would be reset."""
+    with served.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        connection.sendall(b"GET /" + b"a" * 2_000_000)
+        connection.shutdown(socket.SHUT_WR)
+        assert answers(connection).startswith(b"HTTP/1.1 414 ")
 
 
 def test_only_json_is_taken_so_that_no_foreign_page_can_ask(client: httpx.Client) -> None:
@@ -258,7 +231,7 @@ def test_slow_clients_are_cut_off_and_others_served(client: httpx.Client, served
     """Slowloris: as many connections as the server takes, each with a byte now and then."""
     slow = [served.connect() for _ in range(30)]
     begun = time.monotonic()
-    start = request(length="4000") + b'{"messages": [' if part == "corpo" else part.encode()
+    start = head(4000) + b'{"messages": [' if part == "corpo" else part.encode()
     for connection in slow:
         connection.sendall(start)
     assert client.post(CHAT, json=BODY).status_code == 200
@@ -285,7 +258,7 @@ def test_a_client_that_does_not_read_is_given_up(client: httpx.Client, served: S
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         connection.connect(("127.0.0.1", served.port))
-        connection.sendall(request(length=str(len(long))) + long)
+        connection.sendall(head(len(long)) + long)
         deaf.append(connection)
     assert client.post(CHAT, json=BODY).status_code in (200, 429)
     time.sleep(SECONDS + 1)
@@ -308,58 +281,3 @@ def test_connections_beyond_the_limit_are_refused_and_the_rest_served(
     for connection in many:
         connection.close()
     time.sleep(0.5)
-
-
-def test_ten_thousand_malformed_requests(client: httpx.Client, served: Served) -> None:
-    """On connections that are kept where HTTP allows; every one gets a 4xx with a message, in seconds."""
-
-    def storm(number: int) -> int:
-        done = 0
-        with served.connect() as connection:
-            reader = connection.makefile("rb")
-            while done < 1200:
-                connection.sendall(KEPT[(done + number) % len(KEPT)])
-                refused(reader)
-                done += 1
-        for turn in range(50):
-            with served.connect() as connection:
-                connection.sendall(CLOSING[(turn + number) % len(CLOSING)])
-                connection.shutdown(socket.SHUT_WR)
-                got = answers(connection)
-                assert b'{"error": {"message": ' in got, got[:200]
-                done += 1
-        return done
-
-    begun = time.monotonic()
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(storm, range(8))) == 10_000
-    assert time.monotonic() - begun < 120
-
-
-def test_what_the_description_allows_is_answered_and_the_rest_refused(served: Served) -> None:
-    """Requests made from the OpenAPI description, in order and not; the answers are as it says."""
-    description = schemathesis.openapi.from_url(f"{served.url}/openapi.json", wait_for_schema=5)
-    # That a conversation ends with the user, or is short enough, is not a matter of the schema.
-    order, wrong = (
-        schemathesis.checks.CHECKS.get_one(name)
-        for name in ("positive_data_acceptance", "negative_data_rejection")
-    )
-    seen = set()
-
-    for operation in description.get_all_operations():
-        good = operation.ok().as_strategy()
-        bad = operation.ok().as_strategy(generation_mode=GenerationMode.NEGATIVE)
-
-        @given(case=good | bad)
-        @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-        def fuzz(case: schemathesis.Case) -> None:
-            response = case.call(headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
-            too_large = response.status_code == 413  # a refusal that schemathesis does not count as one
-            case.validate_response(response, excluded_checks=[order, *[wrong] * too_large])
-            assert response.status_code < 500
-            seen.add(response.status_code)
-            if response.status_code >= 400:
-                assert response.json()["error"]["message"]
-
-        fuzz()
-    assert {200, 400} <= seen

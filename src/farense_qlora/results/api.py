@@ -10,6 +10,7 @@ from .generate import MAX_TOKENS
 
 # What mlx-lm's server does not know, or what is given to it apart.
 NOT_FOR_MLX_LM = {"n", "user", "model"}
+LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
 class Checked(BaseModel):
@@ -67,7 +68,7 @@ class ChatRequest(Checked):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=0, le=2**53 - 1)
     stop: str | list[str] | None = Field(None, description="Textos (no máximo 4) em que a resposta acaba.")
-    n: Literal[1] | None = Field(None, description="Uma resposta por pedido.")
+    n: int | None = Field(None, ge=1, le=1, description="Uma resposta por pedido.")
     user: str | None = Field(None, description="Aceite e não usado, nem guardado.")
 
     @classmethod
@@ -79,17 +80,13 @@ class ChatRequest(Checked):
             raise UserError(_in_portuguese(error)) from None
         if request.messages[-1].role != "user":
             raise UserError("messages: a última mensagem tem de ser do utilizador (role: user)")
-        if (request.length or 0) > limits.max_tokens:
-            raise UserError(f"max_tokens: pode ser no máximo {limits.max_tokens}")
+        for name in LENGTHS:
+            if (getattr(request, name) or 0) > limits.max_tokens:
+                raise UserError(f"{name}: pode ser no máximo {limits.max_tokens}")
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
         if len(stops) > 4 or any(not 0 < len(text) <= 64 for text in stops):
             raise UserError("stop: no máximo 4 textos, de 1 a 64 caracteres")
         return request
-
-    @property
-    def length(self) -> int | None:
-        """The tokens that the answer may have; None where the request does not say."""
-        return self.max_completion_tokens or self.max_tokens
 
     @property
     def conversation(self) -> list[dict[str, str]]:
@@ -135,7 +132,7 @@ def openapi(limits: Limits) -> dict[str, Any]:
     """The routes as OpenAPI 3.1; the schema of a request is that of `ChatRequest`, with our `limits`."""
     schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas = {**schema.pop("$defs"), "ChatRequest": schema}
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in LENGTHS:
         schema["properties"][name]["anyOf"][0]["maximum"] = limits.max_tokens
     for part in schemas.values():
         part.pop("description", None)  # a docstring, in English

@@ -164,6 +164,7 @@ class Handler(APIHandler):
     """One connection: who may ask what, and how much; mlx-lm's handler gets what is in order."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for the client to acknowledge its head
     server: Server
 
     def __init__(self, request: Any, client_address: Any, server: Server):
@@ -186,6 +187,14 @@ class Handler(APIHandler):
             self._log()
         if self.server.stopping:
             self.close_connection = True
+
+    def parse_request(self) -> bool:
+        """Read the head of a request; a first line without a word gets an answer too."""
+        if self.raw_requestline.strip():
+            return super().parse_request()
+        self.request_version = self.protocol_version
+        self.send_error(400)
+        return False
 
     def do_GET(self) -> None:
         """Answer a request of any method."""
@@ -332,6 +341,7 @@ class Handler(APIHandler):
         status = {501: 405, 505: 400}.get(int(code), code)
         self.close_connection = True
         self._send(status, _error(status, "isto não é um pedido HTTP que se perceba"))
+        self._discard()
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         """Answer with `body`, JSON unless the headers say otherwise, and nothing left unread on the line."""
