@@ -88,6 +88,15 @@ def test_a_refusal_is_shown_and_the_question_not_lost(page: Page) -> None:
     expect(page.get_by_label("Pergunta", exact=True)).to_have_value(long.strip())
 
 
+def test_the_end_of_the_conversation_stays_in_sight(page: Page) -> None:
+    for _ in range(4):  # refused, each time with a question that comes back and makes its box grow
+        ask(page, "muito longa " * 30)
+        turns(page)
+    note, box = (page.locator(what).last.bounding_box() for what in (".note.bad", "textarea"))
+    assert note is not None and box is not None
+    assert note["y"] + note["height"] + 8 < box["y"]
+
+
 def test_text_is_never_markup_and_nothing_sticks_out(page: Page) -> None:
     ask(page, "<img src=x onerror=alert(1)><b>" + "a" * 40)
     expect(page.locator(".user")).to_contain_text("<img src=x")
