@@ -1,7 +1,9 @@
 """Each format has the files and names that its reader asks for, and is kept only if that reader agrees."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,9 +17,9 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import save_arrays
 from farense_qlora.model.base import load_base
 from farense_qlora.results import verify
-from farense_qlora.results.export import export, exported_config, push
+from farense_qlora.results.export import FORMATS, export, exported_config, push
 from farense_qlora.results.formats import write_gguf
-from farense_qlora.results.verify import EXACT, Verification, divergence
+from farense_qlora.results.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.training.run import Run
 
 TOOLS = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
@@ -154,7 +156,25 @@ def test_divergence_is_that_of_two_known_distributions() -> None:
     assert divergence(p, q + 7) == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1))
 
 
-def test_each_failure_is_said() -> None:
-    bad = Verification("x", "y", 10, 50, 0.5, 1.0, 0.9, 0.8, 0.7, EXACT)
-    assert len(bad.failures) == 4
-    assert not Verification("x", "y", 10, 50, 0.05, 1.0, 0.99, 0.95, 1.0, EXACT).failures
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"top1": 0.9899}, "só .* dos tokens concordam"),
+        ({"same_answers": 0.949}, "só 94,9 % das respostas são iguais"),
+        ({"same_prompts": 0.99}, "só 99,0 % das perguntas dão os mesmos tokens"),
+        ({"kl": 0.101}, "o treino não sobreviveu"),
+        ({"kl": float("nan")}, "o treino não sobreviveu"),
+    ],
+)
+def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
+    change: dict[str, float], said: str
+) -> None:
+    just = Verification("x", "y", QUESTIONS, 500, 0.1, 1.0, 0.99, 0.95, 1.0, EXACT)
+    assert not just.failures
+    (failure,) = replace(just, **change).failures  # type: ignore[arg-type]
+    assert re.match(said, failure)
+
+
+def test_only_what_is_rounded_may_agree_less() -> None:
+    assert {name for name, kind in FORMATS.items() if kind.limits != EXACT} == {"fused-4bit"}
+    assert QUESTIONS == 100
