@@ -47,14 +47,18 @@ def test_only_questions_answered_differently_are_voted_on() -> None:
 
 def test_a_blind_vote_is_tallied_by_contender_whatever_the_column() -> None:
     vote = BlindVote(comparison(), count=12, seed=1)
-    orders = set()
+    orders, shared = set(), 0
     for _ in range(12):
-        orders.add(tuple(vote._order))
+        orders.add(str(vote._order))
         assert not any(name in vote._text.value for name in ("LoRA<", "QLoRA&gt;<", ">base<"))
         assert not vote._result.value
-        vote._buttons[vote._order.index(1)].click()  # the column where LoRA's answer happens to be
-    assert len(orders) > 1
-    assert vote.votes == {"LoRA": 12}
+        (column,) = (number for number, whose in enumerate(vote._order) if 1 in whose)
+        shared += 2 in vote._order[column]  # the third says the same: one column, and one vote for both
+        shown = [button for button in vote._buttons if button.layout.display != "none"]
+        assert len(shown) == vote._text.value.count("Resposta ") + 1 == len(vote._order) + 1
+        vote._buttons[column].click()  # where LoRA's answer happens to be
+    assert len(orders) > 1 and 0 < shared < 12
+    assert vote.votes == {"LoRA": 12, "<QLoRA>": shared}
     assert "LoRA" in vote._result.value and "12" in vote._result.value
     assert all(button.disabled for button in vote._buttons)
 

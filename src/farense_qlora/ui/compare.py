@@ -140,7 +140,8 @@ class ComparisonView:
 class BlindVote:
     """A vote that does not know whose an answer is: columns in an order shuffled anew for each question.
 
-    `votes` counts by contender; who was which is told at the end, or on «Revelar».
+    Who answers the same shares a column, and the votes for it. `votes` counts by contender; who was which is
+    told at the end, or on «Revelar».
     """
 
     def __init__(self, comparison: Comparison, count: int = 10, seed: int = 0):
@@ -151,14 +152,15 @@ class BlindVote:
         self.votes: Counter[str] = Counter()
         self._position = -1
         self._text, self._result = widgets.HTML(), widgets.HTML()
-        self._buttons = [widgets.Button(description=f"A {letter} é melhor") for letter in self._letters()]
+        self._buttons = [widgets.Button(description=f"Prefiro a {letter}") for letter in self._letters()]
         self._buttons += [widgets.Button(description=EQUAL)]
         reveal = widgets.Button(description="Revelar", button_style="info")
         for index, button in enumerate(self._buttons):
             button.on_click(lambda _, index=index: self._vote(index))
         reveal.on_click(lambda _: self._reveal())
         self._reveal_button = reveal
-        self._box = widgets.VBox([self._text, widgets.HBox([*self._buttons, reveal]), self._result])
+        buttons = widgets.HBox([*self._buttons, reveal], layout={"flex_flow": "row wrap"})
+        self._box = widgets.VBox([self._text, buttons, self._result])
         self._next()
 
     def _letters(self) -> str:
@@ -170,16 +172,24 @@ class BlindVote:
             self._reveal()
             return
         answers = self._questions[self._position]
-        self._order = self._random.sample(range(len(answers)), len(answers))
+        whose: dict[str, list[int]] = {}
+        for index, answer in enumerate(answers):
+            whose.setdefault(answer.got, []).append(index)
+        self._order = self._random.sample(list(whose.values()), len(whose))
+        for column, button in enumerate(self._buttons[:-1]):
+            button.layout.display = None if column < len(self._order) else "none"
         columns = Table(
-            tuple(f"Resposta {letter}" for letter in self._letters()),
-            (tuple(answers[index].got for index in self._order),),
+            tuple(f"Resposta {letter}" for letter in self._letters()[: len(self._order)]),
+            (tuple(answers[same[0]].got for same in self._order),),
             f"{self._position + 1} de {len(self._questions)}: {answers[0].question}",
         )
         self._text.value = columns._repr_html_()
 
     def _vote(self, column: int) -> None:
-        self.votes[self._names[self._order[column]] if column < len(self._names) else EQUAL] += 1
+        chosen = (
+            [self._names[index] for index in self._order[column]] if column < len(self._order) else [EQUAL]
+        )
+        self.votes.update(chosen)
         self._next()
 
     def _reveal(self) -> None:
