@@ -66,7 +66,8 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
     )
     assert done.returncode == 0, done.stderr
     runs = [Run(folder) for folder in sorted((mine / "checkpoints_qlora").glob("mini-*"))]
-    assert [(r.config.bits, r.config.max_steps, r.config.batch_size) for r in runs] == [(n, 3, 4) for n in bits]
+    settings = [(run.config.bits, run.config.max_steps, run.config.batch_size) for run in runs]
+    assert settings == [(number, 3, 4) for number in bits]
     for run in runs:
         end = run.events()[-1]
         assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
