@@ -54,6 +54,7 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
 ) -> None:
     mine = tmp_path / "home"
     shutil.copytree(home / "data", mine / "data")
+    shutil.copytree(HOME / "data" / "facts", mine / "data" / "facts")
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.ui.headless", notebook, tmp_path / "out"],
         env={
