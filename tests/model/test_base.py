@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -9,6 +11,7 @@ import pytest
 
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
+from farense_qlora.model.machine import on_cpu
 
 
 def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model: Path) -> None:
@@ -80,3 +83,21 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients(tiny_model: Pat
     assert len(plain) == len(recomputed) == 2 * 7 * 2
     assert all(mx.allclose(a, b, atol=1e-6) for (_, a), (_, b) in zip(plain, recomputed, strict=True))
     assert base.model.layers[0].__class__.__name__ == "Checkpointed"
+
+
+@pytest.mark.skipif(not on_cpu(), reason="a matter of the CPU")
+def test_nothing_is_evaluated_before_the_model_says_how_widely_mlx_looks_for_work() -> None:
+    # MLX reads the width once, at its first evaluation: one made too early leaves a core idle.
+    code = (
+        "import os, mlx.core as mx\n"
+        "evaluate, widths = mx.eval, []\n"
+        "def watched(*arrays):\n"
+        "    widths.append(os.environ.get('MLX_BFS_MAX_WIDTH'))\n"
+        "    return evaluate(*arrays)\n"
+        "mx.eval = watched\n"
+        "from farense_qlora.model.base import load_base\n"
+        "load_base('mini')\n"
+        "assert set(widths) == {'2000'}, widths\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

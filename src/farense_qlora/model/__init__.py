@@ -6,4 +6,5 @@ with denormals_flushed():
     use_fast_blas()  # before anything imports mlx
     import mlx.core as mx
 
-    mx.eval(mx.zeros(1) + 1)  # starts the thread that computes what is not put on a stream of its own
+    mx.synchronize()  # starts the thread that computes what is not on a stream of its own; to evaluate anything
+    # would fix, before the model is known, how widely MLX looks for work (see model/ops.py)
