@@ -10,6 +10,8 @@ from .figures import compare_curves
 from .live import WIDTH
 from .tables import Table
 
+FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
+
 
 def runs_table() -> Table:
     """Every run: where it stands, in what it differs from its profile, how good it is and what it took."""
@@ -30,7 +32,7 @@ class RunsBeside:
             rows=min(8, max(2, len(names))),
             layout={"width": "460px"},
         )
-        self.curves, self.tables = widgets.Image(format="png", width=WIDTH), widgets.HTML()
+        self.curves, self.tables = widgets.Image(format="png", layout=FITTING), widgets.HTML()
         self.picked.observe(lambda _: self._show(), names="value")
         self._show()
 
