@@ -15,7 +15,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def percent(share: float) -> str:
     """A share as the Portuguese write it: 0.625 is «62,5 %»."""
-    return f"{100 * share:.1f} %".replace(".", ",")
+    return f"{decimal(100 * share, 1)} %"
+
+
+def plain(value: float) -> str:
+    """A setting as it was given, with a decimal comma: 0.05 is «0,05»."""
+    return f"{value:g}".replace(".", ",")
 
 
 def decimal(value: float, digits: int = 3) -> str:
@@ -31,7 +36,7 @@ def size(gigabytes: float) -> str:
 def scientific(value: float) -> str:
     """A small number such as a learning rate: 0.0003 is «3·10⁻⁴»."""
     if not 0 < abs(value) < 0.01:
-        return f"{value:g}".replace(".", ",")
+        return plain(value)
     digits, power = f"{value:.2e}".split("e")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{digits.rstrip('0').rstrip('.')}·10{raised}".replace(".", ",")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..config import PROFILES, Config
 from ..errors import UserError
-from ..text import decimal, scientific, size, text_table
+from ..text import decimal, plain, scientific, size, text_table
 from ..training.events import (
     Evaluated,
     Event,
@@ -216,7 +216,7 @@ def overview_text(rows: Sequence[Overview]) -> str:
 def _setting(value: object) -> str:
     if isinstance(value, tuple):
         return "+".join(map(str, value))
-    return f"{value:g}".replace(".", ",") if isinstance(value, float) else str(value)
+    return plain(value) if isinstance(value, float) else str(value)
 
 
 def _or_dash(value: float | None, text: Callable[[float], str]) -> str:

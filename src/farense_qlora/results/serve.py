@@ -32,6 +32,7 @@ from mlx_lm.server import APIHandler
 from ..config import Config, Limits
 from ..data.tokens import prompt_tokens
 from ..errors import UserError, reason
+from ..text import decimal
 from .api import ChatRequest, openapi
 from .served_model import Generator, Provider
 
@@ -392,7 +393,7 @@ class Handler(APIHandler):
 
     def _log(self) -> None:
         known = self.path if self.path in ("/", "/health", "/openapi.json", MODELS, CHAT) else "(outro)"
-        seconds = f"{time.monotonic() - self.started:.2f}".replace(".", ",")
+        seconds = decimal(time.monotonic() - self.started, 2)
         who = f"{time.strftime('%H:%M:%S')} {self.client_address[0]}"
         print(f"{who} {self.command or '-'} {known} {self.status} {seconds} s\n", end="", file=sys.stderr)
 

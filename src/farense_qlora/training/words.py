@@ -1,6 +1,6 @@
 """What happens in a run, in words: one home for what terminal, notebook and reports say of an event."""
 
-from ..text import decimal
+from ..text import decimal, plain
 from .events import (
     Discarded,
     Event,
@@ -35,13 +35,13 @@ def sentence(event: Event) -> str | None:
         case Skipped(cause=cause, rows=rows):
             return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
         case RolledBack(path=path, learning_rate=rate):
-            return f"volta a {path} com a taxa de aprendizagem reduzida para {_comma(f'{rate:g}')}"
+            return f"volta a {path} com a taxa de aprendizagem reduzida para {plain(rate)}"
         case Spiked(loss=loss, bound=bound):
             return (
                 f"{step}: perda fora do comum, {decimal(loss)} (o habitual fica abaixo de {decimal(bound)})"
             )
         case RateChanged(learning_rate=rate):
-            return f"{step}: taxa de aprendizagem mudada para {_comma(f'{rate:g}')}"
+            return f"{step}: taxa de aprendizagem mudada para {plain(rate)}"
         case Paused(cause=cause):
             return f"em pausa no {step}" + (
                 "" if cause == "asked" else f": {cause}; continua quando houver espaço"
@@ -60,7 +60,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _comma(number: str) -> str:
-    return number.replace(".", ",")

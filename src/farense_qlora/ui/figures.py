@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..results.bench import Measurement
-from ..text import decimal, scientific
+from ..text import decimal, plain, scientific
 from ..training.events import Evaluated, Event, Paused, RateChanged, RolledBack, Skipped, Spiked, Stepped
 
 # Of the Okabe-Ito palette, told apart by colour-blind people too.
@@ -69,7 +69,7 @@ class Drawing(Figure):
         axes.grid(axis="y", color=theme.quiet, alpha=0.25)
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace(".", ",")))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         return axes
 
     def _repr_png_(self) -> bytes:

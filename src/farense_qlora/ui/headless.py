@@ -17,6 +17,7 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config as Traits
 
 from ..errors import reason
+from ..text import decimal
 
 RESULT = "resultado"
 
@@ -76,7 +77,7 @@ def execute(book: nbformat.NotebookNode, folder: Path) -> None:
                 except (CellExecutionError, DeadKernelError):
                     print(flush=True)  # ends the line, so that the error begins one
                     raise
-                print(f"{time.perf_counter() - began:.1f} s".replace(".", ","), flush=True)
+                print(f"{decimal(time.perf_counter() - began, 1)} s", flush=True)
 
 
 def drop_widgets(book: nbformat.NotebookNode) -> None:

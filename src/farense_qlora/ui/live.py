@@ -20,7 +20,7 @@ from ..model.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..results.normalise import normalise
 from ..results.overview import STATUS, Numbers, numbers
-from ..text import decimal, scientific
+from ..text import decimal, plain, scientific
 from ..training import control
 from ..training.estimate import estimate, overflow
 from ..training.events import Event, Finished, Sampled, Started
@@ -124,7 +124,7 @@ class Controls:
         save = _button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
         apply = _button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
         self._rate = widgets.Text(
-            value=f"{run.config.learning_rate:g}".replace(".", ","),
+            value=plain(run.config.learning_rate),
             description="Taxa de aprendizagem",
             style={"description_width": "auto"},
             layout={"width": "240px"},

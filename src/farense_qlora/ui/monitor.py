@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..config import RUNS
 from ..results.overview import STATUS, Overview, overview
+from ..text import decimal
 from ..training.events import Evaluated, Event, Finished, Stepped
 from ..training.journal import Reader
 from ..training.run import Run, runs
@@ -115,7 +116,7 @@ def _plot(now: Overview, events: Sequence[Event], width: int, height: int) -> Te
         ticks = [top * i / 4 for i in range(5)]
         ruler = figure.ruler(axis)
         ruler.lim(0, top)
-        ruler.ticks(ticks, [f"{tick:.{digits}f}".replace(".", ",") for tick in ticks])
+        ruler.ticks(ticks, [decimal(tick, digits) for tick in ticks])
     return Text.from_ansi(figure.build().string(), no_wrap=True)
 
 

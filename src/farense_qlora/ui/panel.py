@@ -14,7 +14,7 @@ from ..config import GROUPS, HOME, PROFILES, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
 from ..model.machine import memory_limit, on_cpu
-from ..text import decimal
+from ..text import decimal, plain
 from ..training.estimate import Estimate, estimate, overflow
 from ..training.words import duration
 from .kernel import answer_widgets
@@ -277,7 +277,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return ", ".join(value)
-    return f"{value:g}".replace(".", ",") if isinstance(value, float) else str(value)
+    return plain(value) if isinstance(value, float) else str(value)
 
 
 def _value(name: str, value: Any) -> Any:

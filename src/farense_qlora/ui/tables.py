@@ -11,7 +11,7 @@ from ..model.doctor import Report
 from ..model.machine import Machine
 from ..results.compare import Change, changes_text
 from ..results.evaluate import LABELS, Evaluation
-from ..text import decimal, percent, size, text_table
+from ..text import decimal, percent, plain, size, text_table
 from ..training.fit import Trial
 from ..training.gap import Gap
 
@@ -206,7 +206,7 @@ def show(value: object) -> str:
         case tuple():
             return ", ".join(map(str, value)) or "todos"
         case float():
-            return f"{value:g}".replace(".", ",")
+            return plain(value)
     return str(value)
 
 
