@@ -1,6 +1,7 @@
 """What all tests share: a tiny base model, and caches of their own, apart from the user's."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ import pytest
 CACHE = tempfile.TemporaryDirectory(prefix="farense-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What a shell starts in the background ignores Ctrl-C, and so would every process that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import farense_qlora.model  # noqa: E402, F401  chooses the BLAS, and so comes before any other import of mlx
 

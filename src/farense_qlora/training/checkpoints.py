@@ -152,11 +152,15 @@ def fingerprints(config: Config) -> dict[str, str]:
     return {name: fingerprint(HOME / getattr(config, name)) for name in ("train_data", "val_data")}
 
 
+def _said(value: object) -> object:
+    return "nenhum" if value is None else value
+
+
 def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]:
     """In what `config` and the data files differ from those that `checkpoint` was trained with, in words."""
     about, new = _about(checkpoint), config.model_dump(mode="json")
     settings = [
-        f"{name}: {about['config'].get(name)} → {value}".replace("None", "nenhum")
+        f"{name}: {_said(about['config'].get(name))} → {_said(value)}"
         for name, value in new.items()
         if name not in FREE and about["config"].get(name) != value
     ]

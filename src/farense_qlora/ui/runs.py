@@ -1,11 +1,13 @@
 """All runs in one table, and a few of them side by side: their curves and what they answer."""
 
+from collections.abc import Sequence
+
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..results.overview import COLUMNS, Overview, columns, overviews
+from ..results.overview import COLUMNS, Overview, columns, overview, overviews
 from ..training.events import Event, Sampled
-from ..training.run import Run
+from ..training.run import Run, runs
 from .figures import compare_curves
 from .live import WIDTH
 from .tables import Table
@@ -15,8 +17,7 @@ FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget h
 
 def runs_table() -> Table:
     """Every run: where it stands, in what it differs from its profile, how good it is and what it took."""
-    rows = tuple(_line(row) for row in overviews())
-    return Table(COLUMNS, rows, "Todos os treinos", numeric=frozenset(range(3, len(COLUMNS))))
+    return _table(overviews(), "Todos os treinos")
 
 
 class RunsBeside:
@@ -24,7 +25,7 @@ class RunsBeside:
     overlaid, their numbers, and the last answers of each to the probes."""
 
     def __init__(self) -> None:
-        names = [row.run for row in reversed(overviews())]
+        names = [run.name for run in reversed(runs())]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
@@ -37,14 +38,18 @@ class RunsBeside:
         self._show()
 
     def _show(self) -> None:
-        found = {name: Run.open(name).events() for name in self.picked.value}
-        self.curves.value = compare_curves(found)._repr_png_()
-        rows = tuple(_line(row) for row in overviews() if row.run in found)
-        numbers = Table(COLUMNS, rows, numeric=frozenset(range(3, len(COLUMNS))))
-        self.tables.value = numbers._repr_html_() + _answers(found)._repr_html_()
+        picked = [Run.open(name) for name in self.picked.value]
+        events = {run.name: run.events() for run in picked}
+        self.curves.value = compare_curves(events)._repr_png_()
+        numbers = _table([overview(run, events[run.name]) for run in picked])
+        self.tables.value = numbers._repr_html_() + _answers(events)._repr_html_()
 
     def _ipython_display_(self) -> None:
         display(widgets.VBox([self.picked, self.curves, self.tables]))
+
+
+def _table(rows: Sequence[Overview], caption: str = "") -> Table:
+    return Table(COLUMNS, tuple(map(_line, rows)), caption, numeric=frozenset(range(3, len(COLUMNS))))
 
 
 def _line(row: Overview) -> tuple[str, ...]:
