@@ -1,7 +1,6 @@
 """What counts as the same answer, and how answers are scored."""
 
 import math
-import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,10 +13,8 @@ from farense_qlora.data.tokens import encode
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results import evaluate as module
-from farense_qlora.results.compare import Change, changes_text, compare, evaluation_text
 from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary, token_scores
 from farense_qlora.results.normalise import normalise, token_f1
-from farense_qlora.text import percent
 from farense_qlora.training.evaluation import validation_loss
 
 
@@ -140,20 +137,3 @@ def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Pa
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
     assert list(held_out(Config(val_data=str(alone))).values()) == [read_rows(alone)]
-
-
-def test_base_and_adapter_stand_side_by_side() -> None:
-    before = [summary("novas", [judge(row("A?", "Foi Paco."), "Era um."), judge(row("B?", "Sim."), "Não.")])]
-    after = [summary("novas", [judge(row("A?", "Foi Paco."), "Foi Paco."), judge(row("B?", "Sim."), "Não.")])]
-    changes = compare(before, after)
-    assert changes == [Change("novas", 2, 0.0, 0.5, 0.0, 0.5)]
-    assert re.fullmatch(r"novas +2 +0,0 % +50,0 % +0,0 % +50,0 %", changes_text(changes).splitlines()[-1])
-
-
-def test_tables_are_aligned_and_portuguese() -> None:
-    evaluation = summary("novas", [judge(row("A?", "Sim.", "sim-nao", "cups"), "Sim.")])
-    lines = evaluation_text(evaluation).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert lines[0].split() == ["perguntas", "certas", "F1"]
-    assert lines[2].endswith("100,0 % [100,0; 100,0]  100,0 % [100,0; 100,0]")
-    assert percent(0.6251) == "62,5 %"

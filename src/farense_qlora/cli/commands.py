@@ -163,8 +163,9 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..data.rows import read_rows
     from ..model.adapters import load_adapter
     from ..model.base import load_base
-    from ..results.compare import changes_text, compare, evaluation_text, tokens_text
+    from ..results.compare import compare
     from ..results.evaluate import Evaluation, evaluate, held_out, store, token_scores
+    from ..results.scoreboard import changes_text, evaluation_text, tokens_text
 
     sets = {args.data.name: read_rows(args.data)} if args.data else held_out(config)
     base = load_base(config.model, config.bits)
@@ -200,7 +201,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from ..results.compare import compare_runs, comparison_text, pair
+    from ..results.compare import compare_runs, pair
+    from ..results.scoreboard import comparison_text
     from ..training.run import Run, start
     from .progress import follow
 

@@ -12,16 +12,16 @@ import numpy as np
 from IPython.display import HTML, display
 
 from ..files import whole_file
-from ..results.compare import (
+from ..results.compare import Comparison
+from ..results.evaluate import Answer
+from ..results.scoreboard import (
     DIFFERENCE_HEADER,
-    Comparison,
     comparison_text,
     difference_cells,
     measures,
     with_interval,
     write_comparison,
 )
-from ..results.evaluate import Answer
 from .figures import SERIES, Drawing, ThemeName
 from .tables import Table
 

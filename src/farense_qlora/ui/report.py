@@ -16,9 +16,9 @@ from ..data.rows import fingerprint
 from ..errors import UserError
 from ..files import whole_file
 from ..model.machine import machine
-from ..results.compare import tokens_text
 from ..results.evaluate import LABELS, STORED, TokenScores
 from ..results.overview import STATUS, differences, overview
+from ..results.scoreboard import tokens_text
 from ..text import decimal, percent
 from ..training.checkpoints import versions
 from ..training.events import Event, Finished, Started

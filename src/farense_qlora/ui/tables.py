@@ -9,8 +9,9 @@ from ..data.rows import Row
 from ..model.base import Base
 from ..model.doctor import Report
 from ..model.machine import Machine
-from ..results.compare import Change, changes_text
+from ..results.compare import Change
 from ..results.evaluate import LABELS, Evaluation
+from ..results.scoreboard import changes_text
 from ..text import decimal, percent, plain, size, text_table
 from ..training.fit import Trial
 from ..training.gap import Gap
