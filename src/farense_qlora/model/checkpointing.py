@@ -1,9 +1,14 @@
-"""Gradient checkpointing: a block keeps only its inputs and is computed again in the backward pass."""
+"""Gradient checkpointing: a block keeps only its inputs and is computed again in the backward pass.
+
+Not `mx.checkpoint`: it draws dropout anew when it computes again, which makes the gradient that of another
+mask, and may do so long before its turn, which keeps in memory what was to be spared.
+"""
 
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
 
 
 def use_checkpointing(model: nn.Module) -> None:
@@ -11,12 +16,46 @@ def use_checkpointing(model: nn.Module) -> None:
     for layer in model.layers:
         if not isinstance(layer, _Checkpointed):
             layer.__class__ = type("Checkpointed", (_Checkpointed, type(layer)), {})
+        for module in layer.modules():
+            if type(module) is nn.Dropout:
+                module.__class__ = _KeyedDropout
 
 
 class _Checkpointed:
     def __call__(self, x: mx.array, *inputs: Any, **options: Any) -> Any:
-        def compute(parameters: Any, x: mx.array) -> Any:
-            self.update(parameters)  # type: ignore[attr-defined]
+        trainable = tree_flatten(self.trainable_parameters())  # type: ignore[attr-defined]
+        names = [name for name, _ in trainable]
+        dropouts = [m for m in self.modules() if isinstance(m, _KeyedDropout) and m.drops]  # type: ignore[attr-defined]
+        keys: Any = mx.random.randint(0, 2**31 - 1, (len(dropouts), 2)).astype(mx.uint32) if dropouts else ()
+
+        def compute(x: mx.array, *arrays: mx.array) -> mx.array:
+            for dropout, key in zip(dropouts, keys, strict=True):
+                dropout._key = key
+            self.update(tree_unflatten(list(zip(names, arrays, strict=True))))  # type: ignore[attr-defined]
             return super(_Checkpointed, self).__call__(x, *inputs, **options)  # type: ignore[misc]
 
-        return mx.checkpoint(compute)(self.trainable_parameters(), x)  # type: ignore[attr-defined]
+        block: Any = mx.custom_function(compute)
+
+        @block.vjp
+        def _backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
+            x, *arrays = primals if names else [primals]
+            slope, *others = mx.vjp(compute, [mx.depends(x, cotangent), *arrays], [cotangent])[1]
+            # The block before has to wait for these: put off, they would keep all that they are made from.
+            return (mx.depends(slope, others), *others) if names else slope
+
+        return block(x, *(array for _, array in trainable))
+
+
+class _KeyedDropout(nn.Dropout):
+    """Dropout whose mask is a function of the key that its block gives it."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether it does anything now."""
+        return self.training and self._p_1 < 1
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """`x` of any shape, with a part of it zero and the rest larger for it."""
+        if not self.drops:
+            return x
+        return mx.random.bernoulli(self._p_1, x.shape, key=self._key) * x * (1 / self._p_1)
