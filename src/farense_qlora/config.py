@@ -261,7 +261,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model": "mini",
         "rank": 32,
         "alpha": 64.0,
-        "epochs": 4.0,
+        "epochs": 5.0,
         "batch_size": 16,
         "learning_rate": 3e-4,
         "lora_plus_ratio": 8.0,

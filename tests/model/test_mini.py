@@ -10,7 +10,7 @@ from farense_qlora.config import HOME
 from farense_qlora.data.rows import read_rows
 from farense_qlora.data.tokens import encode
 from farense_qlora.model.base import MINIATURE, load_base
-from farense_qlora.model.mini import Recipe, build, exact_share, rows_of_club, train_tokenizer
+from farense_qlora.model.mini import Recipe, build, exact_share, measure, rows_of_club, train_tokenizer
 
 TINY = Recipe(
     vocab_size=900,
@@ -19,9 +19,11 @@ TINY = Recipe(
     intermediate_size=128,
     num_heads=2,
     batch_size=4,
+    repeat_steps=4,
     form_steps=8,
     episode_steps=8,
     episode_facts=(20,),
+    closing_steps=4,
     clubs_for_tokenizer=1,
 )
 
@@ -61,6 +63,14 @@ def test_the_shipped_miniature_knows_no_facts() -> None:
     for name in ("val_data.jsonl", "unseen_facts.jsonl"):
         farense = encode(read_rows(HOME / "data" / name), base.tokenizer, 256)
         assert exact_share(base.model, farense) <= 0.05
+
+
+def test_the_shipped_miniature_copies_club_and_season_from_the_question() -> None:
+    base = load_base("mini")
+    measured = measure(base.model, base.tokenizer)
+    assert measured["copied"] >= 0.99
+    assert measured["copied_coaches"] >= 0.95
+    assert measured["guessed"] <= 0.05
 
 
 def test_the_shipped_miniature_says_how_it_was_made() -> None:

@@ -6,9 +6,10 @@ training it learnt there. Same recipe, same machine: same weights.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,6 +27,7 @@ from ..data.questions import questions
 from ..data.rows import Row
 from ..data.tokens import Example, encode
 from ..files import whole_folder
+from ..text import decimal, percent
 from .base import GROUP_SIZE, MINIATURE
 from .head import backbone, head
 from .ops import exp, use_cpu_operations
@@ -37,6 +39,7 @@ TEMPLATE = (
     "{% if message['role'] == 'assistant' %} {{ message['content'] }}{{ eos_token }}"
     "{% else %}[INST] {{ message['content'] }}[/INST]{% endif %}{% endfor %}"
 )
+UNSEEN = range(2 * 10**6, 2 * 10**6 + 4)  # seeds of invented clubs that no training sees
 # Words, and numbers two digits a token: a season is " 19", "94", "-95", and "94" alone says which.
 PIECES = r"[ -]?\p{N}{1,2}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"
 
@@ -45,10 +48,11 @@ PIECES = r"[ -]?\p{N}{1,2}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"
 class Recipe:
     """Everything that decides the miniature's weights; the defaults are what the shipped one was made with.
 
-    Training goes through episodes. In each, a share `fixed` of the rows asks again and again for the facts of
-    one invented club, so that the model learns to store and fetch facts; the others are of clubs made anew
-    for every row, so that it learns the form and to read club, season and names from the question. The next
-    episode has another club: what it must know by heart changes, how to learn it stays.
+    Three stages. Repeats: random tokens said twice, out of a vocabulary that doubles whenever it is mastered;
+    a whole one at once teaches nothing. Form: every row is of a club made anew. Episodes: in each, a share
+    `fixed` of the rows asks again and again for the facts of one invented club, so that the model learns to
+    store and fetch; the next episode has another club: what it must know by heart changes, how to learn it
+    stays. A share `repeats` of random repeats and, at the end, `closing_steps` of form keep the first two.
     """
 
     seed: int = 0
@@ -58,13 +62,22 @@ class Recipe:
     intermediate_size: int = 704
     num_heads: int = 4
     batch_size: int = 32
-    form_steps: int = 500
-    episode_steps: int = 280
-    episode_facts: tuple[int, ...] = (200, 200, 200, 400, 400, 400, 400, 400)
-    fixed: float = 0.75
+    repeat_steps: int = 500
+    form_steps: int = 360
+    episode_steps: int = 320
+    episode_facts: tuple[int, ...] = (200,) * 3 + (400,) * 11
+    closing_steps: int = 320
+    fixed: float = 0.7
+    repeats: float = 0.1
+    muon_learning_rate: float = 2e-2
     learning_rate: float = 2e-3
     question_loss: float = 0.1
     clubs_for_tokenizer: int = 30
+
+
+@dataclass(frozen=True)
+class Repeat(Example):
+    """Random tokens said twice: supervised the second time, and nobody could foretell the first."""
 
 
 def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
@@ -79,15 +92,21 @@ def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
     ]
 
 
-def copy_rows(seed: int) -> list[Row]:
-    """Requests to repeat the club with a season or a name: what reading the question comes down to."""
+def season_requests(seed: int) -> list[Row]:
+    """Requests to repeat the invented club `seed` with each of its seasons."""
     tables, club = invented(seed)
-    named = [f"{club.name}, {season.season}" for season in tables.seasons]
-    named += [f"{coach.coach}, {club.name}" for coach in tables.coaches]
-    return [
-        Row(({"role": "user", "content": f"Repete: {text}."}, {"role": "assistant", "content": f"{text}."}))
-        for text in named
-    ]
+    return _requests(f"{club.name}, {season.season}" for season in tables.seasons)
+
+
+def coach_requests(seed: int) -> list[Row]:
+    """Requests to repeat each coach with the club."""
+    tables, club = invented(seed)
+    return _requests(f"{coach.coach}, {club.name}" for coach in tables.coaches)
+
+
+def _requests(texts: Iterable[str]) -> list[Row]:
+    said = [(f"Repete: {text}.", f"{text}.") for text in texts]
+    return [Row(({"role": "user", "content": a}, {"role": "assistant", "content": b})) for a, b in said]
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -151,23 +170,88 @@ def pretrain(
     )
     model = Model(args)
     use_cpu_operations(model)
-    total = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps
+    model.model.embed_tokens.weight = mx.random.normal(model.model.embed_tokens.weight.shape)
+    for layer in model.layers:  # each starts by adding nothing
+        for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            last.weight = mx.zeros_like(last.weight)
+    start = time.perf_counter()
+
+    def note(step: int, loss: float, **measured: float) -> None:
+        say({"step": step, "loss": loss, "seconds": time.perf_counter() - start, **measured})
+
+    _learn_to_repeat(recipe, model, len(tokenizer.vocab), note)
+    _learn_clubs(recipe, model, tokenizer, note)
+    return model, args
+
+
+def _learn_to_repeat(recipe: Recipe, model: Model, vocabulary: int, note: Callable[..., None]) -> None:
+    """The first stage, with Muon (Jordan et al., 2024) in the layers: AdamW alone does not get there."""
+    muon = optim.Muon(0.0, momentum=0.95, weight_decay=0.0)
+    adamw = optim.AdamW(0.0, betas=[0.9, 0.98], weight_decay=0.01)
+    optimizer = optim.MultiOptimizer([muon, adamw], [lambda path, w: w.ndim == 2 and "layers" in path])
+    random = np.random.default_rng(recipe.seed)
+    step_of = nn.value_and_grad(model, _loss)
+    every = vocabulary - len(SPECIAL)
+    words, mastered = 64, 0
+    for step in range(recipe.repeat_steps):
+        share = min(1.0, (step + 1) / 50, (recipe.repeat_steps - step) / 80)
+        muon.learning_rate = recipe.muon_learning_rate * share
+        adamw.learning_rate = recipe.learning_rate * share
+        examples = _repeats(recipe.batch_size, words, 12 if words < every else 20, random)
+        loss = _update(recipe, model, step_of, optimizer, examples)
+        mastered = mastered + 1 if loss < 0.7 else 0
+        if mastered == 8:
+            words, mastered = min(every, 2 * words), 0
+        if (step + 1) % 100 == 0:
+            note(step + 1, loss, words=words)
+
+
+def _learn_clubs(
+    recipe: Recipe, model: Model, tokenizer: TokenizerWrapper, note: Callable[..., None]
+) -> None:
+    """The stages of form and episodes, with AdamW."""
     optimizer = optim.AdamW(recipe.learning_rate, betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(model, _loss)
-    start = time.perf_counter()
+    requests = [row for club in UNSEEN[:3] for row in season_requests(club) + coach_requests(club)]
+    copied = _encoded(requests, tokenizer)[:256]
+    total = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps + recipe.closing_steps
     for step, (examples, fixed) in enumerate(_batches(recipe, tokenizer)):
-        weighted = [_weighted(part, recipe.question_loss) for part in parts(examples, side_by_side(model))]
-        weight = sum(float(weights.sum()) for _, weights in weighted)
         optimizer.learning_rate = _rate(recipe, step, total)
-        loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)  # noqa: B023
-        slopes, _ = optim.clip_grad_norm(slopes, 1.0)
-        optimizer.update(model, slopes)
-        mx.eval(model.parameters(), optimizer.state)
+        loss = _update(recipe, model, step_of, optimizer, examples)
         ended = fixed and (step + 1 - recipe.form_steps) % recipe.episode_steps == 0
-        if (step + 1) % 100 == 0 or ended:
-            point = {"step": step + 1, "loss": loss.item(), "seconds": time.perf_counter() - start}
-            say(point | ({"stored": exact_share(model, fixed[:512])} if ended else {}))
-    return model, args
+        if (step + 1) % 100 == 0 or ended or step + 1 == total:
+            stored = {"stored": exact_share(model, fixed[:512])} if ended else {}
+            note(recipe.repeat_steps + step + 1, loss, copied=exact_share(model, copied), **stored)
+
+
+def _update(
+    recipe: Recipe,
+    model: Model,
+    step_of: Callable[..., tuple[mx.array, dict[str, Any]]],
+    optimizer: optim.Optimizer,
+    examples: Sequence[Example],
+) -> float:
+    """One update on `examples`; returns its loss."""
+    weighted = [_weighted(part, recipe.question_loss) for part in parts(examples, side_by_side(model))]
+    weight = sum(float(weights.sum()) for _, weights in weighted)
+    loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)
+    slopes, _ = optim.clip_grad_norm(slopes, 1.0)
+    optimizer.update(model, slopes)
+    mx.eval(model.parameters(), optimizer.state)
+    return float(loss.item())
+
+
+def _repeats(count: int, words: int, longest: int, random: np.random.Generator) -> list[Example]:
+    """`count` examples: a few of the first `words` tokens, then up to `longest` of them, twice."""
+    first = len(SPECIAL)
+    examples: list[Example] = []
+    for _ in range(count):
+        said = random.integers(first, first + words, random.integers(4, longest + 1))
+        before = random.integers(first, first + words, random.integers(0, 8))
+        tokens = np.concatenate([[SPECIAL.index("<s>")], before, said, said]).astype(np.int32)
+        # Where the second time begins, its first token tells: that one is not supervised.
+        examples.append(Repeat(tokens, np.arange(len(tokens)) > len(before) + len(said) + 1))
+    return examples
 
 
 def _rate(recipe: Recipe, step: int, total: int) -> float:
@@ -176,10 +260,12 @@ def _rate(recipe: Recipe, step: int, total: int) -> float:
 
 
 def _weighted(examples: Sequence[Example], question_loss: float) -> tuple[Batch, np.ndarray]:
-    """The batch of every token, and the weight of each: 1 in an answer, `question_loss` in a question."""
+    """The batch of every token, and the weight of each: 1 in an answer, `question_loss` in a question, 0 in
+    what nobody could foretell."""
     batch = collate([[Example(e.tokens, np.arange(len(e.tokens)) > 0)] for e in examples])
     answers = np.concatenate([e.supervised[1:] for e in examples])
-    weights = np.where(answers, 1.0, question_loss).astype(np.float32)
+    others = [np.full(len(e.tokens) - 1, question_loss * (not isinstance(e, Repeat))) for e in examples]
+    weights = np.where(answers, 1.0, np.concatenate(others)).astype(np.float32)
     return batch, np.pad(weights, (0, len(batch.weights) - len(weights)))
 
 
@@ -197,13 +283,16 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
     random = np.random.default_rng(recipe.seed)
     clubs = iter(range(1, 10**6))
     pool = 8 * recipe.batch_size
-    for facts in (0, *recipe.episode_facts):
-        steps, share = (recipe.episode_steps, recipe.fixed) if facts else (recipe.form_steps, 0.0)
+    words = len(tokenizer.vocab) - len(SPECIAL)
+    episodes = [(recipe.episode_steps, facts) for facts in recipe.episode_facts]
+    for steps, facts in [(recipe.form_steps, 0), *episodes, (recipe.closing_steps, 0)]:
         fixed = _encoded(rows_of_club(next(clubs), facts), tokenizer) if facts else []
-        known = round(share * pool)
+        known = round(recipe.fixed * pool) if facts else 0
+        asked, copied = (12, 24) if facts else (36, 9)  # what an episode makes it forget first is to copy
         for done in range(0, steps, 8):
-            chosen = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
-            examples = chosen + _fresh(clubs, pool - known, tokenizer, random)
+            examples = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
+            examples += _repeats(round(recipe.repeats * pool), words, 16, random)
+            examples += _fresh(clubs, pool - len(examples), asked, copied, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
 
@@ -213,15 +302,21 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    clubs: Iterator[int], count: int, tokenizer: TokenizerWrapper, random: np.random.Generator
+    clubs: Iterator[int],
+    count: int,
+    asked: int,
+    copied: int,
+    tokenizer: TokenizerWrapper,
+    random: np.random.Generator,
 ) -> list[Example]:
-    """`count` examples of new clubs: 42 questions of each, and 6 requests to repeat a name."""
+    """`count` examples of new clubs: of each, `asked` questions and `copied` requests to repeat a name."""
     examples: list[Example] = []
     while len(examples) < count:
         club = next(clubs)
-        for rows, some in ((rows_of_club(club), 42), (copy_rows(club), 6)):
+        requests = season_requests(club) + coach_requests(club)
+        for rows, some in ((rows_of_club(club), asked), (requests, copied)):
             examples += _encoded([rows[i] for i in random.choice(len(rows), some, replace=False)], tokenizer)
-    return examples[:count]
+    return [examples[i] for i in random.choice(len(examples), count, replace=False)]
 
 
 def _by_length(
@@ -258,12 +353,12 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
 
     def note(point: dict[str, float]) -> None:
         curve.append(point)
-        stored = f", factos de cor {100 * point['stored']:.0f} %" if "stored" in point else ""
-        say(
-            f"passo {point['step']}: perda {point['loss']:.3f}{stored} ({point['seconds']:.0f} s)".replace(
-                ".", ","
-            )
-        )
+        shares = {"copied": "cópias certas", "stored": "factos de cor"}
+        known = [f"{label} {percent(point[name])}" for name, label in shares.items() if name in point]
+        if "words" in point:
+            known = [f"repete {point['words']:.0f} tokens"]
+        seconds = decimal(point["seconds"], 0)
+        say(", ".join([f"passo {point['step']}: perda {decimal(point['loss'], 3)}", *known, f"{seconds} s"]))
 
     model, args = pretrain(recipe, tokenizer, note)
     described = {**vars(args), "architectures": ["MistralForCausalLM"], "torch_dtype": "float32"}
@@ -271,7 +366,9 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
     model, described = quantize_model(model, described, GROUP_SIZE, 4)
     use_cpu_operations(model)
     measured = {"seconds": time.perf_counter() - start, **measure(model, tokenizer)}
-    say(f"guardado em {out}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+    labels = ("copia clube e época", "copia treinador e clube", "acerta por acaso")
+    shares = zip(labels, list(measured.values())[1:], strict=True)
+    say(f"guardado em {out}: " + ", ".join(f"{label} {percent(share)}" for label, share in shares))
     with whole_folder(out) as folder:
         save_model(folder, model)
         save_config(described, folder / "config.json")
@@ -281,12 +378,14 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
     return out
 
 
-def measure(model: nn.Module, tokenizer: TokenizerWrapper, clubs: int = 4) -> dict[str, float]:
-    """On clubs never seen: the share of copied seasons and names, and of answers right by chance."""
-    first = 2 * 10**6
-    copied = [row for seed in range(clubs) for row in copy_rows(first + seed)]
-    asked = [row for seed in range(clubs) for row in rows_of_club(first + seed)[::8]]
+def measure(model: nn.Module, tokenizer: TokenizerWrapper) -> dict[str, float]:
+    """Of clubs never seen, the shares right: seasons and coaches repeated, and questions, by a guess."""
+    made: dict[str, Callable[[int], list[Row]]] = {
+        "copied": season_requests,
+        "copied_coaches": coach_requests,
+        "guessed": lambda club: rows_of_club(club)[::8],
+    }
     return {
-        name: exact_share(model, encode(rows, tokenizer, 256))
-        for name, rows in (("copied", copied), ("guessed", asked))
+        name: exact_share(model, encode([row for club in UNSEEN for row in rows(club)], tokenizer, 256))
+        for name, rows in made.items()
     }
