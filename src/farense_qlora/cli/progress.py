@@ -62,7 +62,8 @@ def follow(run: Run) -> None:
     """Draw `run` on stderr until it ends: loss, validation loss, tokens a second, time left."""
     recent: deque[Stepped] = deque(maxlen=RECENT)
     loss = validation = speed = ""
-    with tqdm(desc="a preparar", bar_format="{desc}… {elapsed}", leave=False) as bar:
+    # Time left from the mean since the start: recent updates alone would double it at every evaluation.
+    with tqdm(desc="a preparar", bar_format="{desc}… {elapsed}", leave=False, smoothing=0) as bar:
         for event in run.follow():
             if isinstance(event, Started):
                 bar.bar_format, bar.initial = LAYOUT, event.step

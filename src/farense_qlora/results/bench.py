@@ -85,10 +85,10 @@ WORKLOADS = {
     **{
         f"window-{tokens}": Workload(
             MIDDLE,
-            {**LARGE, "batch_size": 4096 // tokens, "max_seq_length": tokens},
+            {**LARGE, "batch_size": 8192 // tokens, "max_seq_length": tokens},
             OURS,
             2,
-            f"textos de {tokens} tokens, 4096 por atualização",
+            f"textos de {tokens} tokens, 8192 por atualização",
             row_tokens=tokens,
         )
         for tokens in (512, 1024, 2048, 4096)
