@@ -221,7 +221,8 @@ def write_rows(workload: Workload, folder: Path) -> None:
     if workload.row_tokens:
         texts = [message["content"] for row in rows for message in row["messages"]]
         each = workload.row_tokens // 4  # messages: more tokens than are wanted, of which the rest is cut
-        training = [{"text": " ".join(Random(seed).sample(texts, each))} for seed in range(32)]
+        enough = (workload.updates + 1) * workload.settings["batch_size"]
+        training = [{"text": " ".join(Random(seed).sample(texts, each))} for seed in range(enough)]
     for name, chosen in (("train", training), ("val", rows[:8])):
         lines = [json.dumps(row, ensure_ascii=False) for row in chosen]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
