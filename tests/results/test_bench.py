@@ -21,7 +21,7 @@ def test_both_trainers_are_measured_on_the_same_work() -> None:
     for r in results:
         assert 0 <= r.padding_share < 1 and r.supervised_tokens_per_s < r.real_tokens_per_s
         assert 0 < r.peak_beyond_weights_gb < r.peak_memory_gb < r.process_memory_gb
-        assert r.sgemm_share > 0 and r.seconds_per_update < r.seconds_to_first_step
+        assert 0 < r.sgemm_share < 1 and r.seconds_per_update < r.seconds_to_first_step
     ratio = ratios(results)["tiny, mlx-lm"]["supervised_tokens_per_s"]
     assert ratio == ours.supervised_tokens_per_s / theirs.supervised_tokens_per_s
     assert json.loads(json.dumps(report(results)))["results"][1]["trainer"] == "mlx-lm"

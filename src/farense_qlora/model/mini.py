@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,8 +17,6 @@ import numpy as np
 from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import quantize_model, save_config, save_model
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from ..data.batches import Batch, collate
 from ..data.invented import invented
@@ -30,18 +27,12 @@ from ..files import whole_folder
 from ..text import decimal, percent
 from .base import GROUP_SIZE, MINIATURE
 from .head import backbone, head
+from .mini_tokenizer import SPECIAL, train_tokenizer
 from .ops import exp, use_cpu_operations
 from .parallel import parts, side_by_side, summed
 
-SPECIAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %} {{ message['content'] }}{{ eos_token }}"
-    "{% else %}[INST] {{ message['content'] }}[/INST]{% endif %}{% endfor %}"
-)
+Update = Callable[[optim.Optimizer, Sequence[Example]], float]  # one update on examples: its loss
 UNSEEN = range(2 * 10**6, 2 * 10**6 + 4)  # seeds of invented clubs that no training sees
-# Words, and numbers two digits a token: a season is " 19", "94", "-95", and "94" alone says which.
-PIECES = r"[ -]?\p{N}{1,2}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"
 
 
 @dataclass(frozen=True)
@@ -109,43 +100,14 @@ def _requests(texts: Iterable[str]) -> list[Row]:
     return [Row(({"role": "user", "content": a}, {"role": "assistant", "content": b})) for a, b in said]
 
 
-def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """A byte-level BPE learnt on invented clubs, with Mistral's control tokens and chat template."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocab_size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-
-    def texts() -> Iterator[str]:
-        for number in range(100):
-            yield f" {number:02d}{number:02d}-{number:02d}" * 500  # every pair of digits is a token
-            yield f" {number}" * 500
-        for seed in range(recipe.clubs_for_tokenizer):
-            for row in rows_of_club(10**6 + seed):
-                yield from (f" {message['content']}" for message in row.messages)
-
-    tokenizer.train_from_iterator(texts(), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<unk>",
-        additional_special_tokens=["[INST]", "[/INST]"],
-        clean_up_tokenization_spaces=False,
-    )
-    fast.chat_template = TEMPLATE
-    return fast
+def texts(recipe: Recipe) -> Iterator[str]:
+    """What the tokenizer is learnt on: every pair of digits, and questions and answers on invented clubs."""
+    for number in range(100):
+        yield f" {number:02d}{number:02d}-{number:02d}" * 500
+        yield f" {number}" * 500
+    for seed in range(recipe.clubs_for_tokenizer):
+        for row in rows_of_club(10**6 + seed):
+            yield from (f" {message['content']}" for message in row.messages)
 
 
 def pretrain(
@@ -175,22 +137,31 @@ def pretrain(
         for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
             last.weight = mx.zeros_like(last.weight)
     start = time.perf_counter()
+    step_of = nn.value_and_grad(model, _loss)
+
+    def update(optimizer: optim.Optimizer, examples: Sequence[Example]) -> float:
+        weighted = [_weighted(part, recipe.question_loss) for part in parts(examples, side_by_side(model))]
+        weight = sum(float(weights.sum()) for _, weights in weighted)
+        loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)
+        slopes, _ = optim.clip_grad_norm(slopes, 1.0)
+        optimizer.update(model, slopes)
+        mx.eval(model.parameters(), optimizer.state)
+        return float(loss.item())
 
     def note(step: int, loss: float, **measured: float) -> None:
         say({"step": step, "loss": loss, "seconds": time.perf_counter() - start, **measured})
 
-    _learn_to_repeat(recipe, model, len(tokenizer.vocab), note)
-    _learn_clubs(recipe, model, tokenizer, note)
+    _learn_to_repeat(recipe, len(tokenizer.vocab), update, note)
+    _learn_clubs(recipe, model, tokenizer, update, note)
     return model, args
 
 
-def _learn_to_repeat(recipe: Recipe, model: Model, vocabulary: int, note: Callable[..., None]) -> None:
+def _learn_to_repeat(recipe: Recipe, vocabulary: int, update: Update, note: Callable[..., None]) -> None:
     """The first stage, with Muon (Jordan et al., 2024) in the layers: AdamW alone does not get there."""
     muon = optim.Muon(0.0, momentum=0.95, weight_decay=0.0)
     adamw = optim.AdamW(0.0, betas=[0.9, 0.98], weight_decay=0.01)
     optimizer = optim.MultiOptimizer([muon, adamw], [lambda path, w: w.ndim == 2 and "layers" in path])
     random = np.random.default_rng(recipe.seed)
-    step_of = nn.value_and_grad(model, _loss)
     every = vocabulary - len(SPECIAL)
     words, mastered = 64, 0
     for step in range(recipe.repeat_steps):
@@ -198,8 +169,8 @@ def _learn_to_repeat(recipe: Recipe, model: Model, vocabulary: int, note: Callab
         muon.learning_rate = recipe.muon_learning_rate * share
         adamw.learning_rate = recipe.learning_rate * share
         examples = _repeats(recipe.batch_size, words, 12 if words < every else 20, random)
-        loss = _update(recipe, model, step_of, optimizer, examples)
-        mastered = mastered + 1 if loss < 0.7 else 0
+        loss = update(optimizer, examples)
+        mastered = mastered + 1 if loss < 0.7 else 0  # what stays is that some tokens are drawn twice
         if mastered == 8:
             words, mastered = min(every, 2 * words), 0
         if (step + 1) % 100 == 0:
@@ -207,38 +178,20 @@ def _learn_to_repeat(recipe: Recipe, model: Model, vocabulary: int, note: Callab
 
 
 def _learn_clubs(
-    recipe: Recipe, model: Model, tokenizer: TokenizerWrapper, note: Callable[..., None]
+    recipe: Recipe, model: Model, tokenizer: TokenizerWrapper, update: Update, note: Callable[..., None]
 ) -> None:
     """The stages of form and episodes, with AdamW."""
     optimizer = optim.AdamW(recipe.learning_rate, betas=[0.9, 0.98], weight_decay=0.01)
-    step_of = nn.value_and_grad(model, _loss)
     requests = [row for club in UNSEEN[:3] for row in season_requests(club) + coach_requests(club)]
     copied = _encoded(requests, tokenizer)[:256]
     total = recipe.form_steps + len(recipe.episode_facts) * recipe.episode_steps + recipe.closing_steps
     for step, (examples, fixed) in enumerate(_batches(recipe, tokenizer)):
         optimizer.learning_rate = _rate(recipe, step, total)
-        loss = _update(recipe, model, step_of, optimizer, examples)
+        loss = update(optimizer, examples)
         ended = fixed and (step + 1 - recipe.form_steps) % recipe.episode_steps == 0
         if (step + 1) % 100 == 0 or ended or step + 1 == total:
             stored = {"stored": exact_share(model, fixed[:512])} if ended else {}
             note(recipe.repeat_steps + step + 1, loss, copied=exact_share(model, copied), **stored)
-
-
-def _update(
-    recipe: Recipe,
-    model: Model,
-    step_of: Callable[..., tuple[mx.array, dict[str, Any]]],
-    optimizer: optim.Optimizer,
-    examples: Sequence[Example],
-) -> float:
-    """One update on `examples`; returns its loss."""
-    weighted = [_weighted(part, recipe.question_loss) for part in parts(examples, side_by_side(model))]
-    weight = sum(float(weights.sum()) for _, weights in weighted)
-    loss, slopes = summed(lambda batch: step_of(model, *batch, weight), weighted)
-    slopes, _ = optim.clip_grad_norm(slopes, 1.0)
-    optimizer.update(model, slopes)
-    mx.eval(model.parameters(), optimizer.state)
-    return float(loss.item())
 
 
 def _repeats(count: int, words: int, longest: int, random: np.random.Generator) -> list[Example]:
@@ -347,7 +300,7 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
     """Make the miniature in the folder `out`, for `mlx_lm.load`, with its recipe and training curve."""
     start = time.perf_counter()
     say("a aprender o vocabulário")
-    fast = train_tokenizer(recipe)
+    fast = train_tokenizer(texts(recipe), recipe.vocab_size)
     tokenizer = TokenizerWrapper(fast)
     curve: list[dict[str, float]] = []
 

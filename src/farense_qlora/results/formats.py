@@ -19,7 +19,7 @@ from ..data.tokens import prompt_tokens
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
-from ..model.mini import PIECES
+from ..model.mini_tokenizer import PIECES
 
 GGUF = "model.gguf"
 GGUF_TYPES = ("f16", "bf16", "q8_0")
