@@ -18,6 +18,7 @@ RUNS = HOME / "checkpoints_qlora"
 OUTPUT = HOME / "output"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"
 
+TRAIN_DATA, VAL_DATA = "data/train_data.jsonl", "data/val_data.jsonl"  # what `prepare` writes
 GROUPS = {
     "model": "Modelo",
     "adapter": "Adaptador",
@@ -48,6 +49,12 @@ class Config(BaseModel):
     bits: Literal[4, 16] = setting(
         4, "model", "Bits do modelo base", "4 = QLoRA (base quantizada); 16 = LoRA simples."
     )
+    chat_template: str = setting(
+        "",
+        "model",
+        "Modelo de conversa",
+        "Ficheiro Jinja com que se escrevem as conversas (chat template); vazio = o do próprio modelo.",
+    )
 
     rank: int = setting(16, "adapter", "Rank", "Dimensão das matrizes de baixa ordem.", ge=1, le=512)
     alpha: float = setting(
@@ -64,6 +71,14 @@ class Config(BaseModel):
         "adapter",
         "Módulos",
         "Camadas lineares com adaptador, pelo fim do nome (q_proj, v_proj, ...); vazio = todas.",
+    )
+
+    from_adapter: str = setting(
+        "",
+        "adapter",
+        "Continuar de",
+        "Pasta de um adaptador (de um treino, de uma exportação, do mlx-lm ou do PEFT) de onde se parte; "
+        "vazio = de um novo.",
     )
 
     epochs: float = setting(
@@ -126,10 +141,32 @@ class Config(BaseModel):
     seed: int = setting(0, "optimization", "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
 
     train_data: str = setting(
-        "data/train_data.jsonl", "data", "Dados de treino", "Ficheiro JSONL com as linhas de treino."
+        TRAIN_DATA,
+        "data",
+        "Dados de treino",
+        "Ficheiro (JSONL, JSON, CSV, TSV, Parquet, Arrow), pasta ou nome no Hub com as linhas de treino.",
+        min_length=1,
     )
     val_data: str = setting(
-        "data/val_data.jsonl", "data", "Dados de validação", "Ficheiro JSONL com as linhas de validação."
+        VAL_DATA,
+        "data",
+        "Dados de validação",
+        "O mesmo, para validar; vazio = tiram-se do treino 10 % das linhas, no máximo 500.",
+    )
+    columns: str = setting(
+        "",
+        "data",
+        "Colunas",
+        "Que colunas são o quê, como «pergunta=Q,resposta=A»; vazio = reconhecem-se pelo nome.",
+    )
+    encoding: Literal["utf-8", "latin-1"] = setting(
+        "utf-8", "data", "Codificação", "Como estão escritos os ficheiros de texto; UTF-16 reconhece-se."
+    )
+    remove_duplicates: bool = setting(
+        True,
+        "data",
+        "Tirar repetidas",
+        "Deixa de fora as linhas que repetem outra, e as da validação que estão no treino.",
     )
     max_seq_length: int = setting(
         512,
@@ -183,6 +220,14 @@ class Config(BaseModel):
         ge=0,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_validation(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The club's validation file is for the club's rows: those of others are split, unless said."""
+        if values.get("train_data", TRAIN_DATA) != TRAIN_DATA and "val_data" not in values:
+            return {**values, "val_data": ""}
+        return values
+
     @model_validator(mode="after")
     def _known_layers(self) -> "Config":
         if self.num_layers == 0:
@@ -218,7 +263,10 @@ class Config(BaseModel):
 
     def changed(self, **changes: Any) -> "Config":
         """A copy with `changes`, validated again."""
-        return type(self).parse({**self.model_dump(), **changes})
+        values = self.model_dump()
+        if "train_data" in changes and self.val_data in ("", VAL_DATA):
+            del values["val_data"]
+        return type(self).parse({**values, **changes})
 
 
 class Limits(BaseModel):

@@ -159,15 +159,17 @@ def _said(value: object) -> object:
 def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]:
     """In what `config` and the data files differ from those that `checkpoint` was trained with, in words."""
     about, new = _about(checkpoint), config.model_dump(mode="json")
+    # A setting that is newer than the checkpoint had its default.
+    old = {**Config().model_dump(mode="json"), **about["config"]}
     settings = [
-        f"{name}: {_said(about['config'].get(name))} → {_said(value)}"
+        f"{name}: {_said(old[name])} → {_said(value)}"
         for name, value in new.items()
-        if name not in FREE and about["config"].get(name) != value
+        if name not in FREE and old[name] != value
     ]
     return settings + [
         f"o ficheiro {new[name]} mudou"
         for name, digest in data.items()
-        if about["data"].get(name) != digest and about["config"].get(name) == new[name]
+        if about["data"].get(name) != digest and old[name] == new[name]
     ]
 
 
