@@ -18,9 +18,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
+from farense_qlora.config import Limits
 from farense_qlora.data.tokens import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
+from farense_qlora.results.api import ChatRequest
 from farense_qlora.results.generate import stream
 from farense_qlora.results.served_model import PromptCache
 from farense_qlora.training.run import Run
@@ -143,6 +145,68 @@ def test_content_may_come_in_parts_and_settings_may_be_null(client: httpx.Client
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {
+            "tools": [],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            "functions": [],
+            "function_call": "none",
+        },
+        {
+            "tool_choice": "none",
+            "response_format": {"type": "text"},
+            "modalities": ["text"],
+            "logit_bias": {},
+        },
+        {"store": True, "metadata": {"chat_id": "1"}, "service_tier": "auto", "safety_identifier": "x"},
+        {"logprobs": False, "top_logprobs": 0, "n": 1, "seed": -1, "prompt_cache_key": "x"},
+        {"stream_options": {"include_usage": None, "include_obfuscation": False}},
+        dict.fromkeys(
+            (
+                *("tools", "tool_choice", "functions", "function_call", "response_format", "logit_bias"),
+                *("logprobs", "top_logprobs", "store", "metadata", "service_tier", "parallel_tool_calls"),
+                *("user", "seed", "stream_options", "modalities", "audio", "prediction", "n", "stop"),
+                *("reasoning_effort", "verbosity", "web_search_options", "model", "top_p"),
+                *("presence_penalty", "frequency_penalty", "safety_identifier", "prompt_cache_key"),
+            )
+        ),
+    ],
+    ids=lambda change: ",".join(change)[:40],
+)
+def test_what_changes_nothing_is_taken(client: httpx.Client, change: dict[str, object]) -> None:
+    plain = {**ONE[0], "name": "rui", "content": [{"type": "text", "text": ONE[0]["content"]}]}
+    assert content(asked(client, [plain], **change)) == "Foi avançado."
+
+
+def test_an_answer_comes_back_with_all_that_it_had(client: httpx.Client) -> None:
+    plain = content(asked(client, LONGER))
+    nothing = {"refusal": None, "audio": None, "function_call": None, "tool_calls": [], "annotations": []}
+    again = [LONGER[0], {**LONGER[1], **nothing, "reasoning": "Hm.", "name": None}, LONGER[2]]
+    assert content(asked(client, again)) == plain
+    silent = [LONGER[0], {"role": "assistant", "content": None}, LONGER[2]]  # as an empty answer is sent
+    assert asked(client, silent).status_code == 200
+
+
+def test_more_tokens_than_the_limit_are_the_limit(client: httpx.Client) -> None:
+    for name in ("max_tokens", "max_completion_tokens"):
+        response = asked(client, temperature=2, seed=3, **{name: 4096})
+        assert 1 <= response.json()["usage"]["completion_tokens"] <= 300
+        assert content(asked(client, **{name: 10**30})) == "Foi avançado."
+    limits = Limits.parse({"max_tokens": 5})
+    for body in ({}, {"max_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 7}):
+        request = ChatRequest.read(json.dumps({"messages": ONE, **body}).encode(), limits)
+        assert request.for_mlx_lm("x", limits)["max_tokens"] == 5
+
+
+def test_a_developer_is_who_the_template_calls_system() -> None:
+    messages = [{"role": "developer", "content": "Sê breve."}, *ONE]
+    request = ChatRequest.read(json.dumps({"messages": messages}).encode(), Limits.parse({}))
+    assert request.conversation == [{"role": "system", "content": "Sê breve."}, *ONE]
+
+
 def test_sampling_follows_its_seed_and_stop_words_end_an_answer(client: httpx.Client) -> None:
     hot = {"temperature": 2, "max_tokens": 30}
     first, again, other = (content(asked(client, **hot, seed=seed)) for seed in (7, 7, 8))
@@ -157,7 +221,6 @@ def test_sampling_follows_its_seed_and_stop_words_end_an_answer(client: httpx.Cl
         ({"messages": None}, "messages: tem de ser uma lista"),
         ({"messages": [{"role": "bruxo", "content": "x"}]}, "messages.0.role: os valores possíveis são"),
         ({"messages": LONGER[:2]}, "a última mensagem tem de ser do utilizador"),
-        ({"max_tokens": 301}, "max_tokens: pode ser no máximo 300"),
         ({"max_completion_tokens": 0}, "max_completion_tokens: tem de ser pelo menos 1"),
         ({"max_tokens": "muitos"}, "max_tokens: tem de ser um número inteiro"),
         ({"temperature": -1}, "temperature: tem de ser pelo menos 0"),
@@ -166,6 +229,26 @@ def test_sampling_follows_its_seed_and_stop_words_end_an_answer(client: httpx.Cl
         ({"n": 2}, "n: pode ser no máximo 1"),
         ({"n": True}, "n: tem de ser um número inteiro"),
         ({"logit_bias": {"1": 5}}, "logit_bias: este campo não é suportado"),
+        ({"tools": [{"type": "function"}]}, "tools: este campo não é suportado"),
+        ({"tool_choice": "required"}, "tool_choice: este campo não é suportado"),
+        ({"functions": [{"name": "x"}]}, "functions: este campo não é suportado"),
+        ({"logprobs": True}, "logprobs: este campo não é suportado"),
+        ({"top_logprobs": 2}, "top_logprobs: este campo não é suportado"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type: este campo não é suportado"),
+        ({"modalities": ["text", "audio"]}, "este campo não é suportado"),
+        ({"reasoning_effort": "high"}, "reasoning_effort: este campo não é suportado"),
+        ({"inventado": None}, "inventado: este campo não é suportado"),
+        ({"messages": [{**ONE[0], "tool_call_id": "1"}]}, "messages.0.tool_call_id: este campo não é"),
+        (
+            {"messages": [*LONGER[:1], {**LONGER[1], "refusal": "Não."}, *LONGER[2:]]},
+            "messages.1.refusal: este",
+        ),
+        (
+            {"messages": [*LONGER[:1], {**LONGER[1], "tool_calls": [{}]}, *LONGER[2:]]},
+            "messages.1.tool_calls: ",
+        ),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: tem de ser texto"),
+        ({"messages": [{"role": "tool", "content": "x"}, *ONE]}, "messages.0.role: os valores possíveis são"),
         ({"messages": [{"role": "user", "content": "muito longa " * 200}]}, "pode ter no máximo 200"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,7 +1,9 @@
 """Whether a config fits is measured, in a process whose death costs nothing; what fits is proposed."""
 
+import shutil
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -61,6 +63,72 @@ def test_a_process_that_dies_for_want_of_memory_is_an_answer(
     trial = module.trial(config)
     assert trial.peak_gb is None and not trial.fits
     assert "falta de memória" in trial.sentence(config)
+
+
+def ending(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str, stdout: str = "") -> None:
+    """Let the process end so."""
+    done = CompletedProcess([], code, stdout, stderr)
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
+
+
+@pytest.mark.parametrize(
+    "code, stderr",
+    [
+        (-9, ""),
+        (137, ""),
+        (
+            -6,
+            "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command "
+            "buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackError)",
+        ),
+        (-6, "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"),
+        (1, "Traceback (most recent call last):\n  File\nMemoryError\n"),
+        (
+            1,
+            "RuntimeError: [metal::malloc] Attempting to allocate 99 bytes which is greater than the maximum "
+            "allowed buffer size of 9 bytes.",
+        ),
+        (1, "RuntimeError: cudaMallocAsync(&data, size, stream) failed: out of memory"),
+        (1, "OpenBLAS error: Memory allocation still failed after 10 retries, giving up."),
+    ],
+)
+def test_an_end_for_want_of_memory_does_not_fit(
+    config: Config, monkeypatch: pytest.MonkeyPatch, code: int, stderr: str
+) -> None:
+    ending(monkeypatch, code, stderr)
+    found = trial(config)
+    assert not found.fits and "falta de memória" in found.sentence(config)
+
+
+@pytest.mark.parametrize(
+    "code, stderr, said",
+    [
+        (
+            1,
+            "Traceback:\n  File\nValueError: [tree_flatten] only arrays\n",
+            r"código 1 \(ValueError: \[tree_fl.*\)",
+        ),
+        (-11, "", r"sinal 11 \(sem dizer porquê\)"),
+        (0, "", r"código 0"),
+    ],
+)
+def test_any_other_end_is_told_and_nothing_smaller_is_tried(
+    config: Config, monkeypatch: pytest.MonkeyPatch, code: int, stderr: str, said: str
+) -> None:
+    ending(monkeypatch, code, stderr)
+    tried: list[Trial] = []
+    with pytest.raises(UserError, match=said) as error:
+        fit(config, tried.append)
+    assert not tried and "\n" not in str(error.value) and "memória" not in str(error.value)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_too_large(
+    config: Config, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "modelo")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(UserError, match=r"falta model-00002-of-00002\.safetensors"):
+        fit(config.changed(model=str(folder)))
 
 
 def test_a_config_that_cannot_be_trained_at_all_says_why(config: Config) -> None:

@@ -101,7 +101,7 @@ class Server(ThreadingHTTPServer):
         self.places = threading.BoundedSemaphore(limits.max_requests)
         self.created, self.stopping = int(time.time()), False
         self.page, self.page_headers = _page()
-        self.openapi = json.dumps(openapi(limits), ensure_ascii=False).encode()
+        self.openapi = json.dumps(openapi(), ensure_ascii=False).encode()
         # A browser that a foreign page points at this machine under a name of its own is not to be answered.
         self.hosts = None if token else {"localhost", "127.0.0.1", "[::1]", host}
         # For each connection the time by which its request must be there; infinite while it is answered.
@@ -277,7 +277,7 @@ class Handler(APIHandler):
             raise Refused(429, "demasiados pedidos ao mesmo tempo; tente daqui a pouco", Retry_After="1")
         try:
             self._check_length(request.conversation)
-            safe = json.dumps(request.for_mlx_lm(self.server.name)).encode()
+            safe = json.dumps(request.for_mlx_lm(self.server.name, self.server.limits)).encode()
             self.headers.replace_header("Content-Length", str(len(safe)))
             connection: Any = self.rfile  # type: ignore[has-type]
             self.rfile = BytesIO(safe)

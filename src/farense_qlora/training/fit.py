@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,12 @@ from ..text import decimal
 from .estimate import remember
 
 UPDATES = 3
+# How Metal, CUDA, C++, Python and the systems say that there is no memory left.
+NO_MEMORY = re.compile(
+    r"insufficient memory|out of memory|outofmemory|bad_alloc|MemoryError|cannot allocate|unable to allocate"
+    r"|failed to allocate|maximum allowed buffer size|memory allocation.*failed|failed to map segment",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,9 @@ def smaller(config: Config) -> Iterator[Config]:
 
 
 def trial(config: Config) -> Trial:
-    """Measure `config` in a process of its own, and keep the result for `estimate`; raises `UserError` on a
-    config that cannot be trained at all."""
+    """Measure `config` in a process of its own, and keep the result for `estimate`.
+
+    A process that memory ends is an answer; `UserError` says of any other end why it came to it."""
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.training.fit"],
         input=config.model_dump_json(),
@@ -98,7 +107,18 @@ def trial(config: Config) -> Trial:
             raise UserError(error)
         remember(config, answer["peak_gb"], answer["seconds"])
         return Trial(config, answer["peak_gb"], limit, answer["seconds"])
-    return Trial(config, None, limit, None)
+    if _starved(done.returncode, done.stderr):
+        return Trial(config, None, limit, None)
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    why = lines[-1][:300] if lines else "sem dizer porquê"
+    end = f"o sinal {-done.returncode}" if done.returncode < 0 else f"o código {done.returncode}"
+    raise UserError(f"não consigo experimentar: o processo acabou com {end} ({why})")
+
+
+def _starved(code: int, said: str) -> bool:
+    """Whether a process that ended with `code`, and `said` this, did so for want of memory: the system killed
+    it, or an allocation failed."""
+    return code in (-signal.SIGKILL, 128 + signal.SIGKILL) or bool(NO_MEMORY.search(said))
 
 
 def main() -> int:
