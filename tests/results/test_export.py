@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx_lm
 import pytest
 
-from farense_qlora.data.tokens import prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import load_base

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
 
-from farense_qlora.data.tokens import prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import save_arrays
 from farense_qlora.model.base import load_base
