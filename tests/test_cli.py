@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FARENSE, Command
-from tiny import PEOPLE
+from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
@@ -96,6 +96,16 @@ def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:
     for part, name in (("train", "train_data"), ("validation", "val_data"), ("unseen", "unseen_facts")):
         lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         assert said[part] == len(lines) > 0
+
+
+def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Path) -> None:
+    mine = write_rows(tmp_path / "val_data.jsonl", PEOPLE)
+    before = mine.read_bytes()
+    facts = Path(__file__).parents[1] / "data" / "facts"
+    done = farense("prepare", "--facts", facts, "--to", tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"erro: {mine} tem linhas que não foram escritas") and "--to" in done.stderr
+    assert list(tmp_path.iterdir()) == [mine] and mine.read_bytes() == before
 
 
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:

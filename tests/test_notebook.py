@@ -46,14 +46,29 @@ def test_every_imported_name_exists(path: Path) -> None:
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
 
 
+def test_the_cell_that_prepares_the_data_goes_on_with_a_persons_rows(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    shutil.copytree(HOME / "data" / "facts", tmp_path / "data" / "facts")
+    (cell,) = [cell for cell in code_cells(NOTEBOOKS[1]) if cell.id == "preparar"]
+    done = subprocess.run(
+        [sys.executable, "-c", cell.source],
+        env={**os.environ, "FARENSE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "há linhas suas em train_data.jsonl, val_data.jsonl, unseen_facts.jsonl: ficam" in done.stdout
+    for name in ("train_data.jsonl", "val_data.jsonl", "unseen_facts.jsonl"):
+        assert (tmp_path / "data" / name).read_bytes() == (home / "data" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("notebook", "bits"), list(zip(NOTEBOOKS, ((16, 4), (4,)), strict=True)), ids=("lora", "qlora")
 )
 def test_a_notebook_runs_headless_with_settings_from_the_environment(
-    home: Path, tmp_path: Path, notebook: Path, bits: tuple[int, ...]
+    tmp_path: Path, notebook: Path, bits: tuple[int, ...]
 ) -> None:
     mine = tmp_path / "home"
-    shutil.copytree(home / "data", mine / "data")
     shutil.copytree(HOME / "data" / "facts", mine / "data" / "facts")
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.ui.headless", notebook, tmp_path / "out"],

@@ -20,11 +20,17 @@ WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Make the data files of `--facts` in `--to`; raises `UserError`."""
+    """Make the data files of `--facts` in `--to`; raises `UserError`, with nothing written, where one of them
+    is a person's."""
     from ..data import prepare as data
 
     prepared = data.prepare(args.facts, args.to, args.seed)
-    counts = {name: len(rows) for name, rows in vars(prepared).items()}
+    if prepared.kept:
+        raise UserError(
+            f"{prepared.kept[0]} tem linhas que não foram escritas por este comando, e nada foi escrito: "
+            "indique outra pasta em --to, ou mude o nome a esse ficheiro"
+        )
+    counts = {name: len(getattr(prepared, name)) for name in ("train", "validation", "unseen", "removed")}
     _write(args, {"folder": str(args.to), **counts, "status": "ok"}, f"{prepared}; em {args.to}")
 
 
