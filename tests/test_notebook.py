@@ -66,9 +66,10 @@ def test_the_cell_that_prepares_the_data_goes_on_with_a_persons_rows(home: Path,
     ("notebook", "bits"), list(zip(NOTEBOOKS, ((16, 4), (4,)), strict=True)), ids=("lora", "qlora")
 )
 def test_a_notebook_runs_headless_with_settings_from_the_environment(
-    tmp_path: Path, notebook: Path, bits: tuple[int, ...]
+    home: Path, tmp_path: Path, notebook: Path, bits: tuple[int, ...]
 ) -> None:
     mine = tmp_path / "home"
+    shutil.copytree(home / "data", mine / "data")
     shutil.copytree(HOME / "data" / "facts", mine / "data" / "facts")
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.ui.headless", notebook, tmp_path / "out"],
@@ -87,6 +88,8 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
     for run in runs:
         end = run.events()[-1]
         assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
+    rows = "train_data.jsonl"  # the person's: the notebook has gone on with them
+    assert (mine / "data" / rows).read_bytes() == (home / "data" / rows).read_bytes()
     cells = [cell for cell in nbformat.read(tmp_path / "out" / notebook.name, 4).cells if cell.get("outputs")]
     shown = json.dumps(cells)
     assert "Certas depois" in shown and ("QLoRA face a LoRA" in shown) == (len(bits) == 2)
