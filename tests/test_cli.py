@@ -136,6 +136,19 @@ def test_ask_json_says_what_went_wrong(farense: Command, home: Path) -> None:
     assert "«nenhum»" in said["error"]
 
 
+def test_an_export_takes_the_place_of_a_persons_file_only_when_told(
+    farense: Command, trained: Path, home: Path
+) -> None:
+    mine = home / "output" / "decorado-mlx" / "notas.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    refused = farense("export", "--run", "decorado")
+    assert refused.returncode == 2 and "--replace" in refused.stderr and mine.exists()
+    done = farense("export", "--run", "decorado", "--replace", "--json")
+    assert json.loads(done.stdout)["folder"] == str(mine.parent) and not mine.exists()
+    assert farense("ask", QUESTION, "--adapter", home / "output" / "latest").stdout == f"{ANSWER}\n"
+
+
 def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp_path: Path) -> None:
     done = farense("export", "--run", "decorado", "--to", tmp_path / "levar", "--json")
     said = json.loads(done.stdout)

@@ -294,7 +294,7 @@ def export(args: argparse.Namespace) -> None:
     from ..results.export import export, export_folder, push, verification
     from ..results.verify import verification_text
 
-    to = args.to or export_folder(run.config, args.format)
+    to = args.to or export_folder(run, args.format)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -302,7 +302,7 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress=progress)
+        folder = export(run, to, args.format, args.gguf_type, progress=progress, replace=args.replace)
     report = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
     text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
