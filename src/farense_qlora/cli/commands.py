@@ -22,11 +22,17 @@ WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Make the data files of `--facts` in `--to`; raises `UserError`."""
+    """Make the data files of `--facts` in `--to`; raises `UserError`, with nothing written, where one of them
+    is a person's."""
     from ..data import prepare as data
 
     prepared = data.prepare(args.facts, args.to, args.seed)
-    counts = {name: len(rows) for name, rows in vars(prepared).items()}
+    if prepared.kept:
+        raise UserError(
+            f"{prepared.kept[0]} tem linhas que não foram escritas por este comando, e nada foi escrito: "
+            "indique outra pasta em --to, ou mude o nome a esse ficheiro"
+        )
+    counts = {name: len(getattr(prepared, name)) for name in ("train", "validation", "unseen", "removed")}
     _write(args, {"folder": str(args.to), **counts, "status": "ok"}, f"{prepared}; em {args.to}")
 
 
@@ -331,7 +337,7 @@ def export(args: argparse.Namespace) -> None:
     from ..results.export import export, export_folder, push, verification
     from ..results.verify import verification_text
 
-    to = args.to or export_folder(run.config, args.format)
+    to = args.to or export_folder(run, args.format)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -339,7 +345,7 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress=progress)
+        folder = export(run, to, args.format, args.gguf_type, progress=progress, replace=args.replace)
     report = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
     text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"

@@ -110,7 +110,9 @@ def build_parser() -> Parser:
 
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/PERFIL-farense-qlora)")
+    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/TREINO-FORMATO)")
+    replace = "substitui toda a pasta de destino, mesmo que seja de outro treino ou tenha mudanças suas"
+    sub.add_argument("--replace", action="store_true", help=replace)
     formats = ("mlx", "peft", "fused", "fused-4bit", "gguf", "ollama")
     what = f"{', '.join(formats)} (mlx)"
     sub.add_argument("--format", choices=formats, default="mlx", metavar="FORMATO", help=what)
