@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import RUNS, Config, Limits
+from ..config import HOME, RUNS, Config, Limits
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if data:
         sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
     else:
-        rows = read_rows(args.data.absolute(), config.skip_bad, config.columns, config.encoding)
+        rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
         sets = {args.data.name: rows}
 
     def measure(what: str) -> list[Evaluation]:
@@ -383,8 +383,13 @@ def mini_build(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that the flags give."""
-    return {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    """The settings of a run that the flags give; a path that is only where the user stands, whole."""
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    for name in ("train_data", "val_data", "chat_template", "from_adapter"):
+        value = settings.get(name)
+        if value and Path(value).exists() and not (HOME / value).exists():
+            settings[name] = str(Path(value).absolute())
+    return settings
 
 
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:

@@ -171,9 +171,10 @@ def check(source: object, bad: Sequence[Bad], good: int, skip_bad: bool) -> None
 def read_rows(
     source: str | Path, skip_bad: bool = False, columns: str = "", encoding: str = "utf-8"
 ) -> list[Row]:
-    """The rows of `source`, as they are before any model; raises as `Encoded` does."""
-    bad: list[Bad] = []
-    rows = [row for _, row in _parsed(str(source), columns, encoding, bad)]
+    """The rows of `source`, as they are before any model; a `Path` is as it stands, and a text as a setting
+    has it (of the project's folder, or of the hub). Raises as `Encoded` does."""
+    source, bad = _name(source), list[Bad]()
+    rows = [row for _, row in _parsed(source, columns, encoding, bad)]
     check(source, bad, len(rows), skip_bad)
     return rows
 
@@ -197,13 +198,14 @@ def encode_file(
 ) -> Encoded:
     """The rows of `source` as tokens of the model in the folder `model`; tokenized once, then mapped.
 
-    `progress` is told how many rows were added. Raises `UserError` as `Encoded` does.
+    `progress` is told how many rows were added; else as `read_rows`.
     """
-    target = CACHE / "tokens" / f"{_key(str(source), tokenizer, model, columns, encoding)}.arrow"
+    source = _name(source)
+    target = CACHE / "tokens" / f"{_key(source, tokenizer, model, columns, encoding)}.arrow"
     found = _stored(target)
     if found is None:
         bad: list[Bad] = []
-        rows = _parsed(str(source), columns, encoding, bad)
+        rows = _parsed(source, columns, encoding, bad)
         with whole_file(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
             for batch in _batches(_counted(rows, progress), tokenizer, bad):
                 writer.write_batch(batch)
@@ -214,7 +216,11 @@ def encode_file(
         found = _stored(target)
     if found is None:
         raise UserError(f"não consigo voltar a ler {target}: o disco não guardou o que se escreveu")
-    return Encoded(*found, max_seq_length, str(source), skip_bad)
+    return Encoded(*found, max_seq_length, source, skip_bad)
+
+
+def _name(source: str | Path) -> str:
+    return str(source.absolute()) if isinstance(source, Path) else source
 
 
 def _stored(target: Path) -> tuple[pa.Table, list[Bad]] | None:
