@@ -58,20 +58,22 @@ class Family:
     layout: str = "bytes"  # how text becomes tokens
     eats_space: bool = False  # its special tokens take the white space after them
     shows_system: bool = True  # else the template refuses or loses it, and it goes into the user's turn
+    system_at_end: bool = False  # shown in the last message, if that is the user's; else it is lost
     answer: Callable[[str], str] = KEPT  # what the template makes of an answer's text
     one_pass: bool = True  # one rendering of a plain conversation holds all its answers
     dated: bool = False
-    calls: str = ""  # how a call is written, whole; empty where tools cannot be shown
-    call_ends: tuple[str, ...] = ("",)
-    thought: str = (
-        ""  # how a thought and its answer are written, whole; empty where there is no place for one
-    )
+    calls: str = ""  # how a call is written, whole; empty where the template shows none
+    lists_tools: bool = False  # though it shows no call
+    call_ends: tuple[str, ...] = ("",)  # any of them, after what `calls` says
+    thought: str = "<think>\n{thought}\n</think>\n\n{answer}"  # how one is written, and its answer
+    thought_has_lead: bool = False  # `thought` says where the lead goes
 
     def text(self, answer: str, thought: str = "") -> str:
-        """What the model writes to give `answer`, after `thought` if there is one."""
-        if thought:
-            return self.thought.format(thought=thought, answer=self.answer(answer))
-        return self.lead + self.answer(answer) + self.end
+        """What the model writes to give `answer`, after `thought` if there is one, up to where it stops."""
+        if not thought:
+            return self.lead + self.answer(answer) + self.end
+        whole = self.thought.format(thought=thought, answer=answer) + self.end
+        return whole if self.thought_has_lead else self.lead + whole
 
 
 IM = "<|im_start|> <|im_end|>"
@@ -102,10 +104,12 @@ FAMILIES = {
         layout="first",
         lead=" ",
         answer=TRIMMED,
+        system_at_end=True,
         calls="[TOOL_CALLS] " + MISTRAL_CALL,
     ),
     "mistral-nemo": Family(
         **PLAIN | {"special": f"<unk> <s> </s> [INST] [/INST] {MISTRAL_TOOLS}"},
+        system_at_end=True,
         calls="[TOOL_CALLS]" + MISTRAL_CALL,
     ),
     "mistral-small": Family(
@@ -236,6 +240,7 @@ FAMILIES = {
     "smollm3": Family(
         f"<|begin_of_text|> <|end_of_text|> {IM}",
         words="<think> </think> <tool_call> </tool_call>",
+        lists_tools=True,
         eos="<|im_end|>",
         end="<|im_end|>",
         answer=lambda text: text.lstrip("\n"),
@@ -254,7 +259,7 @@ FAMILIES = {
             "<|channel|>analysis<|message|>{thought}<|end|>"
             "<|start|>assistant<|channel|>final<|message|>{answer}"
         ),
-        thought_before_lead=True,
+        thought_has_lead=True,
     ),
     "glm-4": Family(
         "<|endoftext|> [gMASK] <sop> <|system|> <|user|> <|assistant|> <|observation|>",
@@ -285,6 +290,7 @@ FAMILIES = {
         f"<|startoftext|> <|endoftext|> {IM} <|tool_list_start|> <|tool_list_end|> <|tool_call_start|> "
         "<|tool_call_end|> <|tool_response_start|> <|tool_response_end|>",
         bos="<|startoftext|>",
+        lists_tools=True,
         eos="<|im_end|>",
         end="<|im_end|>",
     ),
