@@ -161,6 +161,33 @@ FAMILIES = {
         one_pass=False,
         calls='<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call><|im_end|>',
     ),
+    "qwen3-switchless": Family(
+        f"<|endoftext|> {IM}",
+        words=QWEN_TEXT,
+        eos="<|im_end|>",
+        stops="<|endoftext|>",
+        end="<|im_end|>",
+        layout="bytes, composed",
+        answer=lambda text: text.lstrip("\n"),
+        calls='<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call><|im_end|>',
+    ),
+    "qwen3-thinking": Family(
+        f"<|endoftext|> {IM}",
+        words=QWEN_TEXT,
+        eos="<|im_end|>",
+        stops="<|endoftext|>",
+        lead="\n</think>\n\n",  # the prompt opened a thought
+        end="<|im_end|>",
+        layout="bytes, composed",
+        answer=lambda text: text.lstrip("\n"),
+        one_pass=False,
+        calls=(
+            '\n</think>\n\n<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n'
+            "</tool_call><|im_end|>"
+        ),
+        thought="{thought}\n</think>\n\n{answer}",
+        thought_has_lead=True,
+    ),
     "qwen3.5": Family(
         f"<|endoftext|> {IM}",
         words=QWEN_TEXT,
@@ -267,6 +294,21 @@ FAMILIES = {
         stops="<|user|> <|observation|>",
         end="<|endoftext|>",
         one_pass=False,
+    ),
+    "glm-4.5": Family(
+        "<|endoftext|> [gMASK] <sop> <|system|> <|user|> <|assistant|> <|observation|>",
+        words="<think> </think> <tool_call> </tool_call> <arg_key> </arg_key> <arg_value> </arg_value>",
+        eos="<|endoftext|>",
+        stops="<|user|> <|observation|>",
+        lead="\n",
+        end="<|endoftext|>",
+        answer=TRIMMED,
+        one_pass=False,
+        calls=(
+            "\n<tool_call>{name}\n<arg_key>época</arg_key>\n<arg_value>1989-90</arg_value>\n</tool_call>"
+            "<|endoftext|>"
+        ),
+        thought="<think>{thought}</think>\n{answer}",
     ),
     "command-r7b": Family(
         COMMAND,

@@ -507,7 +507,18 @@ SAID = TEXTS.map("".join).filter(str.strip)
 TURNS = st.lists(st.tuples(SAID, SAID, st.one_of(st.just(""), SAID)), min_size=1, max_size=3)
 PROVED = [
     *("alpaca", "chatml", "command-r7b", "deepseek-r1", "falcon", "gemma-2", "gpt-oss", "llama-2", "llama-3"),
-    *("mistral-v0.1", "mistral-v0.3", "olmo-2", "phi-3", "qwen2.5", "qwen3", "qwen3.5", "solar", "zephyr"),
+    *(
+        "glm-4.5",
+        "mistral-v0.1",
+        "mistral-v0.3",
+        "olmo-2",
+        "phi-3",
+        "qwen2.5",
+        "qwen3",
+        "qwen3.5",
+        "solar",
+        "zephyr",
+    ),
 ]
 
 
