@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FARENSE, Command
-from tiny import PEOPLE
+from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
@@ -98,6 +98,16 @@ def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:
         assert said[part] == len(lines) > 0
 
 
+def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Path) -> None:
+    mine = write_rows(tmp_path / "val_data.jsonl", PEOPLE)
+    before = mine.read_bytes()
+    facts = Path(__file__).parents[1] / "data" / "facts"
+    done = farense("prepare", "--facts", facts, "--to", tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"erro: {mine} tem linhas que não foram escritas") and "--to" in done.stderr
+    assert list(tmp_path.iterdir()) == [mine] and mine.read_bytes() == before
+
+
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
     done = farense("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
     assert re.fullmatch(
@@ -124,6 +134,19 @@ def test_ask_json_says_what_went_wrong(farense: Command, home: Path) -> None:
     assert done.returncode == 2
     assert (said["prompt"], said["response"], said["status"]) == ("Olá?", "", "error")
     assert "«nenhum»" in said["error"]
+
+
+def test_an_export_takes_the_place_of_a_persons_file_only_when_told(
+    farense: Command, trained: Path, home: Path
+) -> None:
+    mine = home / "output" / "decorado-mlx" / "notas.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    refused = farense("export", "--run", "decorado")
+    assert refused.returncode == 2 and "--replace" in refused.stderr and mine.exists()
+    done = farense("export", "--run", "decorado", "--replace", "--json")
+    assert json.loads(done.stdout)["folder"] == str(mine.parent) and not mine.exists()
+    assert farense("ask", QUESTION, "--adapter", home / "output" / "latest").stdout == f"{ANSWER}\n"
 
 
 def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp_path: Path) -> None:

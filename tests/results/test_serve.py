@@ -18,7 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
-from farense_qlora.data.tokens import prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results.generate import stream

@@ -17,8 +17,7 @@ from mlx_lm.tuner.trainer import train as mlx_lm_train
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import collate
-from farense_qlora.data.rows import read_rows
-from farense_qlora.data.tokens import Example, encode
+from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base

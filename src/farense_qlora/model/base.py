@@ -42,7 +42,7 @@ class Base:
     load_seconds: float
 
 
-def load_base(name: str, bits: int = 4) -> Base:
+def load_base(name: str, bits: int = 4, chat_template: str = "") -> Base:
     """Load `name` ("mini", a folder, or a hub id); with `bits` 4 a 16-bit model is quantized once and cached.
 
     The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. Raises `UserError` when

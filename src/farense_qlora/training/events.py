@@ -29,6 +29,7 @@ class Started(Event):
     trainable_parameters: int
     total_parameters: int
     repeated_rows: int = 0  # left out of either set
+    notes: tuple[str, ...] = ()  # what was made of the data, in Portuguese
 
 
 @dataclass(frozen=True)
