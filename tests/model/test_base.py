@@ -4,14 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx_lm.utils import load_tokenizer
 
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
 from farense_qlora.model.machine import on_cpu
+from farense_qlora.results.formats import write_fused
 
 
 def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model: Path) -> None:
@@ -78,3 +82,190 @@ def test_nothing_is_evaluated_before_the_model_says_how_widely_mlx_looks_for_wor
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def changed(model: Path, folder: Path, file: str, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of `model` in `folder` with what `change` does to a JSON file of it."""
+    shutil.copytree(model, folder)
+    content = json.loads((folder / file).read_text(encoding="utf-8"))
+    change(content)
+    (folder / file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def lose_a_shard(folder: Path) -> None:
+    weights = mx.load(str(folder / "model.safetensors"))
+    half = {name: weights[name] for name in sorted(weights)[: len(weights) // 2]}
+    mx.save_safetensors(str(folder / "model-00001-of-00002.safetensors"), half)
+    (folder / "model.safetensors").unlink()
+
+
+def lose_an_indexed_shard(folder: Path) -> None:
+    index = {
+        "weight_map": {"lm_head.weight": "model.safetensors", "model.norm.weight": "model-b.safetensors"}
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def lose_parameters(folder: Path) -> None:
+    weights = mx.load(str(folder / "model.safetensors"))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), {name: weights[name] for name in weights if "norm" not in name}
+    )
+
+
+def setting(name: str, value: object = None) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = {**json.loads((folder / "config.json").read_text(encoding="utf-8")), name: value}
+        config = {key: value for key, value in config.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    return change
+
+
+def writing(file: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).write_text(text, encoding="utf-8") and None
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (cut, r"model\.safetensors está danificado ou incompleto: descarregue"),
+        (
+            writing("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
+            "danificado ou incompl",
+        ),
+        (lose_a_shard, r"falta model-00002-of-00002\.safetensors\): descarregue"),
+        (lose_an_indexed_shard, r"falta model-b\.safetensors\): descarregue"),
+        (lose_parameters, r"faltam 5 parâmetros \(.*norm.*…\): descarregue"),
+        (setting("model_type"), r"não diz de que tipo é o modelo \(model_type\)"),
+        (writing("config.json", "[]"), r"não diz de que tipo é o modelo \(model_type\)"),
+        (writing("config.json", "{"), "não é JSON válido"),
+        (setting("model_type", "novidade"), "não conhece modelos do tipo «novidade»"),
+        (setting("num_hidden_layers"), r"campos que config\.json não tem \(num_hidden_layers\)"),
+        (setting("hidden_size", 48), "não consigo carregar o modelo"),
+        (writing("tokenizer.json", "{}"), "não consigo carregar o"),
+        (writing("tokenizer.json", "["), "não consigo carregar o"),
+    ],
+)
+def test_a_damaged_model_is_one_line_that_says_what_is_wrong(
+    tiny_model: Path, tmp_path: Path, bits: int, damage: Callable[[Path], None], said: str
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "modelo")
+    damage(folder)
+    with pytest.raises(UserError, match=said) as error:
+        load_base(str(folder), bits)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def add_tokens(content: dict[str, Any], *tokens: tuple[str, bool]) -> None:
+    size = len(content["model"]["vocab"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] += [
+        {"id": size + number, "content": text, "special": special, **flags}
+        for number, (text, special) in enumerate(tokens)
+    ]
+
+
+def test_tokens_that_the_model_has_no_embedding_for_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    tokens = [("[PAD]", True), ("<golo>", False), ("falta «»", False)]
+    folder = changed(
+        tiny_model, tmp_path / "m", "tokenizer.json", lambda content: add_tokens(content, *tokens)
+    )
+    with pytest.raises(
+        UserError, match=r"dos 384 .*: «\[PAD\]» \(384\), «<golo>» \(385\), «falta «»» \(386\)"
+    ):
+        load_base(str(folder))
+    pad = changed(
+        tiny_model,
+        tmp_path / "pad",
+        "tokenizer_config.json",
+        lambda content: content.update(pad_token="[PAD]"),
+    )
+    with pytest.raises(UserError, match=r"\[PAD\].*resize_token_embeddings"):
+        load_base(str(pad), 16)
+
+
+def test_a_token_of_pictures_in_a_model_without_eyes_is_let_be(tiny_model: Path, tmp_path: Path) -> None:
+    image = ("<image_soft_token>", True)  # as in Gemma 3 1B
+    folder = changed(tiny_model, tmp_path / "m", "tokenizer.json", lambda content: add_tokens(content, image))
+    assert load_base(str(folder), 16).tokenizer.encode("Quem foi Paco?")
+
+
+def without_template(model: Path, folder: Path) -> Path:
+    return changed(model, folder, "tokenizer_config.json", lambda content: content.pop("chat_template"))
+
+
+MESSAGES = [{"role": "user", "content": "Quem foi Paco?"}]
+TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("chat_template.json", {"chat_template": TEMPLATE}),
+        (
+            "chat_template.json",
+            {
+                "chat_template": [
+                    {"name": "tool_use", "template": "x"},
+                    {"name": "default", "template": TEMPLATE},
+                ]
+            },
+        ),
+        ("chat_template.jinja", TEMPLATE),
+    ],
+    ids=["json", "named", "jinja"],
+)
+def test_a_template_in_a_file_of_its_own_is_read_and_kept(
+    tiny_model: Path, tmp_path: Path, bits: int, file: str, content: Any
+) -> None:
+    folder = without_template(tiny_model, tmp_path / "modelo")
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / file).write_text(text, encoding="utf-8")
+    base = load_base(str(folder), bits)
+    write_fused(base.path, None, base.tokenizer, tmp_path / "fundido")
+    for tokenizer in (base.tokenizer, load_tokenizer(base.path), load_tokenizer(tmp_path / "fundido")):
+        said = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+        assert said == "<s>user: Quem foi Paco?"
+
+
+def test_several_templates_have_a_default_or_one_is_to_be_named(tiny_model: Path, tmp_path: Path) -> None:
+    def named(*names: str) -> Callable[[dict[str, Any]], object]:
+        templates = [{"name": name, "template": TEMPLATE + name} for name in names]
+        return lambda content: content.update(chat_template=templates)
+
+    both = changed(tiny_model, tmp_path / "a", "tokenizer_config.json", named("tool_use", "default"))
+    for bits in (4, 16):
+        said = load_base(str(both), bits).tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+        assert said.endswith("default")
+    none = changed(tiny_model, tmp_path / "b", "tokenizer_config.json", named("rag", "tool_use"))
+    with pytest.raises(UserError, match=r"\(rag, tool_use\) e nenhum é o «default»: indique"):
+        load_base(str(none))
+    own = tmp_path / "meu.jinja"
+    own.write_text(TEMPLATE, encoding="utf-8")
+    base = load_base(str(none), chat_template=str(own))
+    assert base.tokenizer.chat_template == TEMPLATE
+
+
+def test_a_template_of_ones_own_takes_the_place_of_the_models(tiny_model: Path, tmp_path: Path) -> None:
+    own = tmp_path / "meu.jinja"
+    own.write_text(TEMPLATE, encoding="utf-8")
+    base = load_base(str(tiny_model), chat_template=str(own))
+    assert base.tokenizer.chat_template == load_tokenizer(base.path).chat_template == TEMPLATE
+    assert base.tokenizer.has_chat_template
+    weights = "model.safetensors"
+    assert (base.path / weights).samefile(load_base(str(tiny_model)).path / weights)  # quantized once
+    with pytest.raises(UserError, match=r"chat_template: não consigo ler nada\.jinja: não existe"):
+        load_base(str(tiny_model), chat_template="nada.jinja")
+
+
+def test_a_model_without_a_template_is_loaded_without_one(tiny_model: Path, tmp_path: Path) -> None:
+    assert load_base(str(without_template(tiny_model, tmp_path / "m"))).tokenizer.chat_template is None

@@ -8,20 +8,28 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
 from ..config import Config
 from ..errors import UserError
+
+LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 
 
 def attach(model: nn.Module, config: Config) -> None:
     """Add fresh LoRA layers to the frozen `model`: every linear layer of a block, or those the config names.
 
     The update is `alpha / rank * B A x` (Hu et al., 2021, LoRA); B starts at zero. Raises `UserError` when no
-    layer is called as the config says.
+    layer that gets an adapter is called as the config says, or there is nothing to train.
     """
     mx.random.seed(config.seed)
-    linear_to_lora_layers(model, _depth(model, config), _lora_parameters(model, config))
+    try:
+        linear_to_lora_layers(model, _depth(model, config), _lora_parameters(model, config))
+    except ValueError as error:  # what is linear in one block may be another kind of layer in the next
+        raise UserError(f"target_modules: não sei adaptar todas estas camadas ({error})") from None
+    if not tree_flatten(model.trainable_parameters()):
+        raise UserError("o adaptador não tem parâmetros: nenhuma das camadas escolhidas é linear")
     model.train()
 
 
@@ -86,11 +94,17 @@ def _lora_parameters(model: nn.Module, config: Config) -> dict[str, object]:
     }
     if not config.target_modules:
         return parameters
-    names = [name.removesuffix(".linear") for name, _ in model.layers[0].named_modules()]
-    keys = sorted(
-        {name for name in names for ending in config.target_modules if name.split(".")[-1] == ending}
-    )
-    missing = [m for m in config.target_modules if not any(key.split(".")[-1] == m for key in keys)]
+    keys = {
+        name.removesuffix(".linear")  # inside a LoRA layer
+        for block in model.layers[-_depth(model, config) :]
+        for name, layer in block.named_modules()
+        if isinstance(layer, LINEAR) or hasattr(layer, "to_lora")
+    }
+    wanted = sorted(key for key in keys if key.split(".")[-1] in config.target_modules)
+    missing = [m for m in config.target_modules if not any(key.split(".")[-1] == m for key in wanted)]
     if missing:
-        raise UserError(f"target_modules: o modelo não tem camadas chamadas {', '.join(missing)}")
-    return {**parameters, "keys": keys}
+        known = ", ".join(sorted({key.split(".")[-1] for key in keys}))
+        raise UserError(
+            f"target_modules: nas camadas que levam adaptador não há {', '.join(missing)} (há: {known})"
+        )
+    return {**parameters, "keys": wanted}

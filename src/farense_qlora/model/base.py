@@ -1,29 +1,41 @@
 """Load a base model: the miniature, a local folder or a hub id, in 4 bits, ready for this device."""
 
-import os
-import shutil
+import json
+import re
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm import convert
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import dequantize_model, get_total_parameters, load_config, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, load_tokenizer
 
-from ..config import CACHE, HOME
-from ..errors import UserError
+from ..config import HOME
+from ..errors import UserError, reason
+from .folder import (
+    AGAIN,
+    GROUP_SIZE,
+    MINIATURE,
+    TEMPLATE,
+    find_model,
+    for_mlx_lm,
+    quantized_copy,
+    read_config,
+    with_files,
+)
 from .machine import memory_bytes, memory_limit, on_cpu
 from .ops import keeps_dense, use_cpu_operations
+from .rope import check_positions
 
-MINIATURE = Path(__file__).parent / "miniature"
-GROUP_SIZE = 64
+__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "make_ready"]
+
+# Tokens that stand for what is not text.
+MEDIA = re.compile(r"image|audio|video|vision", re.IGNORECASE)
 # Bytes of temporary arrays up to which MLX runs ahead with a large model on the CPU.
 RUN_AHEAD = 500_000_000
 
@@ -45,31 +57,43 @@ class Base:
 def load_base(name: str, bits: int = 4, chat_template: str = "") -> Base:
     """Load `name` ("mini", a folder, or a hub id); with `bits` 4 a 16-bit model is quantized once and cached.
 
-    The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. Raises `UserError` when
-    the model is missing, incomplete or cannot be had.
+    The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. `chat_template` is a
+    Jinja file in place of the model's own template; a model may have none. Raises `UserError` when the model
+    is missing, incomplete, cannot be had, or would not compute what it is known to.
     """
     start = time.perf_counter()
-    path = find_model(name)
-    config = _read_config(path)
-    quantized = "quantization" in config or "quantization_config" in config
-    if bits == 16 and quantized and path != MINIATURE:
-        raise UserError(f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits")
-    if bits == 4 and not quantized:
-        path = _quantized_copy(path)
-    try:
-        model, config = load_model(path, lazy=True)  # `make_ready` has its say first
+    template = _read_template(chat_template) if chat_template else None
+    with _explained(f"o modelo {name}"):
+        folder = find_model(name)
+        path = for_mlx_lm(folder)
+        config = read_config(path)
+        quantized = "quantization" in config or "quantization_config" in config
+        if bits == 16 and quantized and path != MINIATURE:
+            raise UserError(
+                f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
+            )
+        if bits == 4 and not quantized:
+            path = quantized_copy(path)
+        if template is not None:
+            path = with_files(path, {TEMPLATE: template})
+        with redirect_stdout(StringIO()):
+            model, config = load_model(path, lazy=True)  # `make_ready` has its say first
+    with _explained(f"o tokenizer de {name}"):
         tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
-    except FileNotFoundError:
-        raise UserError(f"a pasta {path} não tem pesos (model*.safetensors)") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"não consigo carregar o modelo {path}: {_one_line(error)}") from None
-    if tokenizer.chat_template is None and not tokenizer.has_chat_template:
+    if template is not None:
+        tokenizer.chat_template, tokenizer._chat_template = template, None
+    named = tokenizer.chat_template
+    if isinstance(named, dict) and "default" not in named:
         raise UserError(
-            f"o modelo {name} não tem modelo de conversa (chat template); use a variante Instruct"
+            f"o modelo {name} tem vários modelos de conversa ({', '.join(sorted(named))}) e nenhum é o "
+            "«default»: indique em chat_template o ficheiro do que quer"
         )
+    _check_rows(model, tokenizer, folder)
     if bits == 16 and quantized:
         dequantize_model(model)
     make_ready(model)
+    with _explained(f"o modelo {name}"):
+        check_positions(model, config, name)
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return Base(
         model,
@@ -101,58 +125,66 @@ def make_ready(model: nn.Module) -> None:
         mx.set_memory_limit(mx.get_active_memory() + RUN_AHEAD)
 
 
-def find_model(name: str) -> Path:
-    """The folder of `name`, downloaded from the hub if it is not a folder here; raises `UserError`."""
-    if name == "mini":
-        return MINIATURE
-    local = Path(name).expanduser()
-    for path in (local, HOME / local):
-        if path.is_dir():
-            return path
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"não encontro a pasta do modelo: {name}")
-    from huggingface_hub import snapshot_download
-    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
-
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Inside, whatever mlx-lm or Transformers raise on a damaged model becomes a `UserError` of one line."""
     try:
-        patterns = [pattern for pattern in DEFAULT_ALLOW_PATTERNS if pattern != "*.py"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a dozen unrelated types, by the file and the field that is wrong
+        raise UserError(f"não consigo carregar {what}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """What a failed load says, in one line of Portuguese as far as it is known."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno:
+        return f"{error.filename or 'o disco'}: {reason(error)}"
+    if found := re.match(r"(Missing|Received) (\d+) parameters", text):
+        some = ", ".join(part.strip(" .") for part in text.partition(":")[2].split(",")[:3])
+        verb = "faltam" if found[1] == "Missing" else "não são desta arquitetura"
+        return f"{verb} {found[2]} parâmetros ({some}…): {AGAIN}"
+    if found := re.match(r"Model type (\S+) not supported", text):
+        return f"o mlx-lm não conhece modelos do tipo «{found[1]}»: atualize-o ou escolha outro modelo"
+    if isinstance(error, TypeError) and "required positional argument" in text:
+        missing = ", ".join(re.findall(r"'(\w+)'", text))
+        return f"o mlx-lm pede campos que config.json não tem ({missing}): {AGAIN}, ou escolha outro"
+    if isinstance(error, KeyError):
+        return f"falta o campo «{error.args[0]}»: {AGAIN}"
+    return f"{text[:300]} ({type(error).__name__})"
+
+
+def _check_rows(model: nn.Module, tokenizer: TokenizerWrapper, folder: Path) -> None:
+    """Raise `UserError` if the tokenizer in `folder` has tokens that the model has no embedding for: it
+    would read what lies behind the last one."""
+    kinds = (nn.Embedding, nn.QuantizedEmbedding)
+    rows = max((layer.weight.shape[0] for layer in model.modules() if isinstance(layer, kinds)), default=0)
+    beyond = {text: token for text, token in tokenizer.get_vocab().items() if token >= rows > 0}
+    special = tokenizer.added_tokens_decoder
+    # Transformers adds some that a family usually has: those stand in no file, and so in no text.
+    files = (
+        "".join(file.read_text(encoding="utf-8") for file in folder.glob("*token*.json")) if beyond else ""
+    )
+    named = [
+        f"«{text}» ({token})"
+        for text, token in sorted(beyond.items(), key=lambda item: item[1])
+        if (json.dumps(text) in files or json.dumps(text, ensure_ascii=False) in files)
+        # Nor do those of pictures and sounds, of which a Gemma without eyes still has one.
+        and not (token in special and special[token].special and MEDIA.search(text))
+    ]
+    if named:
+        said = ", ".join(named[:5]) + (f" e mais {len(named) - 5}" if len(named) > 5 else "")
         raise UserError(
-            f"não consigo obter o modelo {name} do Hugging Face Hub ({type(error).__name__}): ligue-se à "
-            "rede (e, se o modelo o pedir, faça «hf auth login») ou indique em «model» uma pasta local"
-        ) from error
+            f"o tokenizer em {folder} tem tokens para além dos {rows} que o modelo conhece: {said}; tire-os, "
+            "ou dê-lhes linhas no modelo de 16 bits (resize_token_embeddings, do transformers)"
+        )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not (path / "config.json").exists():
-        raise UserError(f"a pasta {path} não tem um modelo: falta config.json")
-    if not any(path.glob("model*.safetensors")):
-        raise UserError(f"a pasta {path} não tem pesos (model*.safetensors)")
+def _read_template(file: str) -> str:
+    path = Path(file).expanduser()
     try:
-        return load_config(path)
-    except ValueError as error:
-        raise UserError(f"{path / 'config.json'} não é JSON válido: {_one_line(error)}") from None
-
-
-def _quantized_copy(path: Path) -> Path:
-    """The 4-bit copy of the model in `path`, made once; a change of the weights makes another."""
-    stamp = sha256()
-    for file in sorted(path.glob("*")):
-        stamp.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
-    cache = CACHE / "models"
-    target = cache / f"{path.resolve().name}-4bit-{stamp.hexdigest()[:12]}"
-    if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = cache / f".{target.name}.{os.getpid()}"
-        try:
-            with redirect_stdout(StringIO()):
-                convert(str(path), str(partial), quantize=True, q_group_size=GROUP_SIZE, q_bits=4)
-            os.rename(partial, target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return target
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        return (path if path.exists() else HOME / path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else "não é texto em UTF-8"
+        raise UserError(f"chat_template: não consigo ler {file}: {why}") from None

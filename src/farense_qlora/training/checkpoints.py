@@ -1,8 +1,10 @@
 """Checkpoints of a run: all that it needs to go on, each in a folder of its own, whole and with checksums."""
 
+import errno
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -24,6 +26,9 @@ from ..model.adapters import save_adapter, save_arrays
 
 BEST = "best"
 FOLDER = "checkpoints"
+# How disks without symbolic links (exFAT, network drives, Google Drive in Colab) say so.
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+NAME = re.compile("step-[0-9]{6,}")
 # What changes nothing in the numbers of a run, and so may be another when it goes on.
 FREE = {"profile", "probes", "save_every", "keep_last", "keep_every"}
 
@@ -80,39 +85,56 @@ def save(
 
 
 def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int) -> None:
-    """Write the adapter that `best` in the folder `run` leads to: at every moment a whole one.
+    """Write the adapter that `best` in the folder `run` leads to: a link, and at every moment to a whole one.
+    On a disk that has no links `best` is the folder itself; see `best`.
 
     Raises `UserError`, a `DiskFullError` when there is no room.
     """
-    target = run / f".{BEST}-{step:06d}-{time.time_ns():x}"
-    with whole_folder(target) as folder:
+    target, link = run / f".{BEST}-{step:06d}-{time.time_ns():x}", run / f".{BEST}"
+    before = (run / BEST).resolve()  # stays, for whoever is reading it
+    linked = not (run / BEST).is_dir() or (run / BEST).is_symlink()
+    if linked:
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.name)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise disk_error(error, run / BEST) from None
+            linked = False
+    with whole_folder(target if linked else run / BEST) as folder:
         save_adapter(model, config, base, folder)
         write_checksums(folder)
-    link = run / f".{BEST}"
-    try:
-        before = (run / BEST).resolve()  # stays, for whoever is reading it
-        link.unlink(missing_ok=True)
-        link.symlink_to(target.name)
-        os.replace(link, run / BEST)
-    except OSError as error:
-        raise disk_error(error, run / BEST) from None
+    if linked:
+        try:
+            os.replace(link, run / BEST)
+        except OSError as error:
+            raise disk_error(error, run / BEST) from None
     for old in set(run.glob(f".{BEST}-*")) - {target, run / before.name}:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def best(run: Path) -> Path | None:
+    """The adapter that `save_best` wrote last in the folder `run`, if there is one: without links there is an
+    instant in which only the one before has a name."""
+    return next((path for path in (run / BEST, run / f".{BEST}.old") if path.is_dir()), None)
+
+
 def tidy(run: Path) -> None:
     """Clear away what a worker that died left half done in the folder `run`; to be called under its lock."""
-    for old in (run / FOLDER).glob(".step-*.old"):
+    for old in [*(run / FOLDER).glob(".step-*.old"), run / f".{BEST}.old"]:
         name = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if not name.exists():  # it died between the two renames
+        if old.exists() and not name.exists():  # it died between the two renames
             os.rename(old, name)
-    for leftover in [*(run / FOLDER).glob(".step-*"), *run.glob(f"..{BEST}-*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
+    for pattern in (f"{FOLDER}/.step-*", f"..{BEST}-*", f".{BEST}.*"):
+        for leftover in run.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints in the folder `run`, newest first, damaged ones too."""
-    return sorted((run / FOLDER).glob("step-*"), key=step_of, reverse=True)
+    """The checkpoints in the folder `run`, newest first, damaged ones too; not what else is there, such as a
+    copy that a file manager made."""
+    found = (run / FOLDER).glob("step-*")
+    return sorted((path for path in found if NAME.fullmatch(path.name)), key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:

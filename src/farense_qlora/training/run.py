@@ -14,7 +14,7 @@ from ..config import RUNS, Config
 from ..errors import UserError, reason
 from ..files import whole_file
 from . import control, journal, lock
-from .checkpoints import BEST, changes, fingerprints, latest, tidy
+from .checkpoints import best, changes, fingerprints, latest, tidy
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started
 
 POLL_SECONDS = 0.2
@@ -60,9 +60,9 @@ class Run:
     def best_adapter(self) -> Path:
         """The adapter with the lowest validation loss, or the last saved when none but the untrained one was
         measured; raises `UserError` if there is none."""
-        best, last = self.folder / BEST, latest(self.folder)
+        kept, last = best(self.folder), latest(self.folder)
         measured = any(isinstance(event, Evaluated) and event.step for event in self.events())
-        folder = best if best.exists() and (measured or last is None) else last
+        folder = kept if kept and (measured or last is None) else last
         if folder is None:
             raise UserError(f"o treino «{self.name}» ainda não guardou nenhum adaptador")
         return folder
