@@ -29,6 +29,7 @@ class Started(Event):
     trainable_parameters: int
     total_parameters: int
     repeated_rows: int = 0  # left out of either set
+    from_adapter: str = ""  # whose weights it began with
 
 
 @dataclass(frozen=True)

@@ -123,4 +123,5 @@ def _started(session: Session) -> Started:
         session.trainable,
         session.base.parameters,
         session.repeated,
+        session.config.from_adapter,
     )

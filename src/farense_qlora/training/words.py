@@ -28,8 +28,9 @@ def sentence(event: Event) -> str | None:
     match event:
         case Started(step=done) if done:
             return f"continua do ponto de controlo do {step}"
-        case Started(repeated_rows=rows) if rows:
-            return f"linhas repetidas que ficam de fora: {rows}"
+        case Started(repeated_rows=rows, from_adapter=adapter) if rows or adapter:
+            left_out = f"linhas repetidas que ficam de fora: {rows}" if rows else ""
+            return "; ".join(filter(None, (f"partiu de {adapter}" if adapter else "", left_out)))
         case Discarded(path=path, reason=reason):
             return f"{path} está estragado ({reason}): usa-se o anterior"
         case Skipped(cause=cause, rows=rows):
