@@ -18,7 +18,11 @@ from farense_qlora.cli import main
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
 from farense_qlora.config import Config
+from farense_qlora.results.cards import model_card
+from farense_qlora.results.export import metadata
 from farense_qlora.training.events import Evaluated, Finished, Saved
+from farense_qlora.training.run import Run
+from farense_qlora.ui.report import report
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 COMMANDS = [
@@ -87,6 +91,35 @@ def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
     code = "import sys; from farense_qlora.cli import build_parser; build_parser(); print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"mlx", "mlx_lm", "numpy", "pandas", "transformers", "matplotlib"} & set(imported.split())
+
+
+def test_a_run_goes_on_from_the_best_adapter_of_another_and_says_so(
+    farense: Command, trained: Path, home: Path, tiny_model: Path
+) -> None:
+    asked = ("train", "--run", "dali", "--model", tiny_model, "--batch-size", 8, "--max-steps", 1)
+    done = farense(*asked, "--from-adapter", "checkpoints_qlora/decorado")
+    assert "partiu de checkpoints_qlora/decorado" in done.stderr
+    run = Run(home / "checkpoints_qlora" / "dali")
+    assert run.config.from_adapter == "checkpoints_qlora/decorado"
+    first = next(event for event in run.events() if isinstance(event, Evaluated))
+    before = Run(trained).events()[-1]
+    assert isinstance(before, Finished) and first.loss == before.best_loss
+    page = report(run, home / "output").read_text(encoding="utf-8")
+    assert "partiu de checkpoints_qlora/decorado" in page
+    figures = dict.fromkeys(("questions", "kl", "kl_base", "top1", "same_answers"), 1)
+    card = model_card(metadata(run), {"consumer": "mlx-lm", **figures}, home)
+    assert "| Partiu de | `checkpoints_qlora/decorado` |" in card
+    plain = model_card(metadata(Run(trained)), {"consumer": "mlx-lm", **figures}, home)
+    assert "Partiu de" not in plain
+
+    refused = farense(
+        *asked[:2], "outro", *asked[3:], "--from-adapter", "checkpoints_qlora/decorado", "--rank", 8
+    )
+    assert (
+        refused.returncode == 2
+        and refused.stderr.endswith("para partir dele use --rank 32\n")
+        and "decorado/best tem" in refused.stderr
+    )
 
 
 def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Started(Event):
     total_parameters: int
     repeated_rows: int = 0  # left out of either set
     notes: tuple[str, ...] = ()  # what was made of the data, in Portuguese
+    from_adapter: str = ""  # whose weights it began with
 
 
 @dataclass(frozen=True)

@@ -124,4 +124,5 @@ def _started(session: Session) -> Started:
         session.base.parameters,
         len(session.data.repeats) + len(session.data.leaks),
         tuple(session.data.sentences(session.config)),
+        session.config.from_adapter,
     )

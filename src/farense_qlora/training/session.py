@@ -17,6 +17,7 @@ from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
 from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
+from ..model.from_adapter import start_from
 from ..model.packing import check_packable
 from ..model.parallel import side_by_side
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
@@ -24,6 +25,7 @@ from .control import Asked
 from .evaluation import collated, make_order, validation_loss
 from .events import Evaluated, Event, Paused, Resumed, Sampled, Saved
 from .probes import Probes
+from .run import adapter_folder
 from .update import Updater
 
 SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
@@ -34,8 +36,9 @@ class Session:
     """The adapter, the data, their order and the `state` of the run in the folder `run`.
 
     Goes on from the last whole checkpoint; `damaged` lists newer ones that are not, each with what is wrong.
-    Raises `UserError` on data that cannot be trained on, when there is no room to save, and for a run that
-    began with another config or other data, unless `accept_changes`.
+    One without any begins with a fresh adapter, or with the weights of the one that the config names.
+    Raises `UserError` on data that cannot be trained on, or an adapter that one cannot go on from, when there
+    is no room to save, and for a run that began with another config or other data, unless `accept_changes`.
     """
 
     def __init__(self, config: Config, base: Base, run: Path, accept_changes: bool):
@@ -67,6 +70,8 @@ class Session:
         self.damaged: list[tuple[Path, str]] = []
         self.checkpoint = latest(run, lambda path, reason: self.damaged.append((path, reason)))
         if self.checkpoint is None:
+            if config.from_adapter:
+                start_from(self.model, config, adapter_folder(config.from_adapter))
             self._check_room()
             self.state = State(config.learning_rate)
             return

@@ -106,7 +106,10 @@ def kinds_table(sets: dict[str, Sequence[Row]]) -> Table:
     """How many rows of each kind each set has."""
     kinds = sorted({row.kind for rows in sets.values() for row in rows})
     lines = [
-        (LABELS.get(kind, kind or "outro"), *(str(sum(row.kind == kind for row in rows)) for rows in sets.values()))
+        (
+            LABELS.get(kind, kind or "outro"),
+            *(str(sum(row.kind == kind for row in rows)) for rows in sets.values()),
+        )
         for kind in kinds
     ]
     lines.append(("total", *(str(len(rows)) for rows in sets.values())))
