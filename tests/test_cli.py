@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 from conftest import FARENSE, Command
-from tiny import PEOPLE
+from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
 from farense_qlora.config import Config
+from farense_qlora.results.cards import model_card
+from farense_qlora.results.export import metadata
 from farense_qlora.training.events import Evaluated, Finished, Saved
+from farense_qlora.training.run import Run
+from farense_qlora.ui.report import report
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 COMMANDS = [
@@ -89,6 +93,35 @@ def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
     assert not {"mlx", "mlx_lm", "numpy", "pandas", "transformers", "matplotlib"} & set(imported.split())
 
 
+def test_a_run_goes_on_from_the_best_adapter_of_another_and_says_so(
+    farense: Command, trained: Path, home: Path, tiny_model: Path
+) -> None:
+    asked = ("train", "--run", "dali", "--model", tiny_model, "--batch-size", 8, "--max-steps", 1)
+    done = farense(*asked, "--from-adapter", "checkpoints_qlora/decorado")
+    assert "partiu de checkpoints_qlora/decorado" in done.stderr
+    run = Run(home / "checkpoints_qlora" / "dali")
+    assert run.config.from_adapter == "checkpoints_qlora/decorado"
+    first = next(event for event in run.events() if isinstance(event, Evaluated))
+    before = Run(trained).events()[-1]
+    assert isinstance(before, Finished) and first.loss == before.best_loss
+    page = report(run, home / "output").read_text(encoding="utf-8")
+    assert "partiu de checkpoints_qlora/decorado" in page
+    figures = dict.fromkeys(("questions", "kl", "kl_base", "top1", "same_answers"), 1)
+    card = model_card(metadata(run), {"consumer": "mlx-lm", **figures}, home)
+    assert "| Partiu de | `checkpoints_qlora/decorado` |" in card
+    plain = model_card(metadata(Run(trained)), {"consumer": "mlx-lm", **figures}, home)
+    assert "Partiu de" not in plain
+
+    refused = farense(
+        *asked[:2], "outro", *asked[3:], "--from-adapter", "checkpoints_qlora/decorado", "--rank", 8
+    )
+    assert (
+        refused.returncode == 2
+        and refused.stderr.endswith("para partir dele use --rank 32\n")
+        and "decorado/best tem" in refused.stderr
+    )
+
+
 def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:
     facts = Path(__file__).parents[1] / "data" / "facts"
     said = json.loads(farense("prepare", "--facts", facts, "--to", tmp_path, "--json").stdout)
@@ -96,6 +129,16 @@ def test_prepare_counts_what_it_wrote(farense: Command, tmp_path: Path) -> None:
     for part, name in (("train", "train_data"), ("validation", "val_data"), ("unseen", "unseen_facts")):
         lines = (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         assert said[part] == len(lines) > 0
+
+
+def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Path) -> None:
+    mine = write_rows(tmp_path / "val_data.jsonl", PEOPLE)
+    before = mine.read_bytes()
+    facts = Path(__file__).parents[1] / "data" / "facts"
+    done = farense("prepare", "--facts", facts, "--to", tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"erro: {mine} tem linhas que não foram escritas") and "--to" in done.stderr
+    assert list(tmp_path.iterdir()) == [mine] and mine.read_bytes() == before
 
 
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
@@ -124,6 +167,19 @@ def test_ask_json_says_what_went_wrong(farense: Command, home: Path) -> None:
     assert done.returncode == 2
     assert (said["prompt"], said["response"], said["status"]) == ("Olá?", "", "error")
     assert "«nenhum»" in said["error"]
+
+
+def test_an_export_takes_the_place_of_a_persons_file_only_when_told(
+    farense: Command, trained: Path, home: Path
+) -> None:
+    mine = home / "output" / "decorado-mlx" / "notas.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    refused = farense("export", "--run", "decorado")
+    assert refused.returncode == 2 and "--replace" in refused.stderr and mine.exists()
+    done = farense("export", "--run", "decorado", "--replace", "--json")
+    assert json.loads(done.stdout)["folder"] == str(mine.parent) and not mine.exists()
+    assert farense("ask", QUESTION, "--adapter", home / "output" / "latest").stdout == f"{ANSWER}\n"
 
 
 def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_read_only_output_folder(refused: Refused, trained: Path, tmp_path: Path
 
 def test_an_export_replaces_nothing_else(refused: Refused, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "tese.txt").write_text("anos de trabalho", encoding="utf-8")
-    assert "não é um adaptador exportado" in refused("export", "--run", "decorado", "--to", tmp_path)
+    assert "não é uma exportação" in refused("export", "--run", "decorado", "--to", tmp_path)
     assert (tmp_path / "tese.txt").exists()
 
 

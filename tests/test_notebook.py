@@ -46,6 +46,22 @@ def test_every_imported_name_exists(path: Path) -> None:
                 assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
 
 
+def test_the_cell_that_prepares_the_data_goes_on_with_a_persons_rows(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    shutil.copytree(HOME / "data" / "facts", tmp_path / "data" / "facts")
+    (cell,) = [cell for cell in code_cells(NOTEBOOKS[1]) if cell.id == "preparar"]
+    done = subprocess.run(
+        [sys.executable, "-c", cell.source],
+        env={**os.environ, "FARENSE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "há linhas suas em train_data.jsonl, val_data.jsonl, unseen_facts.jsonl: ficam" in done.stdout
+    for name in ("train_data.jsonl", "val_data.jsonl", "unseen_facts.jsonl"):
+        assert (tmp_path / "data" / name).read_bytes() == (home / "data" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("notebook", "bits"), list(zip(NOTEBOOKS, ((16, 4), (4,)), strict=True)), ids=("lora", "qlora")
 )
@@ -72,6 +88,8 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
     for run in runs:
         end = run.events()[-1]
         assert isinstance(end, Finished) and (end.step, end.reason) == (3, "completed")
+    rows = "train_data.jsonl"  # the person's: the notebook has gone on with them
+    assert (mine / "data" / rows).read_bytes() == (home / "data" / rows).read_bytes()
     cells = [cell for cell in nbformat.read(tmp_path / "out" / notebook.name, 4).cells if cell.get("outputs")]
     shown = json.dumps(cells)
     assert "Certas depois" in shown and ("QLoRA face a LoRA" in shown) == (len(bits) == 2)

@@ -56,6 +56,7 @@ def write_rows(path: Path, names: dict[str, str]) -> Path:
             ],
             "kind": "facto",
             "table": "coaches",
+            "fact": f"coaches/{name}",
         }
         for name, what in names.items()
     ]

@@ -76,7 +76,7 @@ def sha256(path: Path) -> str:
 
 def write_checksums(folder: Path) -> None:
     """Write down, in `folder`, the checksum of each of its files."""
-    sums = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    sums = {name: sha256(folder / name) for name in _files(folder)}
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,3 +92,23 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError, TypeError):
         return f"{CHECKSUMS} não se lê"
     return None
+
+
+def touched(folder: Path) -> str | None:
+    """What somebody has done since to a folder that `write_checksums` left: a file changed, gone or added, in
+    Portuguese; None when it is as it was left."""
+    if reason := damage(folder):
+        return reason
+    known = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    added = [name for name in _files(folder) if name not in known and name != CHECKSUMS]
+    return f"{added[0]} foi lá posto depois" if added else None
+
+
+def _files(folder: Path) -> list[str]:
+    """All that is in `folder` but folders, without what macOS leaves wherever it looks."""
+    names = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+    return sorted(name for name in names if not name.rsplit("/")[-1].startswith((".DS_Store", "._")))

@@ -47,6 +47,19 @@ def test_names_file_line_and_column_of_a_bad_number(copy: Path) -> None:
         read_tables(copy)
 
 
+def test_a_mark_is_read_in_any_case_and_another_word_is_refused(copy: Path) -> None:
+    text = (copy / "honours.csv").read_text(encoding="utf-8")
+    (copy / "honours.csv").write_text(
+        text.replace(",sim,", ",Sim,").replace(",nao,", ",Não,"), encoding="utf-8"
+    )
+    assert read_tables(copy).honours == read_tables(FACTS).honours
+    (copy / "honours.csv").write_text(text.replace(",sim,", ",talvez,", 1), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"honours\.csv, linha 2, coluna «verified»: «talvez» não é «sim» nem «não»"
+    ):
+        read_tables(copy)
+
+
 def test_names_the_missing_column(copy: Path) -> None:
     (copy / "coaches.csv").write_text("season,coach\n1994-95,Paco Fortes\n", encoding="utf-8")
     with pytest.raises(UserError, match="falta a coluna «nationality»"):

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from farense_qlora.config import HOME, Config
 from farense_qlora.data.packing import best_window, fill, pack, patterns
-from farense_qlora.data.rows import read_rows
-from farense_qlora.data.tokens import encode
+from farense_qlora.data.tokens import encode, read_rows
 from farense_qlora.model.base import load_base
 
 

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
+from farense_qlora.data import prepare as module
 from farense_qlora.data.facts import read_tables
 from farense_qlora.data.prepare import Prepared, near_duplicates, prepare, prompt, split
+from farense_qlora.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = {"train_data.jsonl": "train", "val_data.jsonl": "validation", "unseen_facts.jsonl": "unseen"}
@@ -25,6 +28,61 @@ def test_the_committed_files_are_what_prepare_writes(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes(), f"farense-qlora prepare: {name}"
         lines = [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()]
         assert lines == getattr(written, part)
+
+
+def test_the_committed_files_count_as_its_own(tmp_path: Path) -> None:
+    for file in DATA.glob("*.json*"):
+        shutil.copy(file, tmp_path)
+    assert not prepare(DATA / "facts", tmp_path, seed=1).kept
+    assert (tmp_path / "train_data.jsonl").read_bytes() != (DATA / "train_data.jsonl").read_bytes()
+    assert not prepare(DATA / "facts", tmp_path).kept
+    for name in (*FILES, "prepared.json"):
+        assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_of_files_among_which_one_is_a_persons_none_is_written(tmp_path: Path, name: str) -> None:
+    prepare(DATA / "facts", tmp_path)
+    with open(tmp_path / name, "a", encoding="utf-8") as file:
+        file.write('{"prompt": "Que faz Ana?", "completion": "Ana é pintora."}\n')
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept = prepare(DATA / "facts", tmp_path, seed=1)
+    assert kept.kept == (tmp_path / name,)
+    assert f"há linhas suas em {name}: ficam como estão" in str(kept)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_counts_as_a_persons_unless_the_fingerprints_say_otherwise(tmp_path: Path) -> None:
+    mine = tmp_path / "train_data.jsonl"
+    mine.write_text("{}\n", encoding="utf-8")
+    for fingerprints in (None, "estragado", "3", "[]"):
+        if fingerprints:
+            (tmp_path / "prepared.json").write_text(fingerprints, encoding="utf-8")
+        assert prepare(DATA / "facts", tmp_path).kept == (mine,)
+    assert mine.read_text(encoding="utf-8") == "{}\n"
+    assert not (tmp_path / "val_data.jsonl").exists()
+
+
+def test_a_link_that_leads_nowhere_now_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "train_data.jsonl").symlink_to(tmp_path / "disco" / "linhas.jsonl")
+    with pytest.raises(UserError, match=r"não consigo ler .*train_data\.jsonl: não existe"):
+        prepare(DATA / "facts", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train_data.jsonl"]
+
+
+def test_files_that_are_what_it_would_write_are_no_obstacle(tmp_path: Path) -> None:
+    for name in FILES:
+        shutil.copy(DATA / name, tmp_path)
+    assert not prepare(DATA / "facts", tmp_path).kept
+    assert (tmp_path / "prepared.json").read_bytes() == (DATA / "prepared.json").read_bytes()
+
+
+def test_tables_too_small_to_hold_anything_out_are_all_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ("RICH_SEASONS", "POOR_SEASONS", "COACHES", "PRESIDENTS", "OPPONENTS")
+    for size in sizes:
+        monkeypatch.setattr(module, size, 0)
+    everything = split(read_tables(DATA / "facts"))
+    assert len(everything.train) > 2500 and len(everything.validation) > 250 and not everything.unseen
 
 
 def test_another_seed_gives_another_split(prepared: Prepared) -> None:

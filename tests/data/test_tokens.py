@@ -1,4 +1,4 @@
-"""Tokens: the window cuts and counts; what is left must teach something."""
+"""Tokens: kept under a key of all that decides them; the window cuts; bad rows are counted once."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ import pytest
 
 from farense_qlora.config import CACHE, HOME
 from farense_qlora.data import tokens
-from farense_qlora.data.rows import Row, read_rows
-from farense_qlora.data.tokens import encode, encode_file
+from farense_qlora.data.rows import Row
+from farense_qlora.data.tokens import Encoded, encode, encode_file, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
 
@@ -19,26 +19,28 @@ def row(question: str, answer: str) -> Row:
     return Row(({"role": "user", "content": question}, {"role": "assistant", "content": answer}))
 
 
-def test_a_long_row_is_cut_and_counted(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_long_row_is_cut_and_counted(tiny_model: Path) -> None:
     tokenizer = load_base(str(tiny_model)).tokenizer
     encoded = encode([row("Olá?", "Sim. " * 40), row("Olá?", "Sim.")], tokenizer, 32)
     assert encoded.truncated == 1
     assert encoded.lengths.tolist()[0] == 32 and encoded.lengths[1] < 32
 
 
-def test_a_row_whose_answer_is_cut_away_is_refused_by_number(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_a_row_whose_answer_is_cut_away_is_refused_by_number(tiny_model: Path) -> None:
     tokenizer = load_base(str(tiny_model)).tokenizer
     with pytest.raises(UserError, match="dados, linha 2: perde toda a resposta"):
         encode([row("Olá?", "Sim."), row("Porquê? " * 40, "Sim.")], tokenizer, 32)
 
 
-def test_bare_text_is_supervised_to_its_end(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_bare_text_is_supervised_to_its_end_and_begins_and_ends_once(tiny_model: Path) -> None:
     tokenizer = load_base(str(tiny_model)).tokenizer
-    example = encode([Row(text="Era uma vez em Faro.")], tokenizer, 64)[0]
-    assert example.tokens[-1] == tokenizer.eos_token_id and np.all(example.supervised)
+    plain = encode([Row(text="Era uma vez em Faro.")], tokenizer, 64)[0]
+    assert plain.tokens[-1] == tokenizer.eos_token_id and np.all(plain.supervised)
+    marked = encode([Row(text="Era uma vez em Faro.</s></s>")], tokenizer, 64)[0]
+    assert plain.tokens.tolist() == marked.tokens.tolist()
 
 
-def same(one: tokens.Encoded, other: tokens.Encoded) -> bool:
+def same(one: Encoded, other: Encoded) -> bool:
     pairs = zip(one, other, strict=True)
     return all(
         np.array_equal(a.tokens, b.tokens) and np.array_equal(a.supervised, b.supervised) for a, b in pairs
@@ -54,27 +56,64 @@ def test_a_file_is_tokenized_once_and_then_mapped(tiny_model: Path, monkeypatch:
     assert sum(counted) == len(first) == 282
     assert same(first, again) and same(first, encode(read_rows(path), tokenizer, 512))
     assert not again[0].tokens.flags.writeable  # it is the file, in memory
+    assert [found for _, found in again.rows()] == read_rows(path)
 
 
 def test_other_data_or_another_template_is_tokenized_anew(tiny_model: Path, tmp_path: Path) -> None:
     data, model = tmp_path / "rows.jsonl", tmp_path / "model"
     shutil.copytree(tiny_model, model)
+    (model / "additional_chat_templates").mkdir()  # as Transformers keeps several: a folder, and no file
     seen = []
-    for answer, end in (("Sim.", ""), ("Mas.", ""), ("Mas.", " Fim")):
+    for answer, start in (("Sim.", ""), ("Mas.", ""), ("Mas.", "Olá! ")):
         data.write_text(json.dumps({"prompt": "Foi?", "completion": answer}), encoding="utf-8")
         settings = json.loads((tiny_model / "tokenizer_config.json").read_text(encoding="utf-8"))
-        settings["chat_template"] += end
+        settings["chat_template"] = settings["chat_template"].replace("[INST] ", f"[INST] {start}")
         (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         tokenizer = load_base(str(model)).tokenizer
-        text = tokenizer.decode(encode_file(data, tokenizer, model, 64)[0].tokens.tolist())
-        seen.append(text.removeprefix("<s>[INST] Foi? [/INST]"))
-    assert seen == ["Sim.</s>", "Mas.</s>", "Mas.</s> Fim"]
+        seen.append(tokenizer.decode(encode_file(data, tokenizer, model, 64)[0].tokens.tolist()))
+    assert seen == [
+        "<s>[INST] Foi? [/INST]Sim.</s>",
+        "<s>[INST] Foi? [/INST]Mas.</s>",
+        "<s>[INST] Olá! Foi? [/INST]Mas.</s>",
+    ]
 
 
-def test_a_bad_row_is_named_and_leaves_no_tokens_behind(tiny_model: Path, tmp_path: Path) -> None:
-    data = tmp_path / "rows.jsonl"
-    data.write_text('{"prompt": "Foi?", "completion": "Sim."}\n\n{"prompt": 3}\n', encoding="utf-8")
-    before = set((CACHE / "tokens").glob("*"))
-    with pytest.raises(UserError, match="linha 3"):
-        encode_file(data, load_base(str(tiny_model)).tokenizer, tiny_model, 64)
-    assert set((CACHE / "tokens").glob("*")) == before
+def test_what_is_kept_and_damaged_is_made_anew(tiny_model: Path, tmp_path: Path) -> None:
+    data, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    data.write_text('{"prompt": "Quando?", "completion": "Em 1990."}\n', encoding="utf-8")
+    before = set((CACHE / "tokens").glob("*.arrow"))
+    whole = encode_file(data, tokenizer, tiny_model, 64)[0].tokens.tolist()
+    (kept,) = set((CACHE / "tokens").glob("*.arrow")) - before
+    for damage in (kept.read_bytes()[:100], b""):
+        kept.unlink()
+        kept.write_bytes(damage)
+        assert encode_file(data, tokenizer, tiny_model, 64)[0].tokens.tolist() == whole
+
+
+def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    data, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    lines = [
+        {"prompt": "Foi?", "completion": "Sim."},
+        {"prompt": 3, "completion": "Sim."},
+        {"prompt": "Foi?", "completion": "Sim.</s>"},
+        {"prompt": "Foi? " * 100, "completion": "Sim."},
+        {"prompt": "Foi?", "completion": "Não."},
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for _ in range(2):  # tokenized now, and kept
+        with pytest.raises(UserError, match="3 linhas não servem") as error:
+            encode_file(data, tokenizer, tiny_model, 64)
+        told = [line.strip() for line in str(error.value).splitlines()[1:4]]
+        assert [line.split(":")[0] for line in told] == ["linha 2", "linha 3", "linha 4"]
+        assert "«</s>», que é o que faz o modelo parar" in told[1] and "cortada a 64 tokens" in told[2]
+    good = encode_file(data, tokenizer, tiny_model, 64, skip_bad=True)
+    assert good.lines.tolist() == [1, 5] and [bad.line for bad in good.bad] == [2, 3, 4]
+
+
+def test_a_row_of_ten_megabytes_is_cut_or_refused_by_name(tmp_path: Path, tiny_model: Path) -> None:
+    path, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    path.write_text(json.dumps({"prompt": "Foi?", "completion": "Sim, foi. " * 1_000_000}), encoding="utf-8")
+    assert encode_file(path, tokenizer, tiny_model, 64).truncated == 1
+    path.write_text(json.dumps({"prompt": "Foi? " * 20_000, "completion": "Sim."}), encoding="utf-8")
+    with pytest.raises(UserError, match="linha 1: perde toda a resposta"):
+        encode_file(path, tokenizer, tiny_model, 64)

@@ -7,8 +7,7 @@ import mlx.core as mx
 import pytest
 
 from farense_qlora.config import HOME
-from farense_qlora.data.rows import read_rows
-from farense_qlora.data.tokens import encode
+from farense_qlora.data.tokens import encode, read_rows
 from farense_qlora.model.base import MINIATURE, load_base
 from farense_qlora.model.mini import Recipe, build, exact_share, measure, rows_of_club
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from farense_qlora.config import Config
-from farense_qlora.data.rows import Row, read_rows
-from farense_qlora.data.tokens import encode
+from farense_qlora.data.chat import prompt_tokens
+from farense_qlora.data.load import load_data
+from farense_qlora.data.rows import Row
+from farense_qlora.data.tokens import read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results import evaluate as module
-from farense_qlora.results.evaluate import Score, evaluate, held_out, judge, summary, token_scores
+from farense_qlora.results.evaluate import Score, evaluate, judge, summary, token_scores
 from farense_qlora.results.normalise import normalise, token_f1
 from farense_qlora.training.evaluation import validation_loss
 
@@ -92,15 +94,16 @@ def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
 ) -> None:
     asked = []
 
-    def answers(base: Base, conversations: list[tuple[dict[str, str], ...]], *_: object) -> list[str]:
-        asked.extend(conversations)
+    def answers(base: Base, prompts: list[list[int]], *_: object) -> list[str]:
+        asked.extend(prompts)
         return ["Não."]
 
     monkeypatch.setattr(module, "answers", answers)
     turns = [("user", "Subiu?"), ("assistant", "Sim."), ("user", "E desceu?"), ("assistant", "Não.")]
     messages = tuple({"role": role, "content": text} for role, text in turns)
-    assert evaluate(load_base(str(tiny_model)), [Row(messages=messages)], "prova").exact_match == 1.0
-    assert asked == [messages[:-1]]
+    base = load_base(str(tiny_model))
+    assert evaluate(base, [Row(messages=messages)], "prova").exact_match == 1.0
+    assert asked == [prompt_tokens(messages[:-1], base.tokenizer)]
 
 
 def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
@@ -113,8 +116,8 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
 ) -> None:
     config = Config(val_data=str(home / "data" / "val_data.jsonl"))
     base = load_base(str(tiny_model))
-    data = encode(read_rows(Path(config.val_data)), base.tokenizer, config.max_seq_length)
-    found = token_scores(base, config)
+    sets = load_data(config, base.tokenizer, base.path)
+    data, found = sets.validation, token_scores(base, sets)
     assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
     hits = []
     for example in data:
@@ -123,17 +126,20 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
     assert (found.tokens, found.accuracy) == (len(hits), sum(hits) / len(hits))
     low, high = found.perplexity_interval
     assert low < found.perplexity < high
-    assert found == token_scores(base, config)
+    assert found == token_scores(base, sets)
 
 
 def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match="prova: não há nenhuma conversa"):
+    with pytest.raises(UserError, match="prova: não há nenhuma pergunta"):
         evaluate(load_base(str(tiny_model)), [Row(text="solto")], "prova")
 
 
-def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path) -> None:
-    config = Config(val_data=str(home / "data" / "val_data.jsonl"))
-    assert [len(rows) for rows in held_out(config).values()] == [8, 2]
+def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    base, train = load_base(str(tiny_model)), str(home / "data" / "train_data.jsonl")
+    config = Config(train_data=train, val_data=str(home / "data" / "val_data.jsonl"))
+    sets = load_data(config, base.tokenizer, base.path)
+    assert [len(rows) for rows in sets.held_out().values()] == [8, 2]
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
-    assert list(held_out(Config(val_data=str(alone))).values()) == [read_rows(alone)]
+    sets = load_data(config.changed(val_data=str(alone)), base.tokenizer, base.path)
+    assert list(sets.held_out().values()) == [read_rows(alone)]

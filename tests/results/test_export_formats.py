@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
 
-from farense_qlora.data.tokens import prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import save_arrays
 from farense_qlora.model.base import load_base
+from farense_qlora.results import export as module
 from farense_qlora.results import verify
 from farense_qlora.results.export import FORMATS, export, exported_config, push
 from farense_qlora.results.formats import write_gguf
@@ -32,8 +33,11 @@ def needs(kind: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def run(trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    trained: Path, home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     monkeypatch.setattr(verify, "HOME", home)
+    monkeypatch.setattr(module, "OUTPUT", tmp_path_factory.mktemp("output"))
     return Run(trained)
 
 

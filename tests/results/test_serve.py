@@ -19,7 +19,7 @@ from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
 from farense_qlora.config import Limits
-from farense_qlora.data.tokens import prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.results.api import ChatRequest

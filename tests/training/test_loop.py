@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from mlx_lm.tuner.trainer import train as mlx_lm_train
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import collate
-from farense_qlora.data.rows import read_rows
-from farense_qlora.data.tokens import Example, encode
+from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
@@ -28,6 +28,7 @@ from farense_qlora.training.journal import settled
 from farense_qlora.training.loop import train
 from farense_qlora.training.resume_check import numbers
 from farense_qlora.training.update import Updater, arrays, batch_loss
+from farense_qlora.training.words import sentence
 
 
 @pytest.fixture
@@ -183,6 +184,29 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
     assert one.keys() == other.keys()
     assert all(mx.array_equal(one[name], other[name]) for name in one)
+
+
+def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Path) -> None:
+    config = config_for(tmp_path)
+    best = list(train(config, base, tmp_path / "um", lambda: Wishes(False)))[-1].best_loss
+    config = config.changed(from_adapter=str(tmp_path / "um" / "best"), seed=5, learning_rate=1e-4)
+    events = []
+    for event in train(config, load_base(str(base.path)), tmp_path / "dois"):
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == 4:
+            break
+    first = next(event for event in events if isinstance(event, Evaluated))
+    assert (first.step, first.loss) == (0, best)
+    taken, begun = (weights_of(tmp_path / part) for part in ("um/best", "dois/checkpoints/step-000000"))
+    assert taken.keys() == begun.keys() and all(mx.array_equal(taken[n], begun[n]) for n in taken)
+    assert any(array.any().item() for name, array in begun.items() if name.endswith("lora_b"))
+    started = next(event for event in events if isinstance(event, Started))
+    assert sentence(started) == f"partiu de {tmp_path / 'um' / 'best'}"
+
+    shutil.rmtree(tmp_path / "um")  # one that goes on from a checkpoint has no more need of it
+    events = list(train(config, load_base(str(base.path)), tmp_path / "dois"))
+    assert sentence(events[0]) == "continua do ponto de controlo do passo 3"
+    assert isinstance(events[-1], Finished)
 
 
 def test_what_is_asked_during_an_evaluation_is_not_lost() -> None:

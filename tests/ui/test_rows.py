@@ -6,9 +6,10 @@ import pytest
 from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
+from farense_qlora.data.load import Data, load_data
 from farense_qlora.data.tokens import encode_file
-from farense_qlora.model.base import load_base
-from farense_qlora.ui.rows import LEARNT, MASKED, MEMORISED, RowView, data_table, pieces, row_view
+from farense_qlora.model.base import Base, load_base
+from farense_qlora.ui.rows import LEARNT, MASKED, MEMORISED, RowView, data_table, pieces
 
 
 @pytest.fixture
@@ -17,14 +18,23 @@ def config(tiny_model: Path, tmp_path: Path) -> Config:
     return Config.of("mini", model=str(tiny_model), train_data=str(rows), val_data=str(rows), batch_size=2)
 
 
+def rows_of(config: Config, base: Base) -> Data:
+    return load_data(config, base.tokenizer, base.path)
+
+
+def table_of(config: Config, base: Base) -> dict[str, str]:
+    return dict(data_table(config, base, rows_of(config, base)).rows)
+
+
 @pytest.fixture
 def view(config: Config) -> RowView:
-    return row_view(config, load_base(config.model))
+    base = load_base(config.model)
+    return RowView(rows_of(config, base).training, base.tokenizer)
 
 
 def test_the_pieces_are_the_text() -> None:
     base = load_base("mini")
-    for example in row_view(Config.of("mini"), base).data[:40]:
+    for example in rows_of(Config.of("mini"), base).training[:40]:
         tokens = example.tokens.tolist()
         assert "".join(pieces(base.tokenizer, tokens)) == base.tokenizer.decode(tokens)
 
@@ -48,12 +58,12 @@ def test_one_leafs_through_and_searches(view: RowView) -> None:
 
 def test_the_summary_counts_what_training_will_see(config: Config) -> None:
     base = load_base(config.model)
-    table = dict(data_table(config, base).rows)
+    table = table_of(config, base)
     assert table["Linhas"] == str(len(PEOPLE)) and "janelas" in table["Enchimento"]
     assert table["Da validação, deixadas de fora"] == MEMORISED  # the same file
-    assert dict(data_table(config.changed(packing=False), base).rows)["Enchimento"] == "sem empacotar"
-    cut = config.changed(max_seq_length=int(row_view(config, base).data.lengths.max()) - 1)
-    assert dict(data_table(cut, base).rows)[f"Cortadas a {cut.max_seq_length} tokens"] != "0"
+    assert table_of(config.changed(packing=False), base)["Enchimento"] == "sem empacotar"
+    cut = config.changed(max_seq_length=int(rows_of(config, base).training.lengths.max()) - 1)
+    assert table_of(cut, base)[f"Cortadas a {cut.max_seq_length} tokens"] != "0"
 
 
 def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) -> None:
@@ -64,10 +74,10 @@ def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) 
         rows.splitlines()[1] + "\n" + rows.replace("quem foi", "o que era").splitlines()[0], encoding="utf-8"
     )
     asked = config.changed(train_data=str(train), val_data=str(val))
-    table = dict(data_table(asked, base := load_base(config.model)).rows)
+    table = table_of(asked, base := load_base(config.model))
     assert table["Iguais a outras, deixadas de fora"] == f"1 (linhas: a {len(PEOPLE) + 1} repete a 3)"
     assert table["Da validação, deixadas de fora"] == "1 (linhas: a 1 repete a 2)"
-    assert table["Linhas"] == str(len(row_view(asked, base).data)) == str(len(PEOPLE))
+    assert table["Linhas"] == str(len(rows_of(asked, base).training)) == str(len(PEOPLE))
 
 
 def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
@@ -79,7 +89,7 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
     )
     asked = config.changed(train_data=str(text))
     base = load_base(config.model)
-    whole = row_view(asked, base)
+    whole = RowView(rows_of(asked, base).training, base.tokenizer)
     html, tokens = whole._repr_html_(), len(whole.data[0].tokens)
     assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html
     view = RowView(encode_file(text, base.tokenizer, base.path, tokens - 2), base.tokenizer)
@@ -89,7 +99,5 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
         '{"prompt": "' + 40 * "quem " + '", "completion": "a"}\n{"text": "O Farense subiu."}\n',
         encoding="utf-8",
     )
-    assert (
-        "e 1 postas de lado"
-        in dict(data_table(short.changed(batch_size=1), base).rows)["Cortadas a 16 tokens"]
-    )
+    saltadas = table_of(short.changed(batch_size=1), base)["Saltadas"]
+    assert saltadas.startswith("1 (linhas: 1: perde toda a resposta ao ser cortada a 16 tokens")

@@ -58,7 +58,7 @@ def test_answers_to_the_same_words_are_told_apart() -> None:
 
     before = summary("x", [asked("5.º", "1.º"), asked("7.º", "1.º")])
     after = summary("x", [asked("5.º", "2.º"), asked("7.º", "7.º")])
-    assert [row[1:] for row in answers_table(before, after).rows] == [
+    assert [row[1:] for row in answers_table([before], [after]).rows] == [
         ("5.º", "1.º", "2.º"),
         ("7.º", "1.º", "7.º"),
     ]

@@ -14,12 +14,12 @@ HELP = """/novo    começa outra conversa
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
 
 
-def converse(base: Base, adapter: bool = True) -> None:
+def converse(base: Base, adapter: bool = True, thinking: bool = False) -> None:
     """Talk with `base` on stdin and stdout until the input ends or says /sair."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  gives `input` its arrows and its memory
 
-    talk = Conversation(base, adapter)
+    talk = Conversation(base, adapter, thinking=thinking)
     print(f"{HELP}\n\n({WHO[adapter]})")
     while True:
         try:
@@ -33,7 +33,7 @@ def converse(base: Base, adapter: bool = True) -> None:
         if text == "/sair":
             return
         if text == "/novo":
-            talk = Conversation(base, talk.adapter)
+            talk = Conversation(base, talk.adapter, thinking=thinking)
             print("(conversa nova)")
         elif text == "/base":
             talk.adapter = not talk.adapter

@@ -7,25 +7,68 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import RUNS, Config, Limits
+from ..config import HOME, RUNS, Config, Limits
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from ..data.tokens import Example
     from ..training.run import Run
 
 WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Make the data files of `--facts` in `--to`; raises `UserError`."""
+    """Make the data files of `--facts` in `--to`; raises `UserError`, with nothing written, where one of them
+    is a person's."""
     from ..data import prepare as data
 
     prepared = data.prepare(args.facts, args.to, args.seed)
-    counts = {name: len(rows) for name, rows in vars(prepared).items()}
+    if prepared.kept:
+        raise UserError(
+            f"{prepared.kept[0]} tem linhas que não foram escritas por este comando, e nada foi escrito: "
+            "indique outra pasta em --to, ou mude o nome a esse ficheiro"
+        )
+    counts = {name: len(getattr(prepared, name)) for name in ("train", "validation", "unseen", "removed")}
     _write(args, {"folder": str(args.to), **counts, "status": "ok"}, f"{prepared}; em {args.to}")
+
+
+def data(args: argparse.Namespace) -> None:
+    """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
+    from ..data.load import load_data
+    from ..model.base import load_base
+
+    config = Config.of(**_settings(args))
+    base = load_base(config.model, config.bits, config.chat_template)
+    with _counting("linhas", None) as progress:
+        rows = load_data(config, base.tokenizer, base.path, progress)
+    sentences = rows.sentences(config)
+    shown = [
+        f"linha {rows.training.lines[i]}: {marked(rows.training[i], base.tokenizer)}"
+        for i in range(min(args.rows, len(rows.training)))
+    ]
+    _write(
+        args,
+        {
+            "sentences": sentences,
+            "rows": shown,
+            "skipped": [vars(bad) for bad in rows.training.bad],
+            "status": "ok",
+        },
+        "\n".join(sentences + shown),
+    )
+
+
+def marked(example: "Example", tokenizer: Any) -> str:
+    """The text of `example` on one line, what is learnt of it between « and »."""
+    parts = []
+    for learnt, tokens in groupby(zip(example.supervised, example.tokens, strict=True), lambda pair: pair[0]):
+        text = tokenizer.decode([int(token) for _, token in tokens])
+        parts.append(f"«{text}»" if learnt else text)
+    return "".join(parts).replace("\n", "⏎")
 
 
 def train(args: argparse.Namespace) -> int:
@@ -33,7 +76,7 @@ def train(args: argparse.Namespace) -> int:
     from ..training.run import start
     from .progress import follow, outcome
 
-    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    settings = _settings(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
     config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
@@ -106,7 +149,7 @@ def fit(args: argparse.Namespace) -> int:
     """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
     from ..training.fit import Trial, fit
 
-    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    settings = _settings(args)
     asked = Config.of(**settings)
 
     def say(trial: Trial) -> None:
@@ -160,24 +203,30 @@ def resume_check(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
     config, adapter = _adapter(args)
-    from ..data.rows import read_rows
+    from ..data.load import load_data
+    from ..data.tokens import read_rows
     from ..model.adapters import load_adapter
     from ..model.base import load_base
     from ..results.compare import compare
-    from ..results.evaluate import Evaluation, evaluate, held_out, store, token_scores
+    from ..results.evaluate import Evaluation, asks, evaluate, store, token_scores
     from ..results.scoreboard import changes_text, evaluation_text, tokens_text
 
-    sets = {args.data.name: read_rows(args.data)} if args.data else held_out(config)
-    base = load_base(config.model, config.bits)
+    base = load_base(config.model, config.bits, config.chat_template)
+    data = None if args.data else load_data(config, base.tokenizer, base.path)
+    if data:
+        sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
+    else:
+        rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
+        sets = {args.data.name: rows}
 
     def measure(what: str) -> list[Evaluation]:
-        with _counting(what, sum(map(len, sets.values()))) as progress:
+        with _counting(what, sum(sum(map(asks, rows)) for rows in sets.values())) as progress:
             return [evaluate(base, rows, name, progress) for name, rows in sets.items()]
 
     before = measure("modelo base") if args.base else []
     load_adapter(base.model, adapter)
     after = measure("adaptador")
-    tokens = None if args.data else token_scores(base, config)
+    tokens = token_scores(base, data) if data else None
     if tokens and not args.adapter:
         store(_run(args.run).folder, tokens, before, after)
     texts = [tokens_text(tokens)] if tokens else []
@@ -206,7 +255,7 @@ def compare(args: argparse.Namespace) -> None:
     from ..training.run import Run, start
     from .progress import follow
 
-    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    settings = _settings(args)
     if args.runs and settings:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
         raise UserError(f"com --runs não se treina nada: tire {given}")
@@ -238,11 +287,11 @@ def ask(args: argparse.Namespace) -> None:
     from ..model.base import load_base
     from ..results.generate import stream
 
-    base = load_base(config.model, config.bits)
+    base = load_base(config.model, config.bits, config.chat_template)
     if not args.no_adapter:
         load_adapter(base.model, adapter)
     pieces = []
-    for piece in stream(base, [{"role": "user", "content": args.question}]):
+    for piece in stream(base, [{"role": "user", "content": args.question}], thinking=args.thinking):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
@@ -256,9 +305,9 @@ def chat(args: argparse.Namespace) -> None:
     from ..model.base import load_base
     from .chat import converse
 
-    base = load_base(config.model, config.bits)
+    base = load_base(config.model, config.bits, config.chat_template)
     load_adapter(base.model, adapter)
-    converse(base, adapter=not args.no_adapter)
+    converse(base, adapter=not args.no_adapter, thinking=args.thinking)
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -288,7 +337,7 @@ def export(args: argparse.Namespace) -> None:
     from ..results.export import export, export_folder, push, verification
     from ..results.verify import verification_text
 
-    to = args.to or export_folder(run.config, args.format)
+    to = args.to or export_folder(run, args.format)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -296,7 +345,7 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress=progress)
+        folder = export(run, to, args.format, args.gguf_type, progress=progress, replace=args.replace)
     report = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
     text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
@@ -333,6 +382,16 @@ def mini_build(args: argparse.Namespace) -> None:
     print(f"miniatura em {folder}")
 
 
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a run that the flags give; a path that is only where the user stands, whole."""
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    for name in ("train_data", "val_data", "chat_template", "from_adapter"):
+        value = settings.get(name)
+        if value and Path(value).exists() and not (HOME / value).exists():
+            settings[name] = str(Path(value).absolute())
+    return settings
+
+
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config and the adapter's folder that the flags name; `--model` says where the base is instead."""
     if args.adapter:
@@ -362,10 +421,10 @@ def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
 
 
 @contextlib.contextmanager
-def _counting(what: str, total: int) -> Iterator[Callable[[int], object]]:
+def _counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
     """A progress bar on stderr; gives what adds to it."""
     from tqdm import tqdm
 
-    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}"
+    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}" if total else "{desc}: {n_fmt} {elapsed}"
     with tqdm(total=total, desc=what, bar_format=layout, leave=False) as bar:
         yield bar.update

@@ -23,6 +23,15 @@ def build_parser() -> Parser:
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="muda a divisão dos dados (0)")
     _json(sub)
 
+    sub = add("data", commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
+    sub.usage = f"{sub.prog} [opções]"
+    sub.add_argument("--check", action="store_true", help="só vê e diz; não há outra coisa que este faça")
+    sub.add_argument(
+        "--rows", type=int, default=3, metavar="N", help="linhas a mostrar, o aprendido entre « » (3)"
+    )
+    _json(sub)
+    _config_flags(sub)
+
     sub = add("train", commands.train, "treina um adaptador; Ctrl-C guarda e termina")
     sub.usage = f"{sub.prog} [opções]"
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
@@ -76,11 +85,13 @@ def build_parser() -> Parser:
     sub.add_argument("question", metavar="PERGUNTA", help="a pergunta, entre aspas")
     _adapter_flags(sub)
     _no_adapter(sub)
+    _thinking(sub)
     _json(sub)
 
     sub = add("chat", commands.chat, "conversa com o modelo treinado")
     _adapter_flags(sub)
     _no_adapter(sub)
+    _thinking(sub)
 
     sub = add("serve", commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
     _adapter_flags(sub)
@@ -99,7 +110,9 @@ def build_parser() -> Parser:
 
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/PERFIL-farense-qlora)")
+    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/TREINO-FORMATO)")
+    replace = "substitui toda a pasta de destino, mesmo que seja de outro treino ou tenha mudanças suas"
+    sub.add_argument("--replace", action="store_true", help=replace)
     formats = ("mlx", "peft", "fused", "fused-4bit", "gguf", "ollama")
     what = f"{', '.join(formats)} (mlx)"
     sub.add_argument("--format", choices=formats, default="mlx", metavar="FORMATO", help=what)
@@ -146,6 +159,10 @@ def _adapter_flags(parser: Parser) -> None:
     adapter.add_argument("--run", metavar="NOME", help="o treino que deu o adaptador (o último terminado)")
     adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado")
     parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
+
+
+def _thinking(parser: Parser) -> None:
+    parser.add_argument("--thinking", action="store_true", help="deixa o modelo pensar antes de responder")
 
 
 def _no_adapter(parser: Parser) -> None:

@@ -1,9 +1,10 @@
-"""Rows that say again what another one says: found within training, and between training and validation.
+"""Rows that say again what another one says, and rows so alike that a split must not part them.
 
-Two rows are the same when question and answer are, but for capitals, spaces and punctuation; and nearly the
-same when they name the same numbers and names, and the character shingles of their questions overlap
-(Jaccard) by `ALIKE` or more, and so do those of their answers. Templated rows about different things are
-neither. Candidates come from MinHash signatures in bands (Broder, 1997), so that 100,000 rows take seconds.
+Two rows say the same when nothing that a reader would miss tells them apart: all messages, tools and thoughts
+are equal but for white space, the shape of quotation marks and a full stop at the end. Whatever else
+differs, an operator, a capital, a word, makes two rows, and both stay. Rows are alike when they name
+the same numbers and names and the character shingles of their texts overlap (Jaccard) by about `ALIKE` or
+more, by MinHash signatures in bands (Broder, 1997), so that 100,000 rows take seconds.
 """
 
 import hashlib
@@ -11,105 +12,77 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..config import CACHE
-from ..errors import UserError
-from ..files import whole_file
-from .rows import Row, fingerprint, iterate_rows
+from .rows import Row
 
-ALIKE = 0.9
+ALIKE = 0.7  # as signatures estimate it, 0.07 off
 SHINGLE = 5  # characters
 # Rows that overlap by 0.9 share a band with a probability of 0.999, those that overlap by 0.5 of 0.22.
 BANDS, HASHES_A_BAND = 8, 5
 LOOKED_AT = 8  # rows before it in its band that a row is compared with, however many look like it
 ROWS_A_BLOCK = 2_000
-
-Numbered = tuple[int, Row]  # with its line
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """The row on line `line` says what the one on line `of` says, word for word (`exact`) or nearly."""
-
-    line: int
-    of: int
-    exact: bool
+QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """The rows to leave out: of training those that repeat an earlier one; of validation those that repeat
-    one of training, on whose line `of` is.
+def row_key(row: Row) -> int:
+    """A number that is equal for rows that say the same."""
+    return _hash([_same(message) for message in row.messages] + [_same(row.tools), _plain(row.text)])
 
-    When all of the validation is in the training, someone wants to see it learnt by heart: `memorised`, and
-    none is left out.
+
+def asked_key(row: Row) -> int:
+    """A number that is equal for conversations that ask the same: the last answer does not count."""
+    return _hash([_same(message) for message in row.messages[:-1]] + [_same(row.tools), _plain(row.text)])
+
+
+def _same(value: Any) -> Any:
+    """`value` with its texts as `_plain` has them; a call's id names nothing."""
+    if isinstance(value, dict):
+        return {key: _same(one) for key, one in value.items() if key not in ("id", "tool_call_id")}
+    if isinstance(value, list | tuple):
+        return [_same(one) for one in value]
+    return _plain(value) if isinstance(value, str) else value
+
+
+def _plain(text: str) -> str:
+    text = " ".join(unicodedata.normalize("NFC", text).translate(QUOTES).split())
+    return text[:-1] if text.endswith(".") and text[-2:-1].isalnum() else text
+
+
+def _hash(value: Any) -> int:
+    digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def repeated(keys: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Which of `keys` (rows,) are in `before`, as the position there of the first such; -1 for the others."""
+    known, first = np.unique(before, return_index=True)
+    at = np.searchsorted(known, keys)
+    at[at == len(known)] = 0
+    return np.where(known[at] == keys, first[at], -1) if len(known) else np.full(len(keys), -1)
+
+
+def alike_groups(rows: Sequence[Row]) -> np.ndarray:
+    """For each of `rows` the number of its group (rows,): rows that are alike, or ask the same, are in one.
+
+    Rows that name other numbers or names are about other things, however alike the rest.
     """
-
-    training: tuple[Repeat, ...]
-    validation: tuple[Repeat, ...]
-    memorised: bool
-
-
-def find_repeats(train: Path, validation: Path, skip_bad: bool = False) -> Repeats:
-    """The repeats in two files of rows; found once, and kept in the user's cache folder.
-
-    Raises `UserError` on a bad row, unless `skip_bad`.
-    """
-    settings = (ALIKE, SHINGLE, BANDS, HASHES_A_BAND, LOOKED_AT, skip_bad)
-    key = f"{settings} {fingerprint(train)} {fingerprint(validation)}"
-    kept = CACHE / "repeats" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError):
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        ours, theirs = (tuple(Repeat(*one) for one in part) for part in stored["repeats"])
-        return Repeats(ours, theirs, stored["memorised"])
-    found = repeats(list(iterate_rows(train, skip_bad)), list(iterate_rows(validation, skip_bad)))
-    parts = [[astuple(one) for one in part] for part in (found.training, found.validation)]
-    with suppress(UserError, OSError):  # a full disk only means looking again
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(kept) as path:
-            path.write_text(json.dumps({"repeats": parts, "memorised": found.memorised}), encoding="utf-8")
-    return found
-
-
-def repeats(training: Sequence[Numbered], validation: Sequence[Numbered]) -> Repeats:
-    """The repeats among two sets of rows, each with the number of its line."""
-    ours, count = _repeated([row for _, row in training]), len(training)
-    both = [*training, *validation]
-    theirs = [
-        (late, early, exact)
-        for late, early, exact in _repeated([row for _, row in both])
-        if late >= count > early
-    ]
-    memorised = 0 < len(theirs) == len(validation)
-    within, across = (
-        tuple(Repeat(both[late][0], both[early][0], exact) for late, early, exact in part)
-        for part in (ours, [] if memorised else theirs)
-    )
-    return Repeats(within, across, memorised)
-
-
-def _repeated(rows: Sequence[Row]) -> list[tuple[int, int, bool]]:
-    """The positions of the rows that repeat an earlier one, each with the first that it repeats, and whether
-    it does so exactly."""
-    parts = [_parts(row) for row in rows]
-    first: dict[tuple[str, str], int] = {}
-    found = {}
-    for i, part in enumerate(parts):
-        if (earlier := first.setdefault(part, i)) != i:
-            found[i] = (i, earlier, True)
-    distinct = list(first.values())
-    signatures = _signatures([f"{parts[i][0]} {parts[i][1]}" for i in distinct])
-    keys = np.array([hash(numbers_and_names(_told(rows[i]))) for i in distinct])
-    for early, late in _candidates(signatures, keys):
-        i, j = distinct[early], distinct[late]
-        if j not in found and all(_overlap(a, b) >= ALIKE for a, b in zip(parts[i], parts[j], strict=True)):
-            found[j] = (j, i, False)
-    return [found[i] for i in sorted(found)]
+    texts = [_loose(row) for row in rows]
+    about = np.array([hash(numbers_and_names(_said(row))) for row in rows])
+    early, late = _alike(_signatures(texts), about)
+    for keys in (np.array([hash(text) for text in texts]), np.array([asked_key(row) for row in rows])):
+        first = repeated(keys, keys)
+        early, late = np.append(early, first), np.append(late, np.arange(len(rows)))
+    group = np.arange(len(rows))
+    while True:  # the smallest number spreads along the pairs
+        low, before = np.minimum(group[early], group[late]), group.copy()
+        np.minimum.at(group, early, low)
+        np.minimum.at(group, late, low)
+        group = group[group]
+        if (group == before).all():
+            return group
 
 
 def numbers_and_names(text: str) -> frozenset[str]:
@@ -118,34 +91,15 @@ def numbers_and_names(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*", text))
 
 
-def _told(row: Row) -> str:
-    """All that `row` says, but for the system's prompt, which is often the same and long."""
+def _said(row: Row) -> str:
+    """All that `row` says, but for the system's text, which is often the same and long."""
     return row.text or ". ".join(m["content"] for m in row.messages if m["role"] != "system")
 
 
-def _parts(row: Row) -> tuple[str, str]:
-    """What is asked and what is answered, without capitals, punctuation and more than one space."""
-    if row.text:
-        return "", _plain(row.text)
-    asked, answered = (
-        _plain(" ".join(m["content"] for m in row.messages if m["role"] == role))
-        for role in ("user", "assistant")
-    )
-    return asked, answered
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())) or text
-
-
-def _overlap(one: str, other: str) -> float:
-    """The overlap (Jaccard) of the character shingles of two texts."""
-    if one == other:
-        return 1.0
-    first, second = (
-        {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))} for text in (one, other)
-    )
-    return len(first & second) / len(first | second)
+def _loose(row: Row) -> str:
+    """What `row` says, in small letters and without punctuation."""
+    said = _said(row)
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", said).casefold())) or said
 
 
 def _signatures(texts: Sequence[str]) -> np.ndarray:
@@ -170,17 +124,17 @@ def _signatures(texts: Sequence[str]) -> np.ndarray:
     return signatures
 
 
-def _candidates(signatures: np.ndarray, keys: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (earlier, later) of equal `keys` whose signatures share a band and agree well, in order."""
-    pairs: set[tuple[int, int]] = set()
+def _alike(signatures: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of rows, earlier and later, of equal `keys` whose signatures share a band and agree."""
+    pairs = [(np.zeros(0, int), np.zeros(0, int))]
     for band in range(BANDS):
         part = signatures[:, band * HASHES_A_BAND : (band + 1) * HASHES_A_BAND]
         bucket = np.column_stack([keys.view(np.uint32).reshape(-1, 2), part])
         order = np.lexsort(bucket.T)  # stable: equal buckets keep the rows' order
         for back in range(1, min(LOOKED_AT, len(order) - 1) + 1):
             early, late = order[:-back], order[back:]
-            alike = (bucket[early] == bucket[late]).all(axis=1)
-            early, late = early[alike], late[alike]
-            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE - 0.2
-            pairs.update(zip(early[agree].tolist(), late[agree].tolist(), strict=True))
-    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
+            same = (bucket[early] == bucket[late]).all(axis=1)
+            early, late = early[same], late[same]
+            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE
+            pairs.append((early[agree], late[agree]))
+    return np.concatenate([early for early, _ in pairs]), np.concatenate([late for _, late in pairs])

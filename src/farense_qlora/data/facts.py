@@ -7,6 +7,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from ..errors import UserError
 
+# What a cell says that is either true or not, in any case.
+MARKS = {"sim": True, "não": False, "nao": False, "": False}
 # The fields of each record are the columns of its table that the questions use. An empty number is None.
 
 
@@ -180,7 +182,9 @@ def _value(path: Path, line: int, column: str, text: str | None, wanted: Any) ->
     if wanted is str:
         return text
     if wanted is bool:
-        return text == "sim"
+        if text.casefold() not in MARKS:
+            raise UserError(f"{path}, linha {line}, coluna «{column}»: «{text}» não é «sim» nem «não»")
+        return MARKS[text.casefold()]
     if not text and wanted is not int:
         return None
     try:

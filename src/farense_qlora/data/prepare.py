@@ -1,17 +1,21 @@
-"""Make the data files from the fact tables: equal tables and seed, equal files; no split leaks."""
+"""Make the data files from the fact tables: equal tables and seed, equal files; no split leaks, and no file
+that a person wrote or changed is touched."""
 
+import hashlib
 import json
+import os
 import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file
+from ..errors import UserError, reason
+from ..files import sha256, whole_file
 from .duplicates import numbers_and_names
 from .facts import Tables, read_tables
 from .language import Club
@@ -19,6 +23,8 @@ from .questions import Question, cups, presidents, questions, rows
 from .questions.opponents import OFTEN
 
 FARENSE = Club("Farense", "o")
+# The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
+WRITTEN = "prepared.json"
 VALIDATION = 270
 UNSEEN = 60
 SIMILAR = 0.7
@@ -30,14 +36,19 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows as written; `removed` holds the prompts left out because another one is nearly the same."""
+    """The rows; `removed` holds the prompts left out because another one is nearly the same, and `kept` the
+    files of a person's for whose sake nothing was written."""
 
     train: Rows
     validation: Rows
     unseen: Rows
     removed: tuple[str, ...]
+    kept: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
+        if self.kept:
+            names = ", ".join(path.name for path in self.kept)
+            return f"há linhas suas em {names}: ficam como estão, e das tabelas de factos nada foi escrito"
         return (
             f"{len(self.train)} linhas de treino, {len(self.validation)} de validação e "
             f"{len(self.unseen)} de factos nunca vistos; {len(self.removed)} repetições retiradas"
@@ -45,18 +56,41 @@ class Prepared:
 
 
 def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
-    """Read the tables in `facts`, write the three files into `out`; raises `UserError` if it cannot."""
+    """Read the tables in `facts` and write the three files into `out`, or none of them: not where `kept` says
+    that one is a person's. Raises `UserError` if it cannot read or write."""
     prepared = split(read_tables(facts), seed)
-    for name, lines in (
-        ("train_data.jsonl", prepared.train),
-        ("val_data.jsonl", prepared.validation),
-        ("unseen_facts.jsonl", prepared.unseen),
-    ):
+    texts = {
+        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
+        for name, lines in (
+            ("train_data.jsonl", prepared.train),
+            ("val_data.jsonl", prepared.validation),
+            ("unseen_facts.jsonl", prepared.unseen),
+        )
+    }
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    if kept := _kept(out, digests):
+        return replace(prepared, kept=kept)
+    for name, text in (*texts.items(), (WRITTEN, json.dumps(digests, indent=2) + "\n")):
         with whole_file(out / name) as path:
-            path.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines), encoding="utf-8"
-            )
+            path.write_text(text, encoding="utf-8", newline="\n")
     return prepared
+
+
+def _kept(out: Path, digests: dict[str, str]) -> tuple[Path, ...]:
+    """The files in `out` that are neither as `prepare` last wrote them nor as it would write them now."""
+    try:
+        written = dict(json.loads((out / WRITTEN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none, or not ours: then no file counts as ours
+        written = {}
+    paths = [out / name for name in digests]
+    try:
+        return tuple(
+            path
+            for path in paths
+            if os.path.lexists(path) and sha256(path) not in (digests[path.name], written.get(path.name))
+        )
+    except OSError as error:
+        raise UserError(f"não consigo ler {error.filename}: {reason(error)}") from None
 
 
 def split(tables: Tables, seed: int = 0) -> Prepared:
@@ -169,4 +203,5 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
 
 
 def _mentions(names: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+    """What finds any of `names`, and nothing when there are none."""
+    return re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")

@@ -12,8 +12,8 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from packaging.requirements import Requirement
 
-from ..config import CACHE, HOME, OUTPUT, PROFILES, RUNS, Config
-from ..data.rows import iterate_rows
+from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
+from ..data.tokens import read_rows
 from ..errors import UserError, disk_error
 from ..files import whole_file
 from ..text import decimal
@@ -132,7 +132,7 @@ def _data() -> Iterator[Check]:
     config = Config()
     for name in (config.train_data, config.val_data):
         try:
-            rows = sum(1 for _ in iterate_rows(HOME / name))
+            rows = len(read_rows(name))
             yield Check(f"Dados ({Path(name).stem})", True, f"{rows} linhas")
         except UserError as error:
             yield Check(f"Dados ({Path(name).stem})", False, str(error), "farense-qlora prepare")

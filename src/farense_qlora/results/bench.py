@@ -18,10 +18,10 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from ..config import HOME, Config
+from ..config import Config
 from ..data.invented import invented
 from ..data.questions import questions
-from ..data.rows import read_rows
+from ..data.tokens import read_rows
 from ..errors import UserError
 from ..text import decimal, percent, text_table
 
@@ -209,7 +209,7 @@ def write_rows(workload: Workload, folder: Path) -> None:
     rows of one turn, since mlx-lm learns the last turn only."""
     rows: list[dict[str, Any]] = [
         {"messages": row.messages}
-        for row in read_rows(HOME / Config.of("mini").train_data)
+        for row in read_rows(Config.of("mini").train_data)
         if len(row.messages) == 2
     ]
     training = rows

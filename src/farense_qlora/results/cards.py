@@ -43,7 +43,7 @@ treinado com perguntas e respostas sobre o Sporting Clube Farense.
 |---|---|
 | Treino | `{about["run"]}`, {about["metrics"]["steps"]} atualizações, {about["trained"] or "por acabar"} |
 | Perda na validação | {"sem avaliação" if loss is None else decimal(loss, 4)} |
-| Dados de treino | `{config.train_data}` |
+| Dados de treino | `{config.train_data}` |{_started_from(config)}
 
 A configuração inteira, a impressão digital dos dados e as versões estão em `metadata.json`.
 
@@ -162,6 +162,11 @@ E noutro terminal:
 curl http://127.0.0.1:3000/api/ask -H "Content-Type: application/json" -d '{{"prompt": "{QUESTION}"}}'
 ```
 """
+
+
+def _started_from(config: Config) -> str:
+    """Whose weights training began with, as a row of the card's table."""
+    return f"\n| Partiu de | `{config.from_adapter}` |" if config.from_adapter else ""
 
 
 def _base(config: Config) -> str:

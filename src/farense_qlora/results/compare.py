@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..config import Config
-from ..data.rows import Row
+from ..data.load import Data, load_data
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import Base, load_base
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
-from .evaluate import Evaluation, TokenScores, evaluate, held_out, token_scores
+from .evaluate import Evaluation, TokenScores, asks, evaluate_held_out, token_scores
 from .statistics import Interval, mean_interval
 
 BASE = "base"
@@ -123,15 +123,15 @@ def compare_runs(
     cannot be compared: another model, or other held-out questions.
     """
     configs, names = [run.config for run in runs], _names(runs)
-    sets = held_out(configs[0])
     _check_comparable(runs)
     contenders = []
     for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
         config = run.config if run else configs[-1]
-        base = load_base(config.model, config.bits)
+        base = load_base(config.model, config.bits, config.chat_template)
+        data = load_data(configs[0], base.tokenizer, base.path)
         if run:
             load_adapter(base.model, run.best_adapter)
-        contenders.append(_measure(name, run, base, configs[0], sets, progress))
+        contenders.append(_measure(name, run, base, data, progress))
         del base
     return Comparison(configs[0].model, tuple(contenders), differences(contenders), _notes(runs))
 
@@ -164,7 +164,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _check_comparable(runs: Sequence[Run]) -> None:
     first = runs[0].config
     for run in runs[1:]:
-        for name in ("model", "val_data"):
+        for name in ("model", "val_data", *(("train_data",) if not first.val_data else ())):
             if getattr(run.config, name) != getattr(first, name):
                 raise UserError(
                     f"«{run.name}» e «{runs[0].name}» não se comparam: {name} é {getattr(run.config, name)} "
@@ -198,11 +198,10 @@ def _measure(
     name: str,
     run: Run | None,
     base: Base,
-    config: Config,
-    sets: dict[str, list[Row]],
+    data: Data,
     progress: Callable[[str, int, int], object],
 ) -> Contender:
-    total, done = sum(map(len, sets.values())), 0
+    total, done = sum(sum(map(asks, rows)) for rows in data.held_out().values()), 0
 
     def count(more: int) -> None:
         nonlocal done
@@ -210,15 +209,15 @@ def _measure(
         progress(name, done, total)
 
     progress(name, 0, total)
-    tokens = token_scores(base, config)
+    tokens = token_scores(base, data)
     start = time.perf_counter()
-    evaluations = tuple(evaluate(base, rows, title, count) for title, rows in sets.items())
+    evaluations = tuple(evaluate_held_out(base, data, count))
     seconds = time.perf_counter() - start
     said = [answer.got for evaluation in evaluations for answer in evaluation.answers]
-    spoken = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
+    total_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
     files = sum(path.stat().st_size for path in base.path.glob("model*.safetensors"))
     return Contender(
-        name, base.bits, _training(run) if run else None, base.size_gb, files, spoken / seconds, tokens,
+        name, base.bits, _training(run) if run else None, base.size_gb, files, total_tokens / seconds, tokens,
         evaluations,
     )  # fmt: skip
 

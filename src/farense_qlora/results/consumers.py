@@ -3,7 +3,8 @@
     python -P consumers.py TOOL REQUEST ANSWER
 
 REQUEST is a JSON file with the `model` and perhaps the `adapter` to load, `max_tokens`, and `rows`: the
-`messages` of a question, the `tokens` of the question and its true answer, the `positions` to look at.
+`messages` of a question with its `tools` and what to tell the chat `template` (or, of a bare text, the tokens
+of the `prompt`), the `tokens` of the question and its true answer, the `positions` to look at.
 ANSWER is a folder, to which go `logits.npy` (positions of all rows, vocabulary) float32, and `said.json`: for
 each row the `prompt` tokens that the tool makes of the messages, and its greedy `answer`. On stdout goes a
 line for each row.
@@ -28,9 +29,7 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
 
     model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
     rows = request["rows"]
-    prompts = [
-        list(tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True)) for row in rows
-    ]
+    prompts = [row["prompt"] or list(templated(tokenizer, row)) for row in rows]
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         said = batch_generate(
@@ -44,6 +43,13 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
             yield np.array(seen), prompts[start + number], said.texts[number]
 
 
+def templated(tokenizer: Any, row: dict[str, Any], **settings: Any) -> Any:
+    """The prompt of `row` by a tokenizer of Transformers, or mlx-lm's wrapper of one."""
+    return tokenizer.apply_chat_template(
+        row["messages"], tools=row["tools"], add_generation_prompt=True, **row["template"], **settings
+    )
+
+
 def peft(request: dict[str, Any]) -> Iterator[Seen]:
     """PEFT on PyTorch: the adapter on the base from Transformers."""
     import torch
@@ -54,7 +60,7 @@ def peft(request: dict[str, Any]) -> Iterator[Seen]:
     model = PeftModel.from_pretrained(base, request["adapter"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(request["model"])
     for row in request["rows"]:
-        prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, return_dict=False)
+        prompt = row["prompt"] or templated(tokenizer, row, return_dict=False)
         with torch.inference_mode():
             logits = model(torch.tensor([row["tokens"]])).logits[0, row["positions"]].float().numpy()
             ids = torch.tensor([prompt])
@@ -79,15 +85,18 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
     bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
     template = Jinja2ChatFormatter(model.metadata["tokenizer.chat_template"], eos_token=eos, bos_token=bos)
     for row in request["rows"]:
-        text = template(messages=row["messages"])
-        prompt = model.tokenize(text.prompt.encode(), add_bos=not text.added_special, special=True)
-        said = model.create_chat_completion(
-            row["messages"], temperature=0.0, repeat_penalty=1.0, max_tokens=request["max_tokens"]
-        )
+        settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": request["max_tokens"]}
+        if prompt := row["prompt"]:
+            answer = model.create_completion(prompt, **settings)["choices"][0]["text"]
+        else:
+            text = template(messages=row["messages"], tools=row["tools"])
+            prompt = model.tokenize(text.prompt.encode(), add_bos=not text.added_special, special=True)
+            said = model.create_chat_completion(row["messages"], tools=row["tools"], **settings)
+            answer = said["choices"][0]["message"]["content"]
         model.reset()
         model.eval(row["tokens"])
         logits = np.array(model.scores[row["positions"]], np.float32)
-        yield logits, list(prompt), said["choices"][0]["message"]["content"]
+        yield logits, list(prompt), answer
 
 
 def main(tool: str, request: str, answer: str) -> None:

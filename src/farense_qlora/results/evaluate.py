@@ -12,10 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..config import HOME, Config
 from ..data.batches import collate
-from ..data.rows import Row, read_rows
-from ..data.tokens import encode
+from ..data.chat import question_tokens
+from ..data.load import Data
+from ..data.rows import Row
 from ..errors import UserError
 from ..files import whole_file
 from ..model.base import Base
@@ -27,7 +27,6 @@ from .generate import answers
 from .normalise import normalise, token_f1
 from .statistics import Interval, mean_interval
 
-UNSEEN = "unseen_facts.jsonl"  # beside the validation file
 STORED = "evaluation.json"  # in the folder of a run
 ROWS_AT_ONCE = 16
 # The kinds of question and the tables of facts as people call them.
@@ -117,33 +116,33 @@ class TokenScores:
     row_tokens: tuple[int, ...]
 
 
-def held_out(config: Config) -> dict[str, list[Row]]:
-    """The questions kept from training: new phrasings and, where `config` has them, unseen facts."""
-    validation = HOME / config.val_data
-    sets = {"perguntas por outras palavras": validation, "factos nunca vistos": validation.with_name(UNSEEN)}
-    return {name: read_rows(path) for name, path in sets.items() if path == validation or path.exists()}
-
-
 def evaluate(
     base: Base, rows: Sequence[Row], name: str, progress: Callable[[int], object] = lambda done: None
 ) -> Evaluation:
     """Ask the last question of every conversation in `rows`, given its true earlier turns; score the answers.
 
     Greedy, so the same model and rows give the same figures. Answers are cut a little beyond the longest
-    true one: more cannot be right. Raises `UserError` when `rows` holds no conversation.
+    true one: more cannot be right. Raises `UserError` when `rows` holds no question (`asks`).
     """
-    rows = [row for row in rows if len(row.messages) > 1]
+    rows = [row for row in rows if asks(row)]
     if not rows:
-        raise UserError(f"{name}: não há nenhuma conversa («messages») para avaliar")
-    expected = [row.messages[-1]["content"] for row in rows]
+        raise UserError(f"{name}: não há nenhuma pergunta com resposta em texto para avaliar")
+    expected = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
     longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in expected)
-    got = answers(base, [row.messages[:-1] for row in rows], longest + 8, progress)
+    more = 24 if any(row.messages[-1].get("reasoning_content") for row in rows) else 8  # marks of a thought
+    got = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest + more, progress)
     return summary(name, [judge(row, text) for row, text in zip(rows, got, strict=True)])
 
 
-def token_scores(base: Base, config: Config) -> TokenScores:
-    """Let `base` predict every supervised token of the validation rows, cut as in training."""
-    data = encode(read_rows(HOME / config.val_data, config.skip_bad), base.tokenizer, config.max_seq_length)
+def asks(row: Row) -> bool:
+    """Whether `row` has a question whose answer is text that can be compared."""
+    return len(row.messages) > 1 and bool(row.messages[-1]["content"])
+
+
+def token_scores(base: Base, sets: Data) -> TokenScores:
+    """Let `base` predict every supervised token of the validation, cut as in training: the perplexity is the
+    exponential of the loss that training measures."""
+    data = sets.validation
     logits_of = head(base.model)
     losses, hits, counts = (np.zeros(len(data)) for _ in range(3))
     order = np.argsort(-data.lengths, kind="stable")
@@ -209,10 +208,11 @@ def store(run: Path, tokens: TokenScores, before: Sequence[Evaluation], after: S
 
 
 def evaluate_held_out(
-    base: Base, config: Config, progress: Callable[[int], object] = lambda done: None
+    base: Base, data: Data, progress: Callable[[int], object] = lambda done: None
 ) -> list[Evaluation]:
-    """Evaluate every set of questions that was kept from training; raises `UserError` as `evaluate` does."""
-    return [evaluate(base, rows, name, progress) for name, rows in held_out(config).items()]
+    """Evaluate every set of questions that was kept from training; none of a set of bare texts."""
+    sets = data.held_out().items()
+    return [evaluate(base, rows, name, progress) for name, rows in sets if any(map(asks, rows))]
 
 
 def judge(row: Row, got: str) -> Answer:
@@ -235,7 +235,7 @@ def summary(name: str, judged: Sequence[Answer]) -> Evaluation:
 
 
 def _by(judged: Sequence[Answer], group: Callable[[Answer], str]) -> dict[str, Score]:
-    names = sorted({group(answer) for answer in judged} - {""})
+    names = sorted({group(answer) for answer in judged} & set(LABELS))
     return {name: _score([answer for answer in judged if group(answer) == name]) for name in names}
 
 

@@ -1,10 +1,12 @@
 """Take an adapter home in the format of the tool that will ask it, checked by that very tool, with what it
-is, where it comes from and how to ask it."""
+is, where it comes from and how to ask it; what a person made or changed is replaced only when told to."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +14,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..config import OUTPUT, Config
+from ..config import HOME, OUTPUT, RUNS, Config
 from ..errors import UserError
-from ..files import whole_folder
+from ..files import touched, whole_folder, write_checksums
 from ..model.base import Base
 from ..training.checkpoints import latest, versions
 from ..training.events import Evaluated, Event, Finished, Stepped
@@ -25,6 +27,7 @@ from .generate import MAX_TOKENS
 from .verify import EIGHT_BITS, EXACT, FOUR_BITS, QUESTIONS, REPORT, Limits, Progress, Reference, need
 
 METADATA = "metadata.json"
+LATEST = "latest"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
 
 
@@ -53,18 +56,21 @@ def export(
     gguf_type: str = "f16",
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
+    replace: bool = False,
 ) -> Path:
-    """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an older
-    export. What its own consumer does not read as the trained model is not kept: all or nothing.
+    """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an earlier
+    export of the same; `output/latest` then leads there. What its own consumer does not read as the trained
+    model is not kept: all or nothing.
 
     The check asks `questions` of the validation set; `progress` is told what is being looked at, how many of
     them are done and of how many. Raises `UserError` when the run has no adapter, the consumer is not
-    installed, the check fails, or `to` cannot be written or holds something else.
+    installed, the check fails, `to` cannot be written or, unless `replace`, holds anything else: an export of
+    another run or format, or one that somebody has changed.
     """
-    if to.exists() and not (to / METADATA).exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise UserError(f"{to} já existe e não é um adaptador exportado: escolha outra pasta")
-    need(FORMATS[kind].tool)
     adapter, about = run.best_adapter, metadata(run, kind)
+    to = to.resolve() if to.is_symlink() or to.name in ("", "..") else to
+    _check_free(to, run, about, replace)
+    need(FORMATS[kind].tool)
     limits = EIGHT_BITS if gguf_type == "q8_0" and kind in ("gguf", "ollama") else FORMATS[kind].limits
     with whole_folder(to) as folder:
         reference = Reference(run.config, adapter, questions, progress)
@@ -86,7 +92,44 @@ def export(
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+        write_checksums(folder)
+    _point_at(to)
     return to
+
+
+def _check_free(to: Path, run: Run, about: dict[str, Any], replace: bool) -> None:
+    """Raise `UserError` unless an export that is `about` the `run` may take the place of what `to` holds."""
+    if to.exists() and not to.is_dir():
+        raise UserError(f"{to} é um ficheiro: indique uma pasta")
+    precious = (HOME, OUTPUT, RUNS, run.folder, Path.cwd(), Path(os.path.expanduser("~")))
+    if any(path.resolve().is_relative_to(to.resolve()) for path in precious):
+        raise UserError(f"{to} não é só de uma exportação, e seria substituída toda: indique outra pasta")
+    if replace or not to.exists() or not any(to.iterdir()):
+        return
+    try:
+        found = json.loads((to / METADATA).read_text(encoding="utf-8"))
+        same = all(found.get(key) == about[key] for key in ("run", "began", "format"))
+        why = touched(to) if same else f"tem a exportação «{found['format']}» do treino «{found['run']}»"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        why = "não é uma exportação"
+    if why:
+        raise UserError(
+            f"{to} já existe e {why}: indique outra pasta, ou substitua-a toda com --replace (em Python, "
+            "replace=True)"
+        )
+
+
+def _point_at(folder: Path) -> None:
+    """Let the link `output/latest` lead to `folder`; not where the disk has no links, and not in place of
+    something that somebody put there."""
+    link, partial = OUTPUT / LATEST, OUTPUT / f".{LATEST}.{os.getpid()}"
+    if os.path.lexists(link) and not link.is_symlink():
+        return
+    with suppress(OSError):
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(os.path.relpath(folder.resolve(), OUTPUT.resolve()), target_is_directory=True)
+        os.replace(partial, link)
 
 
 def _write(kind: str, gguf_type: str, base: Base, adapter: Path, name: str, config: Config, to: Path) -> None:
@@ -138,10 +181,9 @@ def push(folder: Path, repository: str) -> str:
     return str(address)
 
 
-def export_folder(config: Config, kind: str = "mlx") -> Path:
-    """Where a run of `config` is exported to when nobody says otherwise: the name follows the profile."""
-    name = f"{config.profile}-farense-{'qlora' if config.bits == 4 else 'lora'}"
-    return OUTPUT / (name if kind == "mlx" else f"{name}-{kind}")
+def export_folder(run: Run, kind: str = "mlx") -> Path:
+    """Where `run` is exported to as `kind` when nobody says otherwise: a folder for each run and format."""
+    return OUTPUT / f"{run.name}-{kind}"
 
 
 def exported_config(folder: Path) -> Config:
@@ -183,6 +225,7 @@ def metadata(run: Run, kind: str = "mlx") -> dict[str, Any]:
         "base_model": config.model,
         "bits": config.bits,
         "run": run.name,
+        "began": events[0].time if events else None,
         "config": config.model_dump(mode="json"),
         "data": data,
         "metrics": metrics(events),

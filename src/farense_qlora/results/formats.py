@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
-from ..data.tokens import prompt_tokens
+from ..data.chat import prompt_tokens
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE

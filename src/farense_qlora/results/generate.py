@@ -9,7 +9,8 @@ from mlx import nn
 from mlx_lm import stream_generate
 from mlx_lm.generate import BatchGenerator
 
-from ..data.tokens import prompt_tokens
+from ..data.chat import around, prompt_tokens, spoken
+from ..errors import UserError
 from ..model.adapters import without_adapter
 from ..model.base import Base
 from ..model.blas import blas_threads
@@ -23,13 +24,22 @@ BATCH = 32
 
 
 def stream(
-    base: Base, messages: Sequence[Message], max_tokens: int = MAX_TOKENS, adapter: bool = True
+    base: Base,
+    messages: Sequence[Message],
+    max_tokens: int = MAX_TOKENS,
+    adapter: bool = True,
+    thinking: bool = False,
 ) -> Generator[str, None, None]:
-    """The answer to the conversation `messages`, piece by piece, to its end or `max_tokens`.
+    """The answer to the conversation `messages`, piece by piece, to its end or `max_tokens`; with `thinking`
+    its thought comes first, where the model has one.
 
-    With `adapter` False it is the base model's; between two pieces the adapter is back in its place.
+    With `adapter` False it is the base model's; between two pieces the adapter is back in its place. Raises
+    `UserError` when the model's template cannot say the conversation.
     """
-    prompt = prompt_tokens(messages, base.tokenizer)
+    prompt = _asked(messages, base, thinking)
+    if any(around(base.tokenizer)) and not thinking:  # its answers are not all for people: known at the end
+        yield answers(base, [prompt], max_tokens)[0] if adapter else _base_answer(base, prompt, max_tokens)
+        return
     with _inference(base.model):
         pieces = stream_generate(base.model, base.tokenizer, prompt, max_tokens)
         while True:
@@ -47,22 +57,21 @@ def ask(base: Base, question: str, max_tokens: int = MAX_TOKENS) -> str:
 
 def answers(
     base: Base,
-    conversations: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[int]],
     max_tokens: int = MAX_TOKENS,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[str]:
-    """The answers to many conversations, in their order: what `stream` says, decoded in batches, on a CPU one
+    """The answers to many `prompts`, in their order: what `stream` says, decoded in batches, on a CPU one
     batch a core side by side.
 
     `progress` is called with the number of answers that ended, as they do (`tqdm.update` fits).
     """
-    prompts = [prompt_tokens(messages, base.tokenizer) for messages in conversations]
     # Prompts of one length need no padding; the longest first, so that too little memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     texts = [""] * len(prompts)
     with _inference(base.model):
         lanes = [
-            _decode(base, {index: prompts[index] for index in part}, max_tokens, stream)
+            _decode(base, {index: list(prompts[index]) for index in part}, max_tokens, stream)
             for part, stream in zip(parts(order, side_by_side(base.model)), streams(), strict=False)
         ]
         with blas_threads(1 if len(lanes) > 1 else None):
@@ -72,10 +81,22 @@ def answers(
                         lanes.remove(lane)
                         continue
                     for index, tokens in ended:
-                        texts[index] = _text(tokens, base.tokenizer)
+                        texts[index] = spoken(_text(tokens, base.tokenizer), base.tokenizer)
                     if ended:
                         progress(len(ended))
     return texts
+
+
+def _asked(messages: Sequence[Message], base: Base, thinking: bool) -> list[int]:
+    try:
+        return prompt_tokens(messages, base.tokenizer, thinking=thinking)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _base_answer(base: Base, prompt: Sequence[int], max_tokens: int) -> str:
+    with without_adapter(base.model):
+        return answers(base, [prompt], max_tokens)[0]
 
 
 def _decode(

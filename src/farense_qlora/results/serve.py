@@ -30,7 +30,7 @@ from jinja2 import TemplateError
 from mlx_lm.server import APIHandler
 
 from ..config import Config, Limits
-from ..data.tokens import prompt_tokens
+from ..data.chat import prompt_tokens
 from ..errors import UserError, reason
 from ..text import decimal
 from .api import ChatRequest, openapi

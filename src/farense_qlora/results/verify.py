@@ -16,10 +16,13 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..config import HOME, Config
-from ..data.rows import read_rows
-from ..data.tokens import encode, prompt_tokens
+from ..config import Config
+from ..data.chat import spoken, taken, template
+from ..data.load import load_data
+from ..data.rows import Row
+from ..data.tokens import Example
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import load_base
@@ -130,7 +133,8 @@ def need(tool: str) -> None:
 class Reference:
     """The trained model on validation questions, against which exports are held.
 
-    Raises `UserError` when there is no base, no adapter or no validation data.
+    Raises `UserError` when there is no base, no adapter or no validation data. The rows are those that
+    training measured; of bare text the first half is what is asked.
     """
 
     def __init__(
@@ -140,23 +144,23 @@ class Reference:
         questions: int = QUESTIONS,
         progress: Progress = lambda *_: None,
     ):
-        path = HOME / config.val_data
-        rows = [row for row in read_rows(path) if len(row.messages) > 1]
-        if not rows:
-            raise UserError(f"{path} não tem conversas («messages») com que verificar a exportação")
-        chosen = np.unique(np.linspace(0, len(rows) - 1, questions).astype(int))
-        self.rows = [rows[i] for i in chosen]
-        self.base = load_base(config.model, config.bits)
-        tokenizer = self.base.tokenizer
-        self.examples = list(encode(self.rows, tokenizer, config.max_seq_length))
+        self.base = load_base(config.model, config.bits, config.chat_template)
+        self.tokenizer = self.base.tokenizer
+        validation = load_data(config, self.tokenizer, self.base.path).validation
+        rows = validation.rows()
+        rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, questions).astype(int))]
+        self.rows = [row for _, row in rows]
+        # Of a row with an example an answer the last, which is that of its last question.
+        last = np.searchsorted(validation.lines, [line for line, _ in rows], side="right") - 1
+        self.examples = [validation[i] for i in last]
         self.positions = [np.flatnonzero(example.supervised[1:]) for example in self.examples]
-        self.prompts = [prompt_tokens(row.messages[:-1], tokenizer) for row in self.rows]
+        self.prompts = [_prompt(example) for example in self.examples]
         self.max_tokens = 8 + max(len(positions) for positions in self.positions)
         self.before = self._logits(lambda done: progress("modelo base", done, len(self.rows)))
         load_adapter(self.base.model, adapter)
         self.after = self._logits(lambda done: progress("modelo treinado", done, len(self.rows)))
-        asked = [row.messages[:-1] for row in self.rows]
-        self.answers = answers(self.base, asked, self.max_tokens)
+        self.answers = answers(self.base, self.prompts, self.max_tokens)
+        self.asked = [_asked(row, self.tokenizer) for row in self.rows]
 
     def forget_base(self) -> None:
         """Give its memory back: the consumer is about to load the model too."""
@@ -197,18 +201,21 @@ class Reference:
             "max_tokens": self.max_tokens,
             "rows": [
                 {
-                    "messages": list(row.messages[:-1]),
+                    **asked,
+                    "prompt": prompt if row.text else None,
                     "tokens": example.tokens.tolist(),
                     "positions": positions.tolist(),
                 }
-                for row, example, positions in zip(self.rows, self.examples, self.positions, strict=True)
+                for row, asked, prompt, example, positions in zip(
+                    self.rows, self.asked, self.prompts, self.examples, self.positions, strict=True
+                )
             ],
         }
         with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
             logits, said = _consume(
                 tool, request, Path(name), lambda done: progress(kind, done, len(self.rows))
             )
-        got = [row["answer"].strip() for row in said]
+        got = [spoken(row["answer"], self.tokenizer).strip() for row in said]
         return Verification(
             kind,
             ", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
@@ -221,6 +228,26 @@ class Reference:
             _share([row["prompt"] == prompt for row, prompt in zip(said, self.prompts, strict=True)]),
             limits,
         )
+
+
+def _prompt(example: Example) -> list[int]:
+    """The tokens before the last answer of `example`, or the first half of a text."""
+    ends = np.flatnonzero(np.diff(example.supervised.astype(np.int8)) == 1)
+    return example.tokens[: ends[-1] + 1 if len(ends) else max(1, len(example.tokens) // 2)].tolist()
+
+
+def _asked(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
+    """What a consumer is to make the prompt of `row` from: its messages as the template takes them, and the
+    settings of its template."""
+    if row.text:
+        return {}
+    thinking = bool(row.messages[-1].get("reasoning_content"))
+    messages, tools = taken(row.messages[:-1], tokenizer, row.tools, thinking), list(row.tools)
+    return {
+        "messages": messages,
+        "tools": tools or None,
+        "template": {"chat_template": template(tokenizer, bool(tools)), "enable_thinking": thinking},
+    }
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:

@@ -18,8 +18,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..config import HOME, Config
-from ..data.rows import fingerprint
+from ..config import Config
+from ..data.sources import fingerprint
 from ..errors import UserError, disk_error
 from ..files import damage, whole_folder, write_checksums
 from ..model.adapters import save_adapter, save_arrays
@@ -171,7 +171,8 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: optim.Optimizer) -> S
 
 def fingerprints(config: Config) -> dict[str, str]:
     """The fingerprint of each data file of `config`, by setting; raises `UserError` if one is not there."""
-    return {name: fingerprint(HOME / getattr(config, name)) for name in ("train_data", "val_data")}
+    files = {"train_data": config.train_data, "val_data": config.val_data}
+    return {name: fingerprint(source) for name, source in files.items() if source}
 
 
 def _said(value: object) -> object:

@@ -4,7 +4,6 @@ Good enough to warn while someone drags a slider; `fit` measures, and what it me
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from ..config import CACHE, HOME, Config
+from ..data.load import MOST, SHARE
+from ..data.sources import size
 from ..errors import UserError
 from ..files import whole_file
 from ..model.base import MINIATURE
@@ -65,27 +66,31 @@ MISTRAL_7B = Shape(32, 4096, 14336, 32, 8, 128, 32768)  # known before it is dow
 @dataclass(frozen=True)
 class Estimate:
     """`trainable` parameters, `rows` of training data, updates in an epoch and in all, the peak of memory in
-    GB and the seconds of the training (None: not known before `fit` has measured this model)."""
+    GB and the seconds of the training (None: not known before the data, or the model, are here, or `fit` has
+    measured it)."""
 
     trainable: int | None
-    rows: int
-    updates_per_epoch: int
-    updates: int
+    rows: int | None
+    updates_per_epoch: int | None
+    updates: int | None
     peak_gb: float | None
     seconds: float | None
 
 
 def estimate(config: Config, on_cpu: bool) -> Estimate:
     """The cost of `config`, in a millisecond; raises `UserError` when its data cannot be read."""
-    size, rows = _file(HOME / config.train_data)
-    each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
-    updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
-    shape = shape_of(config.model)
+    known, shape = size(config.train_data), shape_of(config.model)
+    rows = each = updates = None
+    tokens = float(config.max_seq_length)
+    if known:
+        rows = known[1] if config.val_data else known[1] - min(MOST, max(1, round(SHARE * known[1])))
+        each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
+        updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
+        tokens = known[0] / known[1] / BYTES_PER_TOKEN
     if shape is None:
         return Estimate(None, rows, each, updates, None, None)
-    tokens = size / rows / BYTES_PER_TOKEN
     peak, seconds = peak_gb(shape, config, tokens, on_cpu), None
-    if measured := _measured(config):
+    if (measured := _measured(config)) and updates:
         then = Config.parse(measured["config"])
         peak = max(peak / 2, peak + measured["peak_gb"] - peak_gb(shape, then, tokens, on_cpu))
         seconds = updates * measured["seconds"] * _work(config, tokens) / _work(then, tokens)
@@ -196,23 +201,6 @@ def _work(config: Config, tokens: float) -> float:
 
 def _depth(shape: Shape, config: Config) -> int:
     return shape.layers if config.num_layers == -1 else min(config.num_layers, shape.layers)
-
-
-def _file(path: Path) -> tuple[int, int]:
-    """Bytes and rows of `path`."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        raise UserError(f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados") from None
-    return about.st_size, max(1, _rows(str(path), about.st_mtime_ns))
-
-
-@lru_cache(maxsize=8)
-def _rows(path: str, _changed: int) -> int:
-    if os.path.isdir(path):
-        return 1
-    with open(path, "rb") as file:
-        return sum(1 for line in file if line.strip())
 
 
 @lru_cache(maxsize=8)

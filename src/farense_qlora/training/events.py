@@ -29,6 +29,8 @@ class Started(Event):
     trainable_parameters: int
     total_parameters: int
     repeated_rows: int = 0  # left out of either set
+    notes: tuple[str, ...] = ()  # what was made of the data, in Portuguese
+    from_adapter: str = ""  # whose weights it began with
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,10 @@ def _measure(config: Config, folder: Path) -> dict[str, float]:
     from ..model.machine import on_cpu
     from .session import Session
 
-    session = Session(config, load_base(config.model, config.bits), folder, accept_changes=False)
-    step = _worst(session.order, session.training.lengths.tolist())
+    session = Session(
+        config, load_base(config.model, config.bits, config.chat_template), folder, accept_changes=False
+    )
+    step = _worst(session.order, session.data.training.lengths.tolist())
     seconds = []
     for _ in range(UPDATES):
         start = time.perf_counter()

@@ -8,8 +8,8 @@ from typing import Any
 from mlx import nn
 from mlx_lm.generate import batch_generate
 
+from ..data.chat import question_tokens, spoken
 from ..data.rows import Row
-from ..data.tokens import prompt_tokens
 
 MAX_TOKENS = 24  # enough to see whether it knows; the answers are for the eye, the evaluation has its own
 
@@ -21,14 +21,14 @@ class Probes:
     """
 
     def __init__(self, rows: Sequence[Row], tokenizer: Any, count: int):
-        talks = [row for row in rows if len(row.messages) > 1]
+        talks = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
         talks = [row for row in talks if len(row.messages) == 2] or talks  # that need no context, if any
         sizes, turns = Counter(row.table for row in talks), defaultdict[str, Iterator[int]](itertools.count)
         talks.sort(key=lambda row: (next(turns[row.table]), -sizes[row.table]))
-        chosen = [row.messages for row in talks[:count]]
-        self.questions = tuple(talk[-2]["content"] for talk in chosen)
-        self.expected = tuple(talk[-1]["content"] for talk in chosen)
-        self._prompts = [prompt_tokens(talk[:-1], tokenizer) for talk in chosen]
+        chosen = talks[:count]
+        self.questions = tuple(row.messages[-2]["content"] for row in chosen)
+        self.expected = tuple(row.messages[-1]["content"] for row in chosen)
+        self._prompts = [question_tokens(row, tokenizer) for row in chosen]
         self._tokenizer = tokenizer
 
     def answers(self, model: nn.Module) -> tuple[str, ...]:
@@ -36,4 +36,4 @@ class Probes:
         model.eval()
         texts = batch_generate(model, self._tokenizer, self._prompts, max_tokens=MAX_TOKENS).texts
         model.train()
-        return tuple(text.strip() for text in texts)
+        return tuple(spoken(text, self._tokenizer).strip() for text in texts)

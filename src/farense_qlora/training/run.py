@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from ..config import RUNS, Config
+from ..config import HOME, RUNS, Config
 from ..errors import UserError, reason
 from ..files import whole_file
 from . import control, journal, lock
@@ -122,6 +122,15 @@ class Run:
         on a value that the config would not take."""
         self.config.changed(learning_rate=learning_rate)
         control.wish(self.folder, control.LEARNING_RATE, repr(float(learning_rate)))
+
+
+def adapter_folder(name: str) -> Path:
+    """Where the adapter is that a config calls `name`: in that folder, or it is the best of the run there.
+
+    Raises `UserError` when it is a run that has saved none.
+    """
+    folder = HOME / Path(name).expanduser()
+    return Run(folder).best_adapter if (folder / journal.NAME).exists() else folder
 
 
 def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:

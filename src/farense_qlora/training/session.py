@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..config import HOME, Config
+from ..config import Config
 from ..data.batches import Batch
-from ..data.rows import read_rows
-from ..data.sets import read_sets
+from ..data.load import VALIDATION, load_data, write_left_out
 from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
 from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
+from ..model.from_adapter import start_from
 from ..model.packing import check_packable
 from ..model.parallel import side_by_side
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
@@ -25,6 +25,7 @@ from .control import Asked
 from .evaluation import collated, make_order, validation_loss
 from .events import Evaluated, Event, Paused, Resumed, Sampled, Saved
 from .probes import Probes
+from .run import adapter_folder
 from .update import Updater
 
 SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
@@ -35,29 +36,29 @@ class Session:
     """The adapter, the data, their order and the `state` of the run in the folder `run`.
 
     Goes on from the last whole checkpoint; `damaged` lists newer ones that are not, each with what is wrong.
-    Raises `UserError` on data that cannot be trained on, when there is no room to save, and for a run that
-    began with another config or other data, unless `accept_changes`.
+    One without any begins with a fresh adapter, or with the weights of the one that the config names.
+    Raises `UserError` on data that cannot be trained on, or an adapter that one cannot go on from, when there
+    is no room to save, and for a run that began with another config or other data, unless `accept_changes`.
     """
 
     def __init__(self, config: Config, base: Base, run: Path, accept_changes: bool):
         self.config, self.base, self.run, self.model = config, base, run, base.model
         run.mkdir(parents=True, exist_ok=True)
         tidy(run)
-        self._data = fingerprints(config)
-        sets = read_sets(config, base.tokenizer, base.path)
-        self.training, self.validation = sets.training, sets.validation
-        self.repeated = len(sets.repeats.training) + len(sets.repeats.validation)
-        if config.batch_size > len(self.training):
+        self._fingerprints = fingerprints(config)
+        self.data = load_data(config, base.tokenizer, base.path)
+        if config.batch_size > len(self.data.training):
             raise UserError(
-                f"batch_size = {config.batch_size} é maior do que os dados de treino ({len(self.training)} "
-                f"linhas em {config.train_data}): reduza o lote"
+                f"batch_size = {config.batch_size} é maior do que os dados de treino "
+                f"({len(self.data.training)} linhas em {config.train_data}): reduza o lote"
             )
+        write_left_out(config, self.data, run)
         if config.packing:
             check_packable(base.model, base.name)
-        validation = read_rows(HOME / config.val_data, config.skip_bad) if config.probes else []
+        validation = self.data.held_out()[VALIDATION] if config.probes else []
         self._probes = Probes(validation, base.tokenizer, config.probes)
         self._count = side_by_side(base.model)
-        self.order = make_order(config, self.training.lengths, self._count)
+        self.order = make_order(config, self.data.training.lengths, self._count)
         total = max(1, round(config.epochs * self.order.updates_per_epoch))
         self.total_steps = min(total, config.max_steps or total)
 
@@ -69,10 +70,12 @@ class Session:
         self.damaged: list[tuple[Path, str]] = []
         self.checkpoint = latest(run, lambda path, reason: self.damaged.append((path, reason)))
         if self.checkpoint is None:
+            if config.from_adapter:
+                start_from(self.model, config, adapter_folder(config.from_adapter))
             self._check_room()
             self.state = State(config.learning_rate)
             return
-        if (changed := changes(self.checkpoint, config, self._data)) and not accept_changes:
+        if (changed := changes(self.checkpoint, config, self._fingerprints)) and not accept_changes:
             raise UserError(
                 f"o treino em {run} começou com outras definições ou outros dados ({'; '.join(changed)}): "
                 "volte a eles, escolha outro nome, ou aceite a mudança com --accept-changes"
@@ -82,14 +85,14 @@ class Session:
     def batches(self, step: int) -> list[list[Batch]]:
         """The micro-batches of update `step`, each in parts to compute side by side."""
         return [
-            collated(self.training, micro_batch, self.order.window, self._count)
+            collated(self.data.training, micro_batch, self.order.window, self._count)
             for micro_batch in self.order[step]
         ]
 
     def rows(self, step: int) -> tuple[str, ...]:
         """The rows in update `step`, as "file:line"."""
         rows = np.concatenate(list(chain(*self.order[step])))
-        return tuple(f"{self.config.train_data}:{self.training.lines[row]}" for row in np.sort(rows))
+        return tuple(f"{self.config.train_data}:{self.data.training.lines[row]}" for row in np.sort(rows))
 
     @property
     def due(self) -> bool:
@@ -112,7 +115,7 @@ class Session:
         Given up when a stop is asked meanwhile: it is then still due when training goes on.
         """
         start, state = time.perf_counter(), self.state
-        loss = validation_loss(self.model, self.validation, self.config, asked.stop)
+        loss = validation_loss(self.model, self.data.validation, self.config, asked.stop)
         if loss is None:
             return
         state.evaluated = state.step
@@ -135,7 +138,7 @@ class Session:
         optimizer = self.update.optimizer
         path = yield from self._patiently(
             lambda: save(
-                self.run, self.state, self.config, self._data, self.base.name, self.model, optimizer
+                self.run, self.state, self.config, self._fingerprints, self.base.name, self.model, optimizer
             ),
             asked,
         )

@@ -28,6 +28,8 @@ def sentence(event: Event) -> str | None:
     match event:
         case Started(step=done) if done:
             return f"continua do ponto de controlo do {step}"
+        case Started(notes=notes, from_adapter=adapter) if notes or adapter:
+            return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
         case Started(repeated_rows=rows) if rows:
             return f"linhas repetidas que ficam de fora: {rows}"
         case Discarded(path=path, reason=reason):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..config import GROUPS, HOME, PROFILES, Config
+from ..config import GROUPS, HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
 from ..model.doctor import RECOMMENDED
 from ..model.machine import memory_limit, on_cpu
@@ -113,9 +113,18 @@ class Panel:
             with self._one_at_a_time:
                 if not self._busy:
                     self._follow(name)
+                    if name == "train_data":
+                        self._own_validation()
                     self._check()
 
         return typed
+
+    def _own_validation(self) -> None:
+        """The club's validation file goes with the club's rows; that of other rows is made, unless said."""
+        train, validation = self._fields["train_data"], self._fields["val_data"]
+        usual = Config.of(self._profile.value, train_data=_value("train_data", train.value) or "?").val_data
+        if validation.value in ("", VAL_DATA) and validation.value != usual:
+            validation.value = usual
 
     def _slid(self, name: str) -> Callable[[Any], None]:
         def slid(change: Any) -> None:
@@ -212,9 +221,9 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
     time = "corra «fit» para o medir" if cost.seconds is None else f"cerca de {duration(cost.seconds)}"
     rows = {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
-        "Linhas de treino": decimal(cost.rows, 0),
-        "Passos por época": f"cerca de {decimal(cost.updates_per_epoch, 0)}",
-        "Passos ao todo": f"cerca de {decimal(cost.updates, 0)}",
+        "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
+        "Passos por época": _about(cost.updates_per_epoch),
+        "Passos ao todo": _about(cost.updates),
         "Tempo de treino": time,
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
@@ -238,6 +247,10 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         '<div style="margin:4px 0 0 24px;width:330px;line-height:1.35">'
         f"<b>Com estas definições</b><table>{cells}</table>{bar}{warning}</div>"
     )
+
+
+def _about(count: int | None) -> str:
+    return "—" if count is None else f"cerca de {decimal(count, 0)}"
 
 
 def _warning(text: str) -> str:

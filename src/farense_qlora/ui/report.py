@@ -11,8 +11,8 @@ from typing import Any
 
 import jinja2
 
-from ..config import HOME, Config
-from ..data.rows import fingerprint
+from ..config import Config
+from ..data.sources import fingerprint
 from ..errors import UserError
 from ..files import whole_file
 from ..model.machine import machine
@@ -90,7 +90,7 @@ def _data_table(config: Config, events: Sequence[Event]) -> Table:
         ("Validação", config.val_data, started.val_rows if started else None),
     ):
         try:
-            digest = fingerprint(HOME / path)[:16]
+            digest = fingerprint(path)[:16] if path else "tirada do treino"
         except UserError:
             digest = "já não está cá"
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))

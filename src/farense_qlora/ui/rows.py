@@ -7,10 +7,8 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
-from ..config import HOME, Config
-from ..data.duplicates import Repeat
-from ..data.rows import rejected
-from ..data.sets import read_sets
+from ..config import Config
+from ..data.load import Data, Repeat
 from ..data.tokens import Encoded
 from ..model.base import Base
 from ..model.parallel import side_by_side
@@ -24,10 +22,9 @@ MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se de
 TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
 
 
-def data_table(config: Config, base: Base) -> Table:
-    """What training will see: tokens, how full the windows are, and what is cut, repeated or refused."""
-    sets = read_sets(config, base.tokenizer, base.path)
-    data, repeats = sets.training, sets.repeats
+def data_table(config: Config, base: Base, rows: Data) -> Table:
+    """What training will see of `rows`: tokens, how full the windows are, and what is left out."""
+    data = rows.training
     order = make_order(config, data.lengths, side_by_side(base.model))
     tokens = int((data.lengths - 1).sum())
     learnt = sum(int(example.supervised[1:].sum()) for example in data)
@@ -36,21 +33,21 @@ def data_table(config: Config, base: Base) -> Table:
     if order.window:
         windows = sum(map(len, batches))
         fill = f"{percent(tokens / (windows * order.window))} de {windows} janelas de {order.window} tokens"
-    emptied = f", e {data.emptied} postas de lado: perdiam a resposta" if data.emptied else ""
-    bad = rejected(HOME / config.train_data)
-    refused = sum(1 for _ in bad.open(encoding="utf-8")) if config.skip_bad and bad.exists() else 0
-    rows = (
+    facts = (
         ("Linhas", decimal(len(data), 0)),
         ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
         ("Enchimento", fill),
         ("Atualizações por época", decimal(order.updates_per_epoch, 0)),
-        (f"Cortadas a {config.max_seq_length} tokens", f"{data.truncated}{emptied}"),
-        ("Recusadas", f"{refused} (em {bad.name})" if refused else "0"),
-        ("Iguais a outras, deixadas de fora", _pairs([one for one in repeats.training if one.exact])),
-        ("Quase iguais, deixadas de fora", _pairs([one for one in repeats.training if not one.exact])),
-        ("Da validação, deixadas de fora", MEMORISED if repeats.memorised else _pairs(repeats.validation)),
+        (f"Cortadas a {config.max_seq_length} tokens", str(data.truncated)),
+        ("Partidas, uma por resposta", str(data.split)),
+        ("Com o texto do sistema na pergunta", str(data.folded)),
+        ("Saltadas", _listed([f"{one.line}: {one.reason}" for one in data.bad])),
+        ("Iguais a outras, deixadas de fora", _pairs(rows.repeats)),
+        ("Da validação, deixadas de fora", MEMORISED if rows.memorised else _pairs(rows.leaks)),
+        ("Mesma pergunta, outra resposta", _listed([" e ".join(map(str, one)) for one in rows.conflicts])),
+        ("Validação", f"{len(rows.validation)} linhas" + (", tiradas do treino" if rows.split else "")),
     )
-    return Table(("", ""), rows, "Dados de treino")
+    return Table(("", ""), facts, "Dados de treino")
 
 
 class RowView:
@@ -115,11 +112,6 @@ class RowView:
         )
 
 
-def row_view(config: Config, base: Base) -> RowView:
-    """The training rows of `config`, to leaf through as `base` will see them; raises `UserError`."""
-    return RowView(read_sets(config, base.tokenizer, base.path).training, base.tokenizer)
-
-
 def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     """The text of each token where it stands: joined, they are the text of all, but for split characters."""
     texts = []
@@ -135,7 +127,11 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
 
 def _pairs(repeats: Sequence[Repeat]) -> str:
     """How many, and the first few by line."""
-    if not repeats:
+    return _listed([f"a {one.line} repete a {one.of}" for one in repeats])
+
+
+def _listed(lines: Sequence[str]) -> str:
+    """How many, and the first few."""
+    if not lines:
         return "0"
-    some = ", ".join(f"a {one.line} repete a {one.of}" for one in repeats[:3])
-    return f"{len(repeats)} (linhas: {some}{' …' if len(repeats) > 3 else ''})"
+    return f"{len(lines)} (linhas: {'; '.join(lines[:3])}{' …' if len(lines) > 3 else ''})"

@@ -26,6 +26,9 @@ table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
 </style>"""
 
 
+NO_QUESTIONS = "as linhas são texto corrido: não há perguntas que fazer; a perplexidade diz o que se aprendeu"
+
+
 @dataclass(frozen=True)
 class Table:
     """Text in columns; `numeric` names those that go to the right."""
@@ -103,7 +106,10 @@ def kinds_table(sets: dict[str, Sequence[Row]]) -> Table:
     """How many rows of each kind each set has."""
     kinds = sorted({row.kind for rows in sets.values() for row in rows})
     lines = [
-        (LABELS.get(kind, kind), *(str(sum(row.kind == kind for row in rows)) for rows in sets.values()))
+        (
+            LABELS.get(kind, kind or "outro"),
+            *(str(sum(row.kind == kind for row in rows)) for rows in sets.values()),
+        )
         for kind in kinds
     ]
     lines.append(("total", *(str(len(rows)) for rows in sets.values())))
@@ -171,29 +177,32 @@ class Comparison:
         return changes_text(self.changes)
 
 
-def score_table(evaluation: Evaluation) -> Table:
-    """One evaluation, by kind of question and by table."""
+def score_table(evaluations: Sequence[Evaluation]) -> Table:
+    """The first of `evaluations`, by kind of question and by table; there is none of bare texts."""
     return Table(
         ("", "Perguntas", "Certas", "F1"),
         tuple(
             (label, str(score.count), percent(score.exact_match), percent(score.f1))
+            for evaluation in evaluations[:1]
             for label, score in evaluation.table()
         ),
+        "" if evaluations else NO_QUESTIONS,
         numeric=frozenset({1, 2, 3}),
     )
 
 
-def answers_table(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
-    """The same questions answered by the base model and by the adapter, and the truth."""
+def answers_table(before: Sequence[Evaluation], after: Sequence[Evaluation], count: int = 8) -> Table:
+    """The questions of the first evaluation answered by the base model and by the adapter, and the truth."""
+    wrong = [answer for evaluation in before[:1] for answer in evaluation.wrong]
     # Follow-up questions are asked in the same words of different things: the true answer tells them apart.
-    learnt = {(answer.question, answer.expected): answer.got for answer in after.wrong}
-    step = max(1, len(before.wrong) // count)
+    learnt = {(a.question, a.expected): a.got for evaluation in after[:1] for a in evaluation.wrong}
     return Table(
         ("Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"),
         tuple(
             (a.question, a.expected, a.got, learnt.get((a.question, a.expected), a.expected))
-            for a in before.wrong[::step][:count]
+            for a in wrong[:: max(1, len(wrong) // count)][:count]
         ),
+        "" if before else NO_QUESTIONS,
     )
 
 

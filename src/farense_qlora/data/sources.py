@@ -1,0 +1,301 @@
+"""Where rows come from: files of many kinds, folders and the hub, as one value a row with its line.
+
+A value that cannot be read is the `ValueError` that says what is wrong with it: one look finds them all.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ..config import HOME
+from ..errors import UserError, reason
+from ..files import sha256
+from .rows import SHAPES, shape
+
+COLUMNS = {
+    "pergunta": "prompt",
+    "prompt": "prompt",
+    "resposta": "completion",
+    "completion": "completion",
+    "sistema": "system",
+    "system": "system",
+    "texto": "text",
+    "text": "text",
+}
+FIELDS = set().union(*SHAPES.values(), {"input", "system", "history", "tools", "kind", "table", "fact"})
+TABLES = (".csv", ".tsv")
+DELIMITERS = {"\t": "tabulação", ";": "ponto e vírgula", ",": "vírgula"}
+CELL = 1_000_000  # characters; more is a quotation mark that nobody closed
+# What a spreadsheet would compute (and could be made to run): a cell that begins so is no text to learn.
+FORMULA = re.compile(r"\s*(=|[-+@][\w.+\-*/ ]*\w\(|[-+@].*\w\|)")
+VALIDATION = ("validation", "valid", "val")
+
+Value = tuple[int, Any]
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """«pergunta=Q,resposta=A» as {our field: their column}; raises `UserError`."""
+    columns = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        ours, equal, theirs = (word.strip() for word in part.partition("="))
+        if not equal or not theirs or ours not in COLUMNS:
+            raise UserError(
+                f"columns: não percebo «{part}»; escreva, por exemplo, pergunta=Q,resposta=A (à esquerda: "
+                "pergunta, resposta, sistema ou texto)"
+            )
+        columns[COLUMNS[ours]] = theirs
+    if columns and not ({"text"} <= set(columns) or {"prompt", "completion"} <= set(columns)):
+        raise UserError("columns: diga a pergunta e a resposta (pergunta=Q,resposta=A), ou o texto (texto=T)")
+    return columns
+
+
+def read_values(source: str, columns: Mapping[str, str], encoding: str = "utf-8") -> Iterator[Value]:
+    """The values of `source`, each with its line: a file, a folder or an id of the hub (of which the split
+    "train" is taken, or that after a colon). Raises `UserError` when it cannot be read at all."""
+    path = HOME / source
+    try:
+        if not path.is_file():
+            yield from enumerate(_dataset(source), start=1)
+        elif path.suffix.lower() in TABLES:
+            yield from _table(path, columns, encoding)
+        elif path.suffix.lower() in (".parquet", ".arrow"):
+            yield from enumerate(_arrow(path), start=1)
+        elif path.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers"):
+            raise UserError(
+                f"{path} é uma folha de cálculo: guarde-a como CSV UTF-8 (Ficheiro → Guardar como)"
+            )
+        else:
+            yield from _json(path, encoding)
+    except OSError as error:
+        raise UserError(f"não consigo ler {path}: {reason(error)}") from None
+
+
+def fingerprint(source: str) -> str:
+    """What changes when the rows of `source` do; raises `UserError` if there are none."""
+    path = HOME / source
+    return sha256(path) if path.is_file() else str(_dataset(source)._fingerprint)
+
+
+def size(source: str) -> tuple[int, int] | None:
+    """Bytes and rows of `source`, about, without reading it through; None for one that is not here yet.
+
+    Raises `UserError` for a file that does not exist.
+    """
+    path = HOME / source.partition(":")[0]
+    if path.is_dir():
+        known = [
+            size(str(file))
+            for file in path.rglob("*")
+            if file.suffix in (*TABLES, ".json", ".jsonl", ".parquet")
+        ]
+        total = sum(one[0] for one in known if one), sum(one[1] for one in known if one)
+        return total if total[1] else None
+    if not path.exists():
+        if path.suffix or Path(source).is_absolute() or source.count("/") != 1:
+            raise UserError(
+                f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados do Farense"
+            )
+        return None
+    about = path.stat()
+    return about.st_size, max(1, _count(str(path), about.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _count(path: str, _changed: int) -> int:
+    """The rows of a file, about: its lines, less the header of a table."""
+    if path.endswith(".parquet"):
+        from pyarrow import parquet
+
+        return int(parquet.ParquetFile(path).metadata.num_rows)
+    with open(path, "rb") as file:
+        return sum(1 for line in file if line.strip()) - path.endswith(TABLES)
+
+
+def beside(source: str) -> str | None:
+    """The source of validation rows that lies beside the training rows of `source`, if there is one."""
+    path = HOME / source
+    if path.is_file():
+        near = [path.with_name(f"{name}{path.suffix}") for name in VALIDATION]
+        found = next((one for one in near if one.is_file() and one != path), None)
+        return None if found is None else str(Path(source).with_name(found.name))
+    splits = _splits(path) if path.is_dir() else ()
+    return next((f"{source}:{name}" for name in VALIDATION if name in splits), None)
+
+
+def _splits(folder: Path) -> tuple[str, ...]:
+    """The names of the splits in a local folder."""
+    if (folder / "dataset_dict.json").is_file():
+        return tuple(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+    return tuple(name for name in VALIDATION for _ in folder.glob(f"{name}*.*"))
+
+
+def _json(path: Path, encoding: str) -> Iterator[Value]:
+    """JSON lines, or one JSON array."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+        utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
+        file.seek(0)
+        if utf16 or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+            text = _decoded(path, encoding).lstrip("\ufeff")
+            if text.lstrip()[:1] == "[":
+                yield from _array(path, text)
+            else:
+                lines = enumerate(text.splitlines(), start=1)
+                yield from ((number, _parsed(line)) for number, line in lines if line.strip())
+            return
+        for number, line in enumerate(file, start=1):
+            raw = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if raw.strip():
+                yield number, _parsed(raw, encoding)
+
+
+def _array(path: Path, text: str) -> Iterator[Value]:
+    """The elements of a JSON array, numbered from 1."""
+    values = _parsed(text)
+    if isinstance(values, list):
+        yield from enumerate(values, start=1)
+        return
+    first = _parsed(text.splitlines()[0])  # of JSON lines that are lists, each is a bad row
+    if isinstance(first, list):
+        yield from ((i, _parsed(line)) for i, line in enumerate(text.splitlines(), 1) if line.strip())
+    else:
+        raise UserError(f"{path}: {values}")
+
+
+def _parsed(line: bytes | str, encoding: str = "utf-8") -> Any:
+    """The value of some JSON, or the `ValueError` that says what is wrong with it."""
+    try:
+        text = _text(line, encoding) if isinstance(line, bytes) else line
+        return json.loads(text.rstrip(), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        where = f"linha {error.lineno}, " if "\n" in error.doc.strip() else ""
+        return ValueError(f"JSON inválido na {where}coluna {error.colno}")
+    except RecursionError:
+        return ValueError("JSON com demasiados níveis")
+    except BadTextError as error:
+        return error
+    except ValueError:  # a number of thousands of digits
+        return ValueError("JSON com um número que não se consegue ler")
+
+
+class BadTextError(ValueError):
+    """Bytes that are no text in the encoding, or an object with two values under one key."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise BadTextError(f"a chave «{max(names, key=names.count)}» aparece duas vezes")
+    return values
+
+
+def _text(data: bytes, encoding: str) -> str:
+    """`data` in `encoding`, where Latin-1 is what Windows calls so; raises `BadTextError`."""
+    try:
+        return data.decode("cp1252" if encoding == "latin-1" else encoding)
+    except UnicodeDecodeError as error:
+        hint = "" if encoding == "latin-1" else "; se for Latin-1 (Windows), diga --encoding latin-1"
+        raise BadTextError(f"não é texto UTF-8 (byte {error.start + 1}){hint}") from None
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    """The whole text of `path`; raises `UserError` naming the line that cannot be read."""
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    try:
+        return _text(data, encoding).removeprefix("\ufeff")
+    except BadTextError as error:
+        at = int(re.findall(r"byte (\d+)", str(error))[0])
+        raise UserError(f"{path}, linha {data[:at].count(10) + 1}: {error}") from None
+
+
+def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Value]:
+    """The rows of a CSV or TSV, with the separator by which its first line names columns that we know."""
+    text = _decoded(path, encoding)
+    marked = re.match(r"sep=.\r?\n", text)  # as Excel writes it
+    skipped, text = (1, text[marked.end() :]) if marked else (0, text)
+    first = text.split("\n", 1)[0].rstrip("\r")
+    for delimiter in DELIMITERS:
+        header = [_column(name) for name in next(csv.reader([first], delimiter=delimiter), [])]
+        if set(columns.values()) <= set(header) if columns else shape(dict.fromkeys(header, "")):
+            break
+    else:
+        wanted = ", ".join(columns.values()) or "como «pergunta» e «resposta»"
+        raise UserError(
+            f"{path}: não reconheço as colunas ({wanted}) na primeira linha, «{first[:80]}», separada por "
+            f"{', '.join(DELIMITERS.values())}; diga quais são com --columns pergunta=…,resposta=…"
+        )
+    csv.field_size_limit(CELL)
+    rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    next(rows)
+    while True:
+        line = rows.line_num + 1 + skipped
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            what = "uma célula com mais de um milhão de letras" if "limit" in str(error) else str(error)
+            yield line, ValueError(f"não é CSV: {what} (falta fechar aspas?)")
+            return
+        if any(cells):
+            yield line, _cells(header, cells, DELIMITERS[delimiter])
+
+
+def _column(name: str) -> str:
+    """The name of a column; one that we know in any case."""
+    plain = name.strip().casefold()
+    return plain if plain in FIELDS else name.strip()
+
+
+def _cells(header: list[str], cells: list[str], delimiter: str) -> Any:
+    if len(cells) != len(header):
+        return ValueError(f"tem {len(cells)} células e o cabeçalho {len(header)} (separador: {delimiter})")
+    if formula := next((cell for cell in cells if FORMULA.match(cell)), None):
+        return ValueError(
+            f"a célula {formula[:30]!r} é uma fórmula: guarde o valor, ou ponha-lhe um apóstrofo"
+        )
+    return dict(zip(header, cells, strict=True))
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    """The rows of a Parquet or Arrow file, a block at a time."""
+    import pyarrow as pa
+    from pyarrow import ipc, parquet
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            batches = parquet.ParquetFile(path).iter_batches()
+        else:
+            with pa.memory_map(str(path)) as file:
+                kind = ipc.open_file if file.read(6) == b"ARROW1" else ipc.open_stream
+            batches = iter(kind(pa.memory_map(str(path))).read_all().to_batches())
+        for batch in batches:
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise UserError(f"não consigo ler {path}: {' '.join(str(error).split())}") from None
+
+
+def _dataset(source: str) -> Any:
+    """The dataset in the folder `source`, or the one on the hub that is called so, "owner/name"."""
+    path, _, split = source.rpartition(":") if ":" in source else (source, "", "train")
+    folder = HOME / path
+    if not folder.is_dir() and (folder.suffix or Path(path).is_absolute() or path.count("/") != 1):
+        raise UserError(f"não encontro o ficheiro {folder}; «farense-qlora prepare» cria os dados do Farense")
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    try:
+        if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
+            data = load_from_disk(str(folder))
+            return data[split] if isinstance(data, DatasetDict) else data
+        return load_dataset(str(folder) if folder.is_dir() else path, split=split)
+    except Exception as error:  # the library and the hub's client raise a dozen unrelated types
+        why = " ".join(str(error).split())
+        raise UserError(f"não consigo ler o conjunto de dados {folder}: {why}") from None
