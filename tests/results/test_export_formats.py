@@ -19,7 +19,7 @@ from farense_qlora.model.base import load_base
 from farense_qlora.results import export as module
 from farense_qlora.results import verify
 from farense_qlora.results.export import FORMATS, export, exported_config, push
-from farense_qlora.results.formats import write_gguf
+from farense_qlora.results.formats import write_gguf, write_modelfile
 from farense_qlora.results.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.training.run import Run
 
@@ -123,6 +123,51 @@ def test_llama_cpp_cuts_text_as_mistrals_own_tokenizer_does(tmp_path: Path, layo
         ours = prompt_tokens(messages, base.tokenizer)
         prompt = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert theirs.tokenize(prompt.encode(), add_bos=False, special=True) == list(ours), question
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
+def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_meant(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from gguf import GGUFReader
+
+    folder = shutil.copytree(tiny_model, tmp_path / "novo")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["rope_theta"]
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("nada", encoding="utf-8")
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "chat_template.jinja").write_text(default := settings["chat_template"], encoding="utf-8")
+    for bits in (4, 16):
+        base = load_base(str(folder), bits)
+        write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / f"{bits}.gguf")
+        reader = GGUFReader(tmp_path / f"{bits}.gguf")
+        assert reader.get_field("llama.rope.freq_base").contents() == 5e5
+        assert reader.get_field("tokenizer.chat_template").contents() == default
+        write_modelfile(base.tokenizer, 16, tmp_path)
+        assert "[INST] {{ .Content }} [/INST]" in (tmp_path / "Modelfile").read_text(encoding="utf-8")
+    config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    base = load_base(str(folder), 16)
+    with pytest.raises(UserError, match="sem «rope_scaling»"):
+        write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
+def test_gguf_leaves_out_tokens_without_a_row(tiny_model: Path, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    folder = shutil.copytree(tiny_model, tmp_path / "sem olhos")
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    image = {**described["added_tokens"][0], "id": len(described["model"]["vocab"]), "content": "<image>"}
+    described["added_tokens"].append(image)
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    base = load_base(str(folder), 16)
+    write_gguf(base.path, None, base.tokenizer, "x", "f16", tmp_path / "x.gguf")
+    tokens = GGUFReader(tmp_path / "x.gguf").get_field("tokenizer.ggml.tokens").contents()
+    assert len(tokens) == image["id"] and "<image>" not in tokens
 
 
 @needs("ollama")

@@ -34,8 +34,16 @@ class Part(Checked):
 
 
 class ChatMessage(Checked):
-    """One turn of the conversation; an answer may come back with all that it had."""
+    """One turn of the conversation; an answer may come back with all that it had, or without a text."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"role": {"const": "assistant"}}},
+                {"properties": {"content": {"not": {"type": "null"}}}},
+            ]
+        }
+    )
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part] | None
     name: str | None = None

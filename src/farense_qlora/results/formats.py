@@ -15,11 +15,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
-from ..data.chat import prompt_tokens
+from ..data.chat import prompt_tokens, template
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
 from ..model.mini_tokenizer import PIECES
+from .ollama import go_template
 
 GGUF = "model.gguf"
 GGUF_TYPES = ("f16", "bf16", "q8_0")
@@ -196,6 +197,8 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
         if pieces and re.fullmatch("<0x[0-9A-F]{2}>", text):
             types[token] = TokenType.BYTE
     for added in described["added_tokens"]:
+        if added["id"] >= size:  # of pictures, in a model without eyes
+            continue
         tokens[added["id"]] = added["content"]
         types[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in described["model"]["merges"]]
@@ -214,11 +217,14 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
             writer.add_token_merges([" ".join(pair) for pair in pairs])
         for name in ("bos", "eos", "unk", "pad"):
             token = getattr(tokenizer, f"{name}_token_id", None)
-            if token is not None:
+            if token is not None and token < size:  # Transformers adds one that a family usually has
                 getattr(writer, f"add_{name}_token_id")(token)
         # The template writes it; whoever has only the text of a question must add it.
-        writer.add_add_bos_token(question[0] == tokenizer.bos_token_id)
-        writer.add_chat_template(tokenizer.chat_template)
+        started = question[0] == tokenizer.bos_token_id
+        writer.add_add_bos_token(started)
+        writer.add_chat_template(
+            template(tokenizer).replace("{{ start }}", "{{ bos_token }}" if started else "")
+        )
 
     return add
 
@@ -252,32 +258,3 @@ def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) 
         f'TEMPLATE """{go_template(tokenizer)}"""',
     ]
     (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def go_template(tokenizer: TokenizerWrapper) -> str:
-    """The chat template in Ollama's language, without the first token: Ollama adds it.
-
-    Read off conversations that the tokenizer's own template writes; raises `UserError` if it treats turns
-    unlike one another.
-    """
-
-    def written(*contents: str) -> str:
-        roles = ("user", "assistant", "user")
-        messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
-        text: str = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=len(contents) % 2 == 1, tokenize=False
-        )
-        return text.removeprefix(tokenizer.bos_token or "")
-
-    before, after = written("QUESTION").split("QUESTION")
-    lead, end = written("QUESTION", "ANSWER").removeprefix(f"{before}QUESTION{after}").split("ANSWER")
-    turns = f"{before}QUESTION{after}{lead}ANSWER{end}{before}AGAIN{after}"
-    if written("QUESTION", "ANSWER", "AGAIN") != turns:
-        raise UserError("não sei escrever o modelo de conversa (chat template) deste modelo para o Ollama")
-    return (
-        '{{ range .Messages }}{{ if eq .Role "assistant" }}'
-        f"{lead}{{{{ .Content }}}}{end}"
-        "{{ else }}"
-        f"{before}{{{{ .Content }}}}{after}"
-        "{{ end }}{{ end }}"
-    )
