@@ -270,13 +270,12 @@ def _lost(messages: Sequence[Message], tools: Sequence[Any], tokenizer: Any, thi
 
     It is tried on stand-ins for what is said: the words of one message may well stand in another.
     """
-    tried = [_stand_in(message, number) for number, message in enumerate(messages)]
+    tried = _stand_ins(messages)
     functions = [tool.get("function", tool) for tool in tools]
     named = [{**function, "name": f"q7zkt{number}kz7q"} for number, function in enumerate(functions)]
     probes = [{**t, "function": f} if "function" in t else f for t, f in zip(tools, named, strict=True)]
-    try:
-        text = _render([probe for probe, _ in tried], tokenizer, probes, thinking, prompt=True)
-    except Exception:  # as above; it did take what stands there
+    text = _tried([probe for probe, _ in tried], tokenizer, probes, thinking, prompt=True)
+    if text is None:  # it did take what stands there
         return ""
     for message, (_, words) in zip(messages, tried, strict=True):
         # The thoughts of earlier turns are the template's to show or not.
@@ -290,6 +289,27 @@ def _lost(messages: Sequence[Message], tools: Sequence[Any], tokenizer: Any, thi
         ),
         "",
     )
+
+
+def _tried(
+    messages: Sequence[Message], tokenizer: Any, tools: Sequence[Any], thinking: bool, prompt: bool = False
+) -> str | None:
+    """What the template writes of stand-ins, or None if it does not take them; most rows have the same."""
+    written = template(tokenizer, bool(tools))
+    return _written(json.dumps([messages, list(tools)]), tokenizer, written, thinking, prompt)
+
+
+@lru_cache(maxsize=1024)
+def _written(tried: str, tokenizer: Any, _template: str, thinking: bool, prompt: bool) -> str | None:
+    messages, tools = json.loads(tried)
+    try:
+        return _render(messages, tokenizer, tools, thinking, prompt)
+    except Exception:  # a template is a program: what it raises is anything
+        return None
+
+
+def _stand_ins(messages: Sequence[Message]) -> list[tuple[dict[str, Any], list[str]]]:
+    return [_stand_in(message, number) for number, message in enumerate(messages)]
 
 
 def _stand_in(message: Message, number: int) -> tuple[dict[str, Any], list[str]]:
@@ -328,16 +348,18 @@ def _answer(
     calls = json.dumps(message.get("tool_calls") or "", ensure_ascii=False)
     if stop := next((stop for stop in stops if any(stop in text for text in (said, thought, calls))), None):
         raise ValueError(f"a resposta contém «{stop}», que é o que faz o modelo parar: tire-o")
-    probe, words = _stand_in(message, 0)
+    before, (probe, words) = [one for one, _ in _stand_ins(asked)], _stand_in(message, len(asked))
     for way, tried in zip(_answers(message, tokenizer), _answers(probe, tokenizer), strict=True):
         try:
             text = _render([*asked, way], tokenizer, tools, thinking)
-            shown = _render([*asked, tried], tokenizer, tools, thinking)
         except Exception:  # as above
             continue
         added = text.removeprefix(prompt)
         if len(added) < len(text) or not prompt:
-            if any(word not in shown for word in words):
+            shown = _tried([*before, tried], tokenizer, tools, thinking)
+            if shown is None or any(word not in shown for word in words):
+                continue
+            if said not in added and not message.get("tool_calls"):
                 continue
             if not thought:
                 added = _without_empty_thought(added, said, tokenizer)
@@ -383,8 +405,10 @@ def _answer_alone(
     # The template writes less than the prompt (a thought that the prompt has), or more (a space).
     lead = lead.removeprefix(before[-1]) if lead.startswith(before[-1]) and len(before) > 1 else ""
     lead = _without_empty_thought(lead, "", tokenizer)
-    if thought:
-        start, end = _thought_marks(tokenizer)
+    start, end = _thought_marks(tokenizer)
+    if prompt.rstrip().endswith(start) and not thought:  # what the prompt opens, the answer closes
+        lead = f"\n{end}\n\n"
+    elif thought:
         lead += "" if prompt.rstrip().endswith(start) else f"{start}\n"
         said = f"{thought}\n{end}" + ("" if "channel" in end else "\n\n") + said
     return _to_the_end(lead + said + after, len(lead + said), _stops(tokenizer), tokenizer)
