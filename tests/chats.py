@@ -256,9 +256,11 @@ FAMILIES = {
         words="<think> </think>",
         bos="<｜begin▁of▁sentence｜>",
         eos="<｜end▁of▁sentence｜>",
+        lead="\n</think>\n\n",  # the prompt opened a thought
         end="<｜end▁of▁sentence｜>",
         one_pass=False,
         thought="{thought}\n</think>\n\n{answer}",
+        thought_has_lead=True,
     ),
     "deepseek-v3": Family(
         DEEPSEEK, bos="<｜begin▁of▁sentence｜>", eos="<｜end▁of▁sentence｜>", end="<｜end▁of▁sentence｜>"

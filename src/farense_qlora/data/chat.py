@@ -169,9 +169,15 @@ def _pieces(turns: Sequence[tuple[Turn, list[int], list[int]]], tokenizer: Any) 
 
 def _continuation(text: str, tokenizer: Any) -> list[int]:
     """The tokens of `text` where it does not begin a text; a special token before it sees to that."""
-    anchor = tokenizer.eos_token
-    before, whole = _ids([anchor, anchor + text], tokenizer)
-    return whole[len(before) :]
+    found = []
+    # After a special token some tokenizers add a space, or take the white space that is there.
+    for anchor in (tokenizer.eos_token, QUESTION):
+        before, whole = _ids([anchor, anchor + text], tokenizer)
+        if whole[: len(before)] == before:
+            found.append(whole[len(before) :])
+            if tokenizer.decode(whole) == tokenizer.decode(before) + text:
+                return found[-1]
+    return found[0]
 
 
 def _text(text: str, tokenizer: Any) -> Piece:
@@ -207,8 +213,8 @@ def _prompt(
         except Exception as error:  # a template is a program: what it raises is anything
             refused = refused or " ".join(str(error).split())
             continue
-        missing = next(_missing(asked, tools, text), None)
-        if missing is None:
+        missing = _lost(asked, tools, tokenizer, thinking)
+        if not missing:
             return text, asked
         lost = lost or missing
     raise ValueError(
@@ -259,19 +265,73 @@ def _as_json(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "tool_calls": calls}
 
 
-def _missing(messages: Sequence[Message], tools: Sequence[Any], text: str) -> Iterator[str]:
-    """What `messages` and `tools` say and `text` does not, in words."""
-    for message in messages:
-        said = message["content"].strip()
-        if said not in text and json.dumps(said, ensure_ascii=False)[1:-1] not in text:
-            yield f"o que diz a mensagem de «{message['role']}»: {said[:40]!r}"
-        for call in message.get("tool_calls") or ():
-            if call["function"]["name"] not in text:
-                yield f"a chamada da ferramenta «{call['function']['name']}»"
-    for tool in tools:
-        name = tool.get("function", tool).get("name", "")
-        if name not in text:
-            yield f"a ferramenta «{name}»"
+def _lost(messages: Sequence[Message], tools: Sequence[Any], tokenizer: Any, thinking: bool) -> str:
+    """What the template leaves out of a prompt made as `messages` with `tools`, in words; or nothing.
+
+    It is tried on stand-ins for what is said: the words of one message may well stand in another.
+    """
+    tried = _stand_ins(messages)
+    functions = [tool.get("function", tool) for tool in tools]
+    named = [{**function, "name": f"q7zkt{number}kz7q"} for number, function in enumerate(functions)]
+    probes = [{**t, "function": f} if "function" in t else f for t, f in zip(tools, named, strict=True)]
+    text = _tried([probe for probe, _ in tried], tokenizer, probes, thinking, prompt=True)
+    if text is None:  # it did take what stands there
+        return ""
+    for message, (_, words) in zip(messages, tried, strict=True):
+        # The thoughts of earlier turns are the template's to show or not.
+        if any(word not in text for word in words if not word.startswith("q7zkr")):
+            return f"o que diz a mensagem de «{message['role']}»: {message['content'].strip()[:40]!r}"
+    return next(
+        (
+            f"a ferramenta «{f['name']}»"
+            for f, n in zip(functions, named, strict=True)
+            if n["name"] not in text
+        ),
+        "",
+    )
+
+
+def _tried(
+    messages: Sequence[Message], tokenizer: Any, tools: Sequence[Any], thinking: bool, prompt: bool = False
+) -> str | None:
+    """What the template writes of stand-ins, or None if it does not take them; most rows have the same."""
+    written = template(tokenizer, bool(tools))
+    return _written(json.dumps([messages, list(tools)]), tokenizer, written, thinking, prompt)
+
+
+@lru_cache(maxsize=1024)
+def _written(tried: str, tokenizer: Any, _template: str, thinking: bool, prompt: bool) -> str | None:
+    messages, tools = json.loads(tried)
+    try:
+        return _render(messages, tokenizer, tools, thinking, prompt)
+    except Exception:  # a template is a program: what it raises is anything
+        return None
+
+
+def _stand_ins(messages: Sequence[Message]) -> list[tuple[dict[str, Any], list[str]]]:
+    return [_stand_in(message, number) for number, message in enumerate(messages)]
+
+
+def _stand_in(message: Message, number: int) -> tuple[dict[str, Any], list[str]]:
+    """A message like `message` whose texts are words that stand nowhere else, and these words."""
+    probe = dict(message)
+    words: list[str] = []
+
+    def word(kind: str) -> str:
+        words.append(f"q7zk{kind}{number}x{len(words)}kz7q")
+        return words[-1]
+
+    if message["content"].strip():
+        probe["content"] = word("c")
+    if message.get("reasoning_content"):
+        probe["reasoning_content"] = word("r")
+    if message.get("tool_calls"):
+        probe["tool_calls"] = []
+        for call in message["tool_calls"]:
+            given = call["function"]["arguments"]
+            given = json.dumps(word("a")) if isinstance(given, str) else {key: word("a") for key in given}
+            probe["tool_calls"].append({**call, "function": {"name": word("f"), "arguments": given}})
+    return probe, words
 
 
 def _answer(
@@ -285,25 +345,26 @@ def _answer(
     """What the model is to say after `prompt`: the answer as the template writes it, and its end."""
     said, thought = message["content"].strip(), message.get("reasoning_content", "").strip()
     stops = _stops(tokenizer)
-    if stop := next((stop for stop in stops if stop in said or stop in thought), None):
+    calls = json.dumps(message.get("tool_calls") or "", ensure_ascii=False)
+    if stop := next((stop for stop in stops if any(stop in text for text in (said, thought, calls))), None):
         raise ValueError(f"a resposta contém «{stop}», que é o que faz o modelo parar: tire-o")
-    found = None
-    for way in _answers(message, tokenizer):
+    before, (probe, words) = [one for one, _ in _stand_ins(asked)], _stand_in(message, len(asked))
+    for way, tried in zip(_answers(message, tokenizer), _answers(probe, tokenizer), strict=True):
         try:
             text = _render([*asked, way], tokenizer, tools, thinking)
-        except Exception as error:  # as above
-            found = found or ValueError(f"o modelo não aceita esta resposta ({' '.join(str(error).split())})")
+        except Exception:  # as above
             continue
         added = text.removeprefix(prompt)
         if len(added) < len(text) or not prompt:
-            if thought not in added or next(_missing([message], (), added), None):
+            shown = _tried([*before, tried], tokenizer, tools, thinking)
+            if shown is None or any(word not in shown for word in words):
+                continue
+            if said not in added and not message.get("tool_calls"):
                 continue
             if not thought:
                 added = _without_empty_thought(added, said, tokenizer)
-            end = added.rfind(said) + len(said) if said else 0
+            end = added.rfind(said) + len(said) if said and not message.get("tool_calls") else 0
             return _to_the_end(added, end, stops, tokenizer)
-    if message.get("tool_calls"):
-        raise found or ValueError("o modelo de conversa (chat template) não diz toda a resposta com chamadas")
     return _answer_alone(prompt, asked, message, tokenizer, tools, thinking)
 
 
@@ -315,7 +376,8 @@ def _answers(message: dict[str, Any], tokenizer: Any) -> Iterator[dict[str, Any]
     if message.get("tool_calls"):
         yield _as_json(message)
     if thought:
-        content = f"{start}\n{thought}\n{end}\n\n{message['content']}"
+        gap = "" if "channel" in end else "\n\n"
+        content = f"{start}\n{thought}\n{end}{gap}{message['content']}"
         yield {**{k: v for k, v in message.items() if k != "reasoning_content"}, "content": content}
 
 
@@ -332,6 +394,8 @@ def _answer_alone(
     question = [*asked[:-1], {**asked[-1], "content": QUESTION}] if asked else []
     try:
         before = _render(question, tokenizer, tools, thinking, prompt=True).split(QUESTION)
+        if message.get("tool_calls"):
+            return _call_alone(question, message, tokenizer, tools, thinking)
         whole = _render(
             [*question, {"role": "assistant", "content": ANSWER}], tokenizer, tools, thinking
         ).split(QUESTION)
@@ -341,16 +405,40 @@ def _answer_alone(
     # The template writes less than the prompt (a thought that the prompt has), or more (a space).
     lead = lead.removeprefix(before[-1]) if lead.startswith(before[-1]) and len(before) > 1 else ""
     lead = _without_empty_thought(lead, "", tokenizer)
-    if thought:
-        start, end = _thought_marks(tokenizer)
-        lead = "" if prompt.rstrip().endswith(start) else f"{start}\n"
-        said = f"{thought}\n{end}\n\n{said}"
+    start, end = _thought_marks(tokenizer)
+    if prompt.rstrip().endswith(start) and not thought:  # what the prompt opens, the answer closes
+        lead = f"\n{end}\n\n"
+    elif thought:
+        lead += "" if prompt.rstrip().endswith(start) else f"{start}\n"
+        said = f"{thought}\n{end}" + ("" if "channel" in end else "\n\n") + said
     return _to_the_end(lead + said + after, len(lead + said), _stops(tokenizer), tokenizer)
 
 
+def _call_alone(
+    question: list[dict[str, Any]],
+    message: dict[str, Any],
+    tokenizer: Any,
+    tools: Sequence[Any],
+    thinking: bool,
+) -> str:
+    """A call after a prompt that the template does not go on from, or only as if it had no thought."""
+    opened = [
+        _render(question, tokenizer, tools, either, prompt=True).split(QUESTION)[-1]
+        for either in (thinking, not thinking)
+    ]
+    probe, words = _stand_in(message, 0)
+    for way, tried in ((message, probe), (_as_json(message), _as_json(probe))):
+        shown = _render([*question, tried], tokenizer, tools, thinking)
+        added = _render([*question, way], tokenizer, tools, thinking).split(QUESTION)[-1]
+        added = added.removeprefix(next((one for one in opened if added.startswith(one)), added))
+        if all(word in shown for word in words):
+            return _to_the_end(_without_empty_thought(added, "", tokenizer), 0, _stops(tokenizer), tokenizer)
+    raise ValueError("o modelo de conversa (chat template) não diz toda a resposta com chamadas")
+
+
 def _to_the_end(text: str, start: int, stops: Sequence[str], tokenizer: Any) -> str:
-    """`text` to the first stop from `start` on; where there is none, to `start` and the end token."""
-    ends = [at + len(stop) for stop in stops if (at := text.find(stop, start)) >= 0]
+    """`text` to its first stop; where there is none, to `start` and the end token."""
+    ends = [at + len(stop) for stop in stops if (at := text.find(stop)) >= 0]
     if ends:
         return text[: min(ends)]
     return (text[:start] if start else text.rstrip()) + str(tokenizer.eos_token)
@@ -360,7 +448,7 @@ def _without_empty_thought(text: str, said: str, tokenizer: Any) -> str:
     """`text` but for a thought without words before what is `said`: nobody is to learn it."""
     for start, end in {_thought_marks(tokenizer), ("<think>", "</think>")}:
         empty = re.match(rf"\s*{re.escape(start)}\s*{re.escape(end)}\s*", text)
-        if empty and text.find(said) >= empty.end():
+        if empty and said in text[empty.end() :]:
             return text[empty.end() :]
     return text
 

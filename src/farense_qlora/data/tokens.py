@@ -157,13 +157,11 @@ class Encoded(Sequence[Example]):
 def check(source: object, bad: Sequence[Bad], good: int, skip_bad: bool) -> None:
     """Raise `UserError` for `bad` rows that are not to be skipped, all in one, and when none is `good`."""
     if bad and not skip_bad:
-        if len(bad) == 1:
-            raise UserError(f"{source}, linha {bad[0].line}: {bad[0].reason}")
-        shown = "".join(f"\n  linha {one.line}: {one.reason}" for one in bad[:SHOWN])
-        more = f"\n  e mais {len(bad) - SHOWN}" if len(bad) > SHOWN else ""
-        raise UserError(
-            f"{source}: {len(bad)} linhas não servem:{shown}{more}\ncorrija-as, ou salte-as com --skip-bad"
-        )
+        shown = [f"linha {one.line}: {one.reason}" for one in bad[:SHOWN]]
+        if len(bad) > 1:
+            shown += [f"e mais {len(bad) - SHOWN}"] * (len(bad) > SHOWN)
+            shown += [f"são {len(bad)} linhas que não servem: corrija-as, ou salte-as com --skip-bad"]
+        raise UserError(f"{source}, " + "\n  ".join(shown))
     if not good:
         raise UserError(f"{source}: não tem nenhuma linha de dados" + (" que sirva" if bad else ""))
 
