@@ -181,7 +181,7 @@ class Config(BaseModel):
         False,
         "data",
         "Saltar linhas más",
-        "As linhas más vão para um ficheiro ao lado, com a razão, e o treino segue.",
+        "As linhas más ficam em rejected.jsonl, na pasta do treino, com a razão, e o treino segue.",
     )
     packing: bool = setting(
         True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..files import touched, whole_folder, write_checksums
 from ..model.base import Base
 from ..training.checkpoints import latest, versions
-from ..training.events import Evaluated, Event, Finished, Stepped
+from ..training.events import Evaluated, Event, Finished, Stepped, best_of
 from ..training.run import Run
 from .cards import integration_guide, model_card
 from .formats import GGUF, write_fused, write_gguf, write_modelfile, write_peft
@@ -239,7 +239,7 @@ def metrics(events: Sequence[Event]) -> dict[str, Any]:
     steps = [event for event in events if isinstance(event, Stepped)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     finished = [event for event in events if isinstance(event, Finished)]
-    best = min(evaluations, key=lambda event: event.loss, default=None)
+    best = best_of(evaluations)
     return {
         "steps": len(steps),
         "train_loss": steps[-1].loss if steps else None,

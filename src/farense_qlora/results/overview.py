@@ -19,6 +19,7 @@ from ..training.events import (
     Spiked,
     Started,
     Stepped,
+    best_of,
 )
 from ..training.gap import gap
 from ..training.run import Run, runs, status
@@ -112,7 +113,7 @@ def numbers(events: Sequence[Event]) -> Numbers:
     evaluating = sum(event.seconds for event in evaluations if event.step) / max(1, done)
     turns = [event for event in events if isinstance(event, Started | Paused | Resumed | Finished | Failed)]
     at_work = bool(turns) and isinstance(turns[-1], Started | Resumed)
-    best = min(evaluations, key=lambda event: event.loss, default=None)
+    best = best_of(evaluations)
     between = gap(events)
 
     def count(kind: type[Event]) -> int:

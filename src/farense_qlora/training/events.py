@@ -1,6 +1,7 @@
 """What training says as it goes: frozen events that round-trip through JSON, one object a line."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower."""
+    """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower, that of
+    the untrained adapter at step 0 apart."""
 
     epoch: float
     loss: float
@@ -159,3 +161,8 @@ def from_json(line: str) -> Event:
     values: dict[str, Any] = json.loads(line)
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return TYPES[values.pop("event")](**values)
+
+
+def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
+    """The one whose adapter was kept as the best, if there is any."""
+    return next((event for event in reversed(evaluations) if event.best), None)

@@ -119,7 +119,8 @@ class Session:
         if loss is None:
             return
         state.evaluated = state.step
-        best = state.best_loss is None or loss < state.best_loss
+        # An adapter that learnt nothing is no result, even where learning made the validation worse.
+        best = state.best_loss is None or state.best_step == 0 or loss < state.best_loss
         if best:
             state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
             yield from self._patiently(

@@ -21,7 +21,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..results.bench import Measurement
 from ..text import decimal, plain, scientific
-from ..training.events import Evaluated, Event, Paused, RateChanged, RolledBack, Skipped, Spiked, Stepped
+from ..training.events import (
+    Evaluated,
+    Event,
+    Paused,
+    RateChanged,
+    RolledBack,
+    Skipped,
+    Spiked,
+    Stepped,
+    best_of,
+)
 
 # Of the Okabe-Ito palette, told apart by colour-blind people too.
 TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
@@ -218,7 +228,7 @@ def _draw_losses(
     if evaluations:
         x, raw = [event.step for event in evaluations], [event.loss for event in evaluations]
         axes.plot(x, raw, color=VALIDATION, linewidth=1.8, marker="o", markersize=4.5, label="validação")
-        best = min(evaluations, key=lambda event: event.loss)
+        best = best_of(evaluations) or evaluations[-1]
         label = f"melhor: {decimal(best.loss)}"
         axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     _mark_troubles(axes, events, 1.03 * highest)
