@@ -21,7 +21,7 @@ from .rows import Row
 TODAY = datetime(2026, 1, 1)
 # For a base model that has none: what is said, a line each.
 PLAIN = (
-    "{{ start }}{% for message in messages %}{{ message.content }}"
+    "{% for message in messages %}{{ message.content }}"
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
 )
 ROWS_A_BATCH = 512
@@ -471,29 +471,39 @@ def _render(
     messages: Sequence[Message], tokenizer: Any, tools: Sequence[Any], thinking: bool, prompt: bool = False
 ) -> str:
     """What the template writes of `messages`; raises anything."""
-    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": prompt}
-    if tools:
-        settings["tools"] = list(tools)
-    if getattr(tokenizer, "_chat_template", None) is None:  # not one of mlx-lm's own, which are functions
-        settings["chat_template"] = template(tokenizer, bool(tools))
-        if settings["chat_template"] == PLAIN:
-            settings["start"] = _start(tokenizer)
-    text: str = tokenizer.apply_chat_template(list(messages), enable_thinking=thinking, **settings)
+    text: str = tokenizer.apply_chat_template(
+        list(messages),
+        tools=list(tools) or None,
+        tokenize=False,
+        add_generation_prompt=prompt,
+        **settings(tokenizer, bool(tools), thinking),
+    )
     return text
+
+
+def settings(tokenizer: Any, tools: bool = False, thinking: bool = False) -> dict[str, Any]:
+    """With what `apply_chat_template` writes for others, mlx-lm or Transformers, what it writes here."""
+    if getattr(tokenizer, "_chat_template", None) is not None:  # one of mlx-lm's own, which are functions
+        return {"enable_thinking": thinking}
+    return {"enable_thinking": thinking, "chat_template": template(tokenizer, tools)}
 
 
 def template(tokenizer: Any, tools: bool = False) -> str:
     """The chat template of `tokenizer`, that for tools if it has one and they are wanted, with the date fixed
-    at `TODAY`; `PLAIN` when it has none."""
+    at `TODAY`; when it has none, one that writes what is said, a line each."""
     text = tokenizer.chat_template
     if isinstance(text, dict):
         text = text.get("tool_use" if tools else "default") or text.get("default")
-    return PLAIN if text is None else _dated(text)
+    if text is None:
+        first = list(tokenizer.encode(""))[:1]
+        begins = first and first == [tokenizer.bos_token_id]
+        return ("{{ bos_token }}" if begins else "") + PLAIN
+    return _dated(text)
 
 
 def template_missing(tokenizer: Any) -> bool:
-    """Whether the model comes without a chat template, so that `PLAIN` is its."""
-    return template(tokenizer) == PLAIN
+    """Whether the model comes without a chat template."""
+    return tokenizer.chat_template is None and getattr(tokenizer, "_chat_template", None) is None
 
 
 def is_dated(tokenizer: Any) -> bool:
@@ -504,14 +514,9 @@ def is_dated(tokenizer: Any) -> bool:
 @lru_cache(maxsize=8)
 def _dated(text: str) -> str:
     """The template `text` in which the date is `TODAY`, by a macro in place of the function that tells it."""
-    formats = {found[2] for found in re.finditer(r"strftime_now\(\s*(['\"])(.*?)\1", text)}
-    if not formats or text.startswith("{%- macro strftime_now"):
+    macro = "{%- macro strftime_now(format) -%}"
+    if "strftime_now" not in text or text.startswith(macro):
         return text
+    formats = {found[2] for found in re.finditer(r"strftime_now\(\s*(['\"])(.*?)\1", text)}
     dates = json.dumps({form: TODAY.strftime(form) for form in sorted(formats)})
-    return f"{{%- macro strftime_now(format) -%}}{{{{ {dates}[format] }}}}{{%- endmacro -%}}{text}"
-
-
-def _start(tokenizer: Any) -> str:
-    """What the tokenizer itself puts before a text."""
-    first = list(tokenizer.encode(""))[:1]
-    return tokenizer.bos_token if first and first == [tokenizer.bos_token_id] else ""
+    return f'{macro}{{{{ {dates}[format] | default("{TODAY:%Y-%m-%d}") }}}}{{%- endmacro -%}}{text}'

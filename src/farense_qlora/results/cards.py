@@ -199,7 +199,7 @@ def _python(config: Config, kind: str, folder: Path) -> str:
 
 model, tokenizer = {loaded}
 {messages}
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
 print(generate(model, tokenizer, prompt, max_tokens={MAX_TOKENS}))"""
     if kind == "peft":
         base = "base-16bits" if config.model == "mini" else config.model
@@ -211,7 +211,7 @@ model = PeftModel.from_pretrained(base, "{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{base}")
 {messages}
 prompt = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    messages, add_generation_prompt=True, enable_thinking=False, return_dict=True, return_tensors="pt"
 )
 answer = model.generate(**prompt, do_sample=False, max_new_tokens={MAX_TOKENS})
 print(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))"""

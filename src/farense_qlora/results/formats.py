@@ -112,6 +112,8 @@ def write_fused(
     save_model(folder, model, donate_model=True)  # a file of weights at a time in memory
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
+    if isinstance(tokenizer.chat_template, str | None):  # with the date that it was trained with
+        (folder / "chat_template.jinja").write_text(template(tokenizer), encoding="utf-8")
 
 
 def write_gguf(
@@ -220,11 +222,8 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
             if token is not None and token < size:  # Transformers adds one that a family usually has
                 getattr(writer, f"add_{name}_token_id")(token)
         # The template writes it; whoever has only the text of a question must add it.
-        started = question[0] == tokenizer.bos_token_id
-        writer.add_add_bos_token(started)
-        writer.add_chat_template(
-            template(tokenizer).replace("{{ start }}", "{{ bos_token }}" if started else "")
-        )
+        writer.add_add_bos_token(question[0] == tokenizer.bos_token_id)
+        writer.add_chat_template(template(tokenizer))
 
     return add
 

@@ -26,11 +26,10 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
-from jinja2 import TemplateError
 from mlx_lm.server import APIHandler
 
 from ..config import Config, Limits
-from ..data.chat import prompt_tokens
+from ..data.chat import prompt_tokens, taken
 from ..errors import UserError, reason
 from ..text import decimal
 from .api import ChatRequest, openapi
@@ -276,8 +275,8 @@ class Handler(APIHandler):
         if not self.server.places.acquire(blocking=False):
             raise Refused(429, "demasiados pedidos ao mesmo tempo; tente daqui a pouco", Retry_After="1")
         try:
-            self._check_length(request.conversation)
-            safe = json.dumps(request.for_mlx_lm(self.server.name, self.server.limits)).encode()
+            asked = request.for_mlx_lm(self.server.name, self.server.limits)
+            safe = json.dumps({**asked, "messages": self._taken(request.conversation)}).encode()
             self.headers.replace_header("Content-Length", str(len(safe)))
             connection: Any = self.rfile  # type: ignore[has-type]
             self.rfile = BytesIO(safe)
@@ -305,15 +304,18 @@ class Handler(APIHandler):
         self.server.deadlines[self.connection] = float("inf")
         return bytes(body)
 
-    def _check_length(self, conversation: list[dict[str, str]]) -> None:
+    def _taken(self, conversation: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """`conversation` as the model's template takes it; raises `Refused` if it does not, or it is long."""
         provider, limit = self.server.generator.model_provider, self.server.limits.max_prompt
         try:
             with provider.counting:
                 length = len(prompt_tokens(conversation, provider.counter))
-        except (TemplateError, ValueError) as error:
-            raise Refused(400, f"messages: o modelo não aceita esta conversa ({error})") from None
+                messages = taken(conversation, provider.counter)
+        except ValueError as error:
+            raise Refused(400, f"messages: {error}") from None
         if length > limit:
             raise Refused(400, f"messages: a conversa tem {length} tokens; pode ter no máximo {limit}")
+        return messages
 
     def handle_completion(self, request: Any, stop_words: list[str]) -> None:
         """Generate, as mlx-lm does; raises `Refused` when that fails and nothing was sent yet."""

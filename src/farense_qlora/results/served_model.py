@@ -15,6 +15,7 @@ from mlx_lm.server import ModelProvider, ResponseGenerator
 from mlx_lm.utils import load_tokenizer
 
 from ..config import Config
+from ..data.chat import settings
 from ..model.adapters import load_adapter
 from ..model.base import load_base
 from ..model.machine import memory_bytes
@@ -38,6 +39,7 @@ class Provider(ModelProvider):
             load_adapter(base.model, self._adapter)
             self.model, self.tokenizer, self.model_key = base.model, base.tokenizer, (str(base.path),)
             self.is_batchable = all(hasattr(cache, "merge") for cache in make_prompt_cache(base.model))
+            self.cli_args.chat_template_args = settings(base.tokenizer)
             # For the threads that count a prompt's tokens: a tokenizer is not to be shared between threads.
             self.counter, self.counting = load_tokenizer(base.path), threading.Lock()
         return self.model, self.tokenizer

@@ -19,7 +19,7 @@ import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import Config
-from ..data.chat import spoken, taken, template
+from ..data.chat import settings, spoken, taken
 from ..data.load import load_data
 from ..data.rows import Row
 from ..data.tokens import Example
@@ -246,7 +246,7 @@ def _asked(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
     return {
         "messages": messages,
         "tools": tools or None,
-        "template": {"chat_template": template(tokenizer, bool(tools)), "enable_thinking": thinking},
+        "template": settings(tokenizer, bool(tools), thinking),
     }
 
 
