@@ -74,7 +74,7 @@ def test_the_clubs_validation_is_not_for_other_rows(base: Base, tmp_path: Path) 
     assert again.validation.lines.tolist() == data.validation.lines.tolist()
     other = load_data(config.changed(seed=1), base.tokenizer, base.path)
     assert other.validation.lines.tolist() != data.validation.lines.tolist()
-    assert any("4 linhas tiradas do treino" in one for one in data.sentences(config))
+    assert any("4 linhas do treino" in one for one in data.sentences(config))
 
 
 def test_alike_rows_are_on_one_side_of_a_split(base: Base, tmp_path: Path) -> None:
@@ -89,6 +89,11 @@ def test_rows_that_are_all_alike_cannot_be_split(base: Base, tmp_path: Path) -> 
     train = write(tmp_path / "train.jsonl", [*asks("Quem?"), {"prompt": "Quem?", "completion": "Ele."}])
     with pytest.raises(UserError, match=r"não há linhas que cheguem.*--val-data"):
         load(base, train_data=train)
+
+
+def test_one_row_cannot_be_split(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="não há linhas que cheguem"):
+        load(base, train_data=write(tmp_path / "train.jsonl", asks("Quem?")))
 
 
 def test_validation_rows_beside_the_training_are_said_and_not_taken(base: Base, tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def test_what_the_template_does_to_the_rows_is_said(tmp_path: Path, tiny_model: 
         train_data=write(tmp_path / "t.jsonl", rows), val_data=write(tmp_path / "v.jsonl", asks("E?"))
     )
     said = load_data(config, base.tokenizer, base.path).sentences(config)
-    assert "3 linhas; 1 de texto corrido" in said[0] and "2 com o texto do sistema na pergunta" in said[0]
+    assert "3 linhas; de texto corrido" in said[0] and "à parte: 2" in said[0]
     assert any("fica fixa em 2026-01-01" in one for one in said)
 
 

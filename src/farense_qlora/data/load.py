@@ -60,7 +60,7 @@ class Data:
         if self.split:
             count = len(np.unique(self.validation.lines))
             said.append(
-                f"validação: {count} linhas tiradas do treino ao acaso (semente {config.seed}); as parecidas "
+                f"validação: {_lines(count)} do treino, ao acaso (semente {config.seed}); as parecidas "
                 "ficam juntas, de um lado ou do outro"
             )
         else:
@@ -175,10 +175,14 @@ def _summary(source: str, encoded: Encoded, repeated: int) -> str:
         (thoughts, "com pensamento"),
         (encoded.truncated, "cortadas"),
         (repeated, "repetidas, de fora"),
-        (len(encoded.bad), "recusadas"),
+        (len(encoded.bad), "saltadas"),
     )
-    parts = [f"{count} {what}" for count, what in counts if count]
-    return "; ".join([f"{source}: {len(np.unique(encoded.lines))} linhas", *parts])
+    parts = [f"{what}: {count}" for count, what in counts if count]
+    return "; ".join([f"{source}: {_lines(len(np.unique(encoded.lines)))}", *parts])
+
+
+def _lines(count: int) -> str:
+    return "1 linha" if count == 1 else f"{count} linhas"
 
 
 def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,7 +214,7 @@ def _split(config: Config, training: Encoded) -> list[int]:
         return lines
     rows = training.rows()
     groups = alike_groups([row for _, row in rows])
-    wanted = min(MOST, max(1, round(SHARE * len(rows))))
+    wanted = min(MOST, max(1, round(SHARE * len(rows))), len(rows) - 1)
     taken: list[int] = []
     for group in np.random.default_rng(config.seed).permutation(np.unique(groups)):
         members = np.flatnonzero(groups == group)

@@ -200,8 +200,8 @@ def _text(data: bytes, encoding: str) -> str:
     try:
         return data.decode("cp1252" if encoding == "latin-1" else encoding)
     except UnicodeDecodeError as error:
-        hint = "" if encoding == "latin-1" else "; se for Latin-1 (Windows), diga --encoding latin-1"
-        raise BadTextError(f"não é texto UTF-8 (byte {error.start + 1}){hint}") from None
+        hint = "; se for Latin-1 (Windows), diga --encoding latin-1" if encoding == "utf-8" else ""
+        raise BadTextError(f"não é texto {encoding.upper()} (byte {error.start + 1}){hint}") from None
 
 
 def _decoded(path: Path, encoding: str) -> str:
