@@ -13,6 +13,7 @@ from tiny import SHAPE
 
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
+from farense_qlora.model.folder import name_for_mlx_lm
 from farense_qlora.results.formats import write_fused
 
 TOKENS = mx.array([[1, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140]])
@@ -158,3 +159,12 @@ def test_the_users_folder_stays_as_it_was(tiny_model: Path, tmp_path: Path) -> N
     path = load_base(str(folder), 16).path
     assert path != folder and load_base(str(folder), 16).path == path
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_people_are_told_a_folder_that_plain_mlx_lm_reads_right(tiny_model: Path, tmp_path: Path) -> None:
+    folder = new_style(tiny_model, tmp_path / "novo", "linear")
+    told = name_for_mlx_lm(str(folder))
+    assert told != str(folder) and mx.allclose(load(told)[0](TOKENS), logits(folder), atol=1e-4)
+    assert name_for_mlx_lm(str(tiny_model)) == str(tiny_model)
+    assert name_for_mlx_lm("dono/nome") == "dono/nome"
+    assert Path(name_for_mlx_lm("mini")).is_dir()

@@ -8,13 +8,13 @@ from pathlib import Path
 import mlx_lm
 import pytest
 
+from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.files import touched
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import load_base
 from farense_qlora.results import export as module
-from farense_qlora.results import verify
 from farense_qlora.results.export import export, export_folder, exported_config
 from farense_qlora.results.generate import ask
 from farense_qlora.training.run import Run
@@ -29,7 +29,7 @@ def output(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def run(trained: Path, home: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(verify, "HOME", home)
+    monkeypatch.setattr(sources, "HOME", home)
     monkeypatch.setattr(module, "HOME", home)
     return Run(trained)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
 
+from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import save_arrays
@@ -36,7 +37,7 @@ def needs(kind: str) -> pytest.MarkDecorator:
 def run(
     trained: Path, home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    monkeypatch.setattr(verify, "HOME", home)
+    monkeypatch.setattr(sources, "HOME", home)
     monkeypatch.setattr(module, "OUTPUT", tmp_path_factory.mktemp("output"))
     return Run(trained)
 

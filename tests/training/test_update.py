@@ -14,6 +14,7 @@ from farense_qlora.data.batches import Batch, collate
 from farense_qlora.data.tokens import Example
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
+from farense_qlora.model.checkpointing import use_checkpointing
 from farense_qlora.training.update import Updater, arrays, batch_loss
 
 CONFIG = Config.of("mini", rank=4, dropout=0.1, max_grad_norm=0.5, weight_decay=0.1, lora_plus_ratio=4)
@@ -27,9 +28,13 @@ def batches(count: int) -> list[Batch]:
     return [collate([rows[i : i + 2], rows[i + 2 : i + 4]], 40) for i in range(0, 4 * count, 4)]
 
 
-def trained(folder: Path, compiled: bool) -> tuple[list[tuple[float, float]], dict[str, mx.array]]:
+def trained(
+    folder: Path, compiled: bool, checkpointing: bool
+) -> tuple[list[tuple[float, float]], dict[str, mx.array]]:
     model = load_base(str(folder)).model
     attach(model, CONFIG)
+    if checkpointing:
+        use_checkpointing(model)
     update = Updater(model, CONFIG, compiled)
     mx.random.seed(3)
     if compiled:
@@ -39,9 +44,10 @@ def trained(folder: Path, compiled: bool) -> tuple[list[tuple[float, float]], di
     return said, dict(tree_flatten(model.trainable_parameters()))
 
 
-def test_a_compiled_update_is_the_same(tiny_model: Path) -> None:
-    said, weights = trained(tiny_model, compiled=False)
-    same, others = trained(tiny_model, compiled=True)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_compiled_update_is_the_same(tiny_model: Path, checkpointing: bool) -> None:
+    said, weights = trained(tiny_model, compiled=False, checkpointing=checkpointing)
+    same, others = trained(tiny_model, compiled=True, checkpointing=checkpointing)
     assert np.array(same) == pytest.approx(np.array(said), rel=1e-4)
     assert all(mx.allclose(weights[name], others[name], atol=1e-5) for name in weights)
 

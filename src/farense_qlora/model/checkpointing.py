@@ -26,24 +26,30 @@ class _Checkpointed:
         trainable = tree_flatten(self.trainable_parameters())  # type: ignore[attr-defined]
         names = [name for name, _ in trainable]
         dropouts = [m for m in self.modules() if isinstance(m, _KeyedDropout) and m.drops]  # type: ignore[attr-defined]
-        keys: Any = mx.random.randint(0, 2**31 - 1, (len(dropouts), 2)).astype(mx.uint32) if dropouts else ()
+        # An input, as the arrays are: of what is merely known here a compiled step would keep the tracer.
+        drawn = mx.random.randint(0, 2**31 - 1, (len(dropouts), 2)) if dropouts else mx.zeros((1, 2))
 
-        def compute(x: mx.array, *arrays: mx.array) -> mx.array:
-            for dropout, key in zip(dropouts, keys, strict=True):
-                dropout._key = key
+        def compute(x: mx.array, keys: mx.array, *arrays: mx.array) -> mx.array:
+            for number, dropout in enumerate(dropouts):
+                dropout._key = keys[number]
             self.update(tree_unflatten(list(zip(names, arrays, strict=True))))  # type: ignore[attr-defined]
-            return super(_Checkpointed, self).__call__(x, *inputs, **options)  # type: ignore[misc]
+            try:
+                return super(_Checkpointed, self).__call__(x, *inputs, **options)  # type: ignore[misc]
+            finally:
+                for dropout in dropouts:
+                    dropout._key = None  # no state of the model
 
         block: Any = mx.custom_function(compute)
 
         @block.vjp
         def _backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
-            x, *arrays = primals if names else [primals]
-            slope, *others = mx.vjp(compute, [mx.depends(x, cotangent), *arrays], [cotangent])[1]
+            x, keys, *arrays = primals
+            again = lambda x, *arrays: compute(x, keys, *arrays)
+            slope, *others = mx.vjp(again, [mx.depends(x, cotangent), *arrays], [cotangent])[1]
             # The block before has to wait for these: put off, they would keep all that they are made from.
-            return (mx.depends(slope, others), *others) if names else slope
+            return (mx.depends(slope, others) if others else slope, mx.zeros_like(keys), *others)
 
-        return block(x, *(array for _, array in trainable))
+        return block(x, drawn.astype(mx.uint32), *(array for _, array in trainable))
 
 
 class _KeyedDropout(nn.Dropout):

@@ -26,12 +26,8 @@ AGAIN = "descarregue o modelo outra vez"
 
 def find_model(name: str) -> Path:
     """The folder of `name`, downloaded from the hub if it is not a folder here; raises `UserError`."""
-    if name == "mini":
-        return MINIATURE
-    local = Path(name).expanduser()
-    for path in (local, HOME / local):
-        if path.is_dir():
-            return path
+    if (path := _here(name)) is not None:
+        return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"não encontro a pasta do modelo: {name}")
     from huggingface_hub import snapshot_download
@@ -45,6 +41,27 @@ def find_model(name: str) -> Path:
             f"não consigo obter o modelo {name} do Hugging Face Hub ({type(error).__name__}): ligue-se à "
             "rede (e, se o modelo o pedir, faça «hf auth login») ou indique em «model» uma pasta local"
         ) from error
+
+
+def name_for_mlx_lm(name: str) -> str:
+    """What plain mlx-lm is to be given for the model `name`: that, or a folder of ours on this machine where
+    it would read another model, or none, from there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = _here(name)
+    if path is None and name.count("/") == 1:
+        config = try_to_load_from_cache(name, "config.json")
+        path = Path(config).parent if isinstance(config, str) else None
+    if path is None or path == MINIATURE or (read := for_mlx_lm(path)) == path:
+        return str(MINIATURE) if name == "mini" else name
+    return str(read)
+
+
+def _here(name: str) -> Path | None:
+    if name == "mini":
+        return MINIATURE
+    local = Path(name).expanduser()
+    return next((path for path in (local, HOME / local) if path.is_dir()), None)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..model.base import MINIATURE
+from ..model.folder import name_for_mlx_lm
 from ..text import decimal, percent, scientific
 from .formats import GGUF
 from .generate import MAX_TOKENS
@@ -169,13 +169,9 @@ def _started_from(config: Config) -> str:
     return f"\n| Partiu de | `{config.from_adapter}` |" if config.from_adapter else ""
 
 
-def _base(config: Config) -> str:
-    return str(MINIATURE) if config.model == "mini" else config.model
-
-
 def _base_note(config: Config, kind: str) -> str:
     """Which base an adapter needs, where it is not plain."""
-    base = _base(config)
+    base = name_for_mlx_lm(config.model)
     if kind == "mlx" and config.bits == 4 and config.model != "mini":
         return f"""
 O adaptador foi treinado sobre a base em 4 bits. Se `{base}` for um modelo de 16 bits, faça primeiro a
@@ -195,7 +191,7 @@ pesos exatos obtêm-se de um modelo já quantizado para o MLX com:
 
 
 def _python(config: Config, kind: str, folder: Path) -> str:
-    base = _base(config)
+    base = name_for_mlx_lm(config.model)
     messages = f'messages = [{{"role": "user", "content": "{QUESTION}"}}]'
     if kind in ("mlx", "fused", "fused-4bit"):
         loaded = f'load("{base}", adapter_path="{folder}")' if kind == "mlx" else f'load("{folder}")'
@@ -206,7 +202,7 @@ model, tokenizer = {loaded}
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
 print(generate(model, tokenizer, prompt, max_tokens={MAX_TOKENS}))"""
     if kind == "peft":
-        base = "base-16bits" if config.model == "mini" else base
+        base = "base-16bits" if config.model == "mini" else config.model
         return f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -234,7 +230,7 @@ def _command_line(about: dict[str, Any], folder: Path) -> str:
         return (
             f'farense-qlora ask --adapter {folder} "{QUESTION}"\n\n'
             f"# ou, só com o mlx-lm:\n"
-            f"mlx_lm.generate --model {_base(config)} --adapter-path {folder} \\\n    {said}"
+            f"mlx_lm.generate --model {name_for_mlx_lm(config.model)} --adapter-path {folder} \\\n    {said}"
         )
     if kind in ("fused", "fused-4bit"):
         return f"mlx_lm.generate --model {folder} \\\n    {said}"
