@@ -10,9 +10,10 @@ SOURCE = ROOT / "src" / "farense_qlora"
 PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
 HOLE = "…"
 # What the server answers a request with: a status, and then the message.
-ANSWERS = {"Refused", "_error"}
+# And what is wrong with a row: its line, and then the message.
+ANSWERS = {"Refused", "_error", "Bad"}
 # Modules whose ValueErrors reach the user inside a UserError.
-WRAPPED = ("data/rows.py", "config.py")
+WRAPPED = ("data/rows.py", "data/sources.py", "data/chat.py", "config.py")
 
 
 def messages() -> dict[str, str]:
@@ -29,13 +30,18 @@ def messages() -> dict[str, str]:
     for path, tree in trees.items():
         wrapped = str(path.relative_to(SOURCE)) in WRAPPED
         raised = classes["UserError"] | (classes["ValueError"] if wrapped else set())
+        named = {
+            ast.unparse(node.targets[0]): node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+        }
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and node.args):
                 continue
             for name in [part.id for part in ast.walk(node.func) if isinstance(part, ast.Name)]:
                 message = node.args[1:2] if name in ANSWERS else node.args[:1] if name in raised else []
                 for words in message:
-                    for pattern in _patterns(words, functions):
+                    for pattern in _patterns(named.get(ast.unparse(words), words), functions):
                         found[pattern] = f"{path.relative_to(ROOT)}:{node.lineno}"
     return found
 
@@ -54,6 +60,10 @@ def _patterns(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator
         for inner in ast.walk(functions[name]) if name in functions else ():
             if isinstance(inner, ast.Return) and inner.value is not None:
                 yield from _patterns(inner.value, functions)
+        return
+    if isinstance(node, ast.IfExp):
+        yield from _patterns(node.body, functions)
+        yield from _patterns(node.orelse, functions)
         return
     pattern = re.sub(rf"({HOLE}\s*)+", f"{HOLE} ", _flat(node)).strip()
     if len(re.findall(r"\w+", pattern)) >= 2:
