@@ -78,6 +78,8 @@ def test_every_setting_is_a_flag_of_train() -> None:
         "grad_checkpoint": None,
         "packing": None,
         "skip_bad": None,
+        "remove_duplicates": None,
+        "encoding": "latin-1",
         "target_modules": "q_proj",
         "profile": "mistral-7b",
     }

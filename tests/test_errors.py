@@ -98,7 +98,7 @@ def test_adapter_that_is_no_export(refused: Refused, tmp_path: Path) -> None:
         (["train", "--profile", "enorme"], "perfil desconhecido: «enorme»"),
         (["train", "--banana"], "argumento desconhecido: --banana"),
         (["train", "--rank"], "--rank: falta o valor"),
-        (["treinar"], "«treinar» não existe; há prepare, train"),
+        (["treinar"], "«treinar» não existe; há prepare, data, train"),
         (["ask"], "falta indicar: PERGUNTA"),
         (["ask", " "], "a pergunta está vazia"),
         (["ask", "Olá?", "--run", "a", "--adapter", "b"], "--adapter não se pode usar com --run"),

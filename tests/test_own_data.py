@@ -142,7 +142,7 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
 
 
 # What makes the miniature learn ten rows by heart.
-BY_HEART = {"batch_size": 5, "epochs": 75, "learning_rate": 5e-4, "eval_every": 150}
+BY_HEART = {"batch_size": 5, "epochs": 75, "learning_rate": 5e-4, "eval_every": 150, "max_steps": 150}
 
 
 def test_an_adapter_that_learnt_nothing_is_never_the_best(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from conftest import Command
 
 from farense_qlora.config import PROFILES, Config
+from farense_qlora.data import sources
 from farense_qlora.model import doctor as module
 from farense_qlora.model.doctor import doctor, recommended_profile
 
@@ -42,7 +43,7 @@ def test_what_is_wrong_is_named_with_its_remedy(
     recommended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(module, "HOME", tmp_path)  # no data here
+    monkeypatch.setattr(sources, "HOME", tmp_path)  # no data here
     monkeypatch.setattr(module, "RUNS", tmp_path / "file" / "runs")  # no folder can be made there
     monkeypatch.setattr(module, "memory_limit", lambda: 10**8)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -80,11 +80,10 @@ def test_runs_of_other_models_are_not_compared(
 
 
 def test_what_makes_runs_unlike_is_noted(trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from farense_qlora.data import load, sources
     from farense_qlora.results import compare as module
-    from farense_qlora.results import evaluate
-    from farense_qlora.training import checkpoints
 
-    for part in (evaluate, checkpoints):
+    for part in (load, sources):
         monkeypatch.setattr(part, "HOME", home)
     other = trained.with_name("outra-semente")
     shutil.copytree(trained, other, symlinks=True)

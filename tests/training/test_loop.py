@@ -201,7 +201,7 @@ def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Pa
     assert taken.keys() == begun.keys() and all(mx.array_equal(taken[n], begun[n]) for n in taken)
     assert any(array.any().item() for name, array in begun.items() if name.endswith("lora_b"))
     started = next(event for event in events if isinstance(event, Started))
-    assert sentence(started) == f"partiu de {tmp_path / 'um' / 'best'}"
+    assert str(sentence(started)).splitlines()[0] == f"partiu de {tmp_path / 'um' / 'best'}"
 
     shutil.rmtree(tmp_path / "um")  # one that goes on from a checkpoint has no more need of it
     events = list(train(config, load_base(str(base.path)), tmp_path / "dois"))
