@@ -25,7 +25,7 @@ def build_parser() -> Parser:
 
     sub = add("data", commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
     sub.usage = f"{sub.prog} [opções]"
-    sub.add_argument("--check", action="store_true", help="só vê e diz; não há outra coisa que este faça")
+    sub.add_argument("--check", action="store_true", help="confere sem treinar (é o que este comando faz)")
     sub.add_argument(
         "--rows", type=int, default=3, metavar="N", help="linhas a mostrar, o aprendido entre « » (3)"
     )
