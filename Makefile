@@ -37,10 +37,11 @@ $(TOOLS): consumers.lock $(STAMP)
 exports: consumers
 	$(BIN)/farense-qlora train --profile mini --run exports
 	for format in mlx peft fused fused-4bit ollama; do \
-	    $(BIN)/farense-qlora export --run exports --format $$format --to output/exports/$$format || exit 1; done
+	    $(BIN)/farense-qlora export --run exports --format $$format --replace \
+	        --to output/exports/$$format || exit 1; done
 	for type in f16 bf16 q8_0; do \
-	    $(BIN)/farense-qlora export --run exports --format gguf --gguf-type $$type --to output/exports/gguf-$$type \
-	        || exit 1; done
+	    $(BIN)/farense-qlora export --run exports --format gguf --gguf-type $$type --replace \
+	        --to output/exports/gguf-$$type || exit 1; done
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
