@@ -219,7 +219,7 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
     rows = [cells[i : i + NUMBERS_A_ROW] for i in range(0, len(cells), NUMBERS_A_ROW)]
     table = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
     said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
-    notes = "".join(f"<li>{escape(text)}</li>" for text in said[-SENTENCES:])
+    notes = "".join(f'<li style="white-space:pre-line">{escape(text)}</li>' for text in said[-SENTENCES:])
     return (
         f"<p><b>{escape(title)}</b>{left}</p>{bar}"
         f'<table style="border:none;margin:6px 0">{table}</table>{f"<ul>{notes}</ul>" if notes else ""}'

@@ -85,7 +85,7 @@ def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> R
         cells = numbers[row::down]
         table.add_row(*(Text.assemble((f"{name}: ", "dim"), (value, "bold")) for name, value in cells))
     said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
-    note = Text(said[-1] if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
+    note = Text(said[-1].splitlines()[-1] if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
     rows = max(LOWEST_PLOT, height - down - 4)
     return Group(head, bar, _plot(now, events, width, rows), table, note)
 
