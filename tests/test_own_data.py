@@ -183,7 +183,7 @@ def test_a_base_model_without_a_chat_template_learns_questions_as_text(tmp_path:
     learnt = load_data(config, base.tokenizer, base.path).training[0]
     assert base.tokenizer.decode(learnt.tokens.tolist()) == f"{PAIRS[0][0]}\n{PAIRS[0][1]}</s>"
     load_adapter(base.model, run.best_adapter)
-    assert ask(base, PAIRS[2][0]) == PAIRS[2][1]
+    assert sum(ask(base, question) == answer for question, answer in PAIRS) >= 4  # by chance: 1
     export(run, tmp_path / "out", questions=4)
     (tmp_path / "own.jinja").write_text(template, encoding="utf-8")
     given = load_base(config.model, 4, str(tmp_path / "own.jinja"))
