@@ -211,6 +211,8 @@ def show(value: object) -> str:
     match value:
         case None:
             return "sem limite"
+        case "":
+            return "—"
         case bool():
             return "sim" if value else "não"
         case tuple():
