@@ -203,7 +203,14 @@ def told(message: dict[str, Any], family: Family) -> set[str]:
         return {call + end for end in family.call_ends}
     thought, answer = message.get("reasoning_content", ""), message["content"]
     # Around an answer the template may leave white space or not; what is in it stays.
-    trimmed = (answer, answer.lstrip(), answer.rstrip(), answer.strip())
+    trimmed = (
+        answer,
+        answer.lstrip(),
+        answer.rstrip(),
+        answer.strip(),
+        answer.lstrip("\n"),
+        answer.strip("\n"),
+    )
     texts = {family.text(text, thought) for text in trimmed}
     composed = "composed" in family.layout
     return {unicodedata.normalize("NFC", text) for text in texts} if composed else texts
@@ -523,7 +530,7 @@ PROVED = [
 
 
 @pytest.mark.parametrize("name", PROVED)
-@settings(max_examples=25, deadline=None)
+@settings(derandomize=True, max_examples=25, deadline=None)
 @given(rules=st.one_of(st.none(), SAID), turns=TURNS)
 def test_any_conversation_is_learnt_as_inference_shows_it(
     name: str, rules: str | None, turns: list[tuple[str, str, str]]
