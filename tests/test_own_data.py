@@ -142,7 +142,7 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
 
 
 # What makes the miniature learn ten rows by heart.
-BY_HEART = {"batch_size": 5, "epochs": 75, "learning_rate": 5e-4, "eval_every": 150, "max_steps": 150}
+BY_HEART = {"batch_size": 5, "epochs": 75, "learning_rate": 3e-4, "eval_every": 150, "max_steps": 150}
 
 
 def test_an_adapter_that_learnt_nothing_is_never_the_best(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_base_model_without_a_chat_template_learns_questions_as_text(tmp_path:
     learnt = load_data(config, base.tokenizer, base.path).training[0]
     assert base.tokenizer.decode(learnt.tokens.tolist()) == f"{PAIRS[0][0]}\n{PAIRS[0][1]}</s>"
     load_adapter(base.model, run.best_adapter)
-    assert sum(ask(base, question) == answer for question, answer in PAIRS) >= 4  # by chance: 1
+    assert sum(ask(base, question) == answer for question, answer in PAIRS) == len(PAIRS)
     export(run, tmp_path / "out", questions=4)
     (tmp_path / "own.jinja").write_text(template, encoding="utf-8")
     given = load_base(config.model, 4, str(tmp_path / "own.jinja"))
