@@ -13,7 +13,7 @@ HOLE = "…"
 # And what is wrong with a row: its line, and then the message.
 ANSWERS = {"Refused", "_error", "Bad"}
 # Modules whose ValueErrors reach the user inside a UserError.
-WRAPPED = ("data/rows.py", "data/sources.py", "data/chat.py", "config.py")
+WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py")
 
 
 def messages() -> dict[str, str]:

@@ -13,10 +13,10 @@ import numpy as np
 from ..config import CACHE, HOME, Config
 from ..errors import UserError
 from ..files import whole_file
-from .chat import TODAY, is_dated, template_missing
 from .duplicates import alike_groups, repeated
 from .rows import Row
 from .sources import beside, fingerprint
+from .template import TODAY, is_dated, template_missing
 from .tokens import Encoded, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"

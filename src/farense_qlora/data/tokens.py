@@ -19,10 +19,11 @@ import pyarrow as pa
 from ..config import CACHE
 from ..errors import UserError
 from ..files import sha256, whole_file
-from .chat import Piece, encode_rows, template
+from .chat import Piece, encode_rows
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
 from .sources import fingerprint, parse_columns, read_values
+from .template import chat_template
 
 VERSION = 1  # of what this module and those below make of a row: a change here makes all caches anew
 ROWS_A_CHUNK = 10_000
@@ -251,7 +252,14 @@ def _counted(rows: Iterable[Numbered], progress: Callable[[int], object]) -> Ite
 
 def _key(source: str, tokenizer: Any, model: Path, columns: str, encoding: str) -> str:
     """A key of all that decides the tokens: the data, the tokenizer's files and its chat template."""
-    parts = [VERSION, columns, encoding, fingerprint(source), template(tokenizer), template(tokenizer, True)]
+    parts = [
+        VERSION,
+        columns,
+        encoding,
+        fingerprint(source),
+        chat_template(tokenizer),
+        chat_template(tokenizer, True),
+    ]
     parts += sorted(tokenizer.eos_token_ids)
     files = [path for path in sorted(model.rglob("*")) if path.is_file()]
     parts += [sha256(path) for path in files if path.suffix in (".json", ".model", ".jinja", ".txt")]

@@ -15,7 +15,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
 
-from ..data.chat import prompt_tokens, template
+from ..data.chat import prompt_tokens
+from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
@@ -113,7 +114,7 @@ def write_fused(
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
     if isinstance(tokenizer.chat_template, str | None):  # with the date that it was trained with
-        (folder / "chat_template.jinja").write_text(template(tokenizer), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(chat_template(tokenizer), encoding="utf-8")
 
 
 def write_gguf(
@@ -223,7 +224,7 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
                 getattr(writer, f"add_{name}_token_id")(token)
         # The template writes it; whoever has only the text of a question must add it.
         writer.add_add_bos_token(question[0] == tokenizer.bos_token_id)
-        writer.add_chat_template(template(tokenizer))
+        writer.add_chat_template(chat_template(tokenizer))
 
     return add
 

@@ -9,7 +9,9 @@ from mlx import nn
 from mlx_lm import stream_generate
 from mlx_lm.generate import BatchGenerator
 
-from ..data.chat import around, prompt_tokens, spoken
+from ..data.chat import prompt_tokens, spoken
+from ..data.template import Template
+from ..data.turns import around
 from ..errors import UserError
 from ..model.adapters import without_adapter
 from ..model.base import Base
@@ -37,8 +39,11 @@ def stream(
     `UserError` when the model's template cannot say the conversation.
     """
     prompt = _asked(messages, base, thinking)
-    if any(around(base.tokenizer)) and not thinking:  # its answers are not all for people: known at the end
-        yield answers(base, [prompt], max_tokens)[0] if adapter else _base_answer(base, prompt, max_tokens)
+    if not thinking and any(around(Template(base.tokenizer))):
+        # What of such an answer is for people is known only at its end.
+        with nullcontext() if adapter else without_adapter(base.model):
+            (said,) = answers(base, [prompt], max_tokens)
+        yield said
         return
     with _inference(base.model):
         pieces = stream_generate(base.model, base.tokenizer, prompt, max_tokens)
@@ -92,11 +97,6 @@ def _asked(messages: Sequence[Message], base: Base, thinking: bool) -> list[int]
         return prompt_tokens(messages, base.tokenizer, thinking=thinking)
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def _base_answer(base: Base, prompt: Sequence[int], max_tokens: int) -> str:
-    with without_adapter(base.model):
-        return answers(base, [prompt], max_tokens)[0]
 
 
 def _decode(

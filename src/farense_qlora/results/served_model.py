@@ -15,7 +15,7 @@ from mlx_lm.server import ModelProvider, ResponseGenerator
 from mlx_lm.utils import load_tokenizer
 
 from ..config import Config
-from ..data.chat import settings
+from ..data.template import settings
 from ..model.adapters import load_adapter
 from ..model.base import load_base
 from ..model.machine import memory_bytes

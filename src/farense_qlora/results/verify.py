@@ -19,9 +19,10 @@ import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..config import Config
-from ..data.chat import settings, spoken, taken
+from ..data.chat import spoken, taken
 from ..data.load import load_data
 from ..data.rows import Row
+from ..data.template import settings
 from ..data.tokens import Example
 from ..errors import UserError
 from ..model.adapters import load_adapter
