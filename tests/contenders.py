@@ -1,8 +1,8 @@
 """Contenders of a comparison without a model: they answer what the test says."""
 
+from farense_qlora.answers.compare import Contender
+from farense_qlora.answers.evaluate import TokenScores, judge, summary
 from farense_qlora.data.rows import Row
-from farense_qlora.results.compare import Contender
-from farense_qlora.results.evaluate import TokenScores, judge, summary
 
 
 def contender(name: str, right: int, loss: float, count: int = 40) -> Contender:

@@ -10,13 +10,13 @@ import pyarrow.parquet
 import pytest
 from conftest import Command
 
+from farense_qlora.answers.evaluate import evaluate_held_out, token_scores
+from farense_qlora.answers.generate import ask
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
+from farense_qlora.exporting.export import export
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import MINIATURE, load_base
-from farense_qlora.results.evaluate import evaluate_held_out, token_scores
-from farense_qlora.results.export import export
-from farense_qlora.results.generate import ask
 from farense_qlora.training.events import Evaluated, Finished, Started
 from farense_qlora.training.loop import train
 from farense_qlora.training.run import Run

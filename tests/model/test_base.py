@@ -13,9 +13,9 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from farense_qlora.errors import UserError
+from farense_qlora.exporting.formats import write_fused
 from farense_qlora.model.base import load_base
 from farense_qlora.model.machine import on_cpu
-from farense_qlora.results.formats import write_fused
 
 
 def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model: Path) -> None:

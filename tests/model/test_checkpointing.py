@@ -13,7 +13,7 @@ from farense_qlora.config import Config
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.model.checkpointing import use_checkpointing
-from farense_qlora.model.packing import hidden_states
+from farense_qlora.model.packed import hidden_states
 
 
 def adapted(folder: object, dropout: float = 0.0) -> nn.Module:

@@ -14,11 +14,11 @@ from tiny import PEOPLE, build_tiny_model, write_rows
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
+from farense_qlora.exporting.formats import write_peft
 from farense_qlora.files import write_checksums
 from farense_qlora.model.adapters import attach, load_adapter, save_adapter, save_arrays
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.model.from_adapter import start_from
-from farense_qlora.results.formats import write_peft
 
 Arrays = dict[str, mx.array]
 CONFIG = Config.of("mini", rank=4, alpha=8.0, seed=1)

@@ -12,9 +12,9 @@ from mlx_lm.utils import _get_classes
 from tiny import SHAPE
 
 from farense_qlora.errors import UserError
+from farense_qlora.exporting.formats import write_fused
 from farense_qlora.model.base import load_base
 from farense_qlora.model.folder import name_for_mlx_lm
-from farense_qlora.results.formats import write_fused
 
 TOKENS = mx.array([[1, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140]])
 THETA = 500.0

@@ -8,11 +8,11 @@ import mlx.core as mx
 import pytest
 from tiny import PEOPLE, write_rows
 
+from farense_qlora.answers.generate import ask
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import read_rows
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.results.generate import ask
 from farense_qlora.training.events import Evaluated, Event, Sampled, Stepped
 from farense_qlora.training.loop import train
 from farense_qlora.training.probes import MAX_TOKENS, Probes

@@ -20,8 +20,8 @@ from conftest import FARENSE
 from rich.console import Console
 from ui_events import events, write_run
 
-from farense_qlora.results.overview import overview
 from farense_qlora.training.events import Event
+from farense_qlora.training.overview import overview
 from farense_qlora.training.run import Run
 from farense_qlora.ui.monitor import screen
 

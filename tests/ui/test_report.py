@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ui_events import events, sampled, write_run
 
+from farense_qlora.answers.evaluate import STORED, TokenScores
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.results.evaluate import STORED, TokenScores
 from farense_qlora.training.events import Skipped
 from farense_qlora.ui.report import report, train_command
 

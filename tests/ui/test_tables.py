@@ -2,11 +2,11 @@
 
 from ui_events import events
 
+from farense_qlora.answers.compare import Change
+from farense_qlora.answers.evaluate import Answer, summary
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.model.machine import machine
-from farense_qlora.results.compare import Change
-from farense_qlora.results.evaluate import Answer, summary
 from farense_qlora.training.gap import gap
 from farense_qlora.ui.tables import (
     Comparison,

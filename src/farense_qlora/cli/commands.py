@@ -113,7 +113,7 @@ def stop(args: argparse.Namespace) -> None:
 
 def list_runs(args: argparse.Namespace) -> None:
     """Show every run."""
-    from ..results.overview import overview_text, overviews
+    from ..training.overview import overview_text, overviews
 
     rows = overviews()
     _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
@@ -121,7 +121,7 @@ def list_runs(args: argparse.Namespace) -> None:
 
 def monitor(args: argparse.Namespace) -> None:
     """Follow a run, or with `--once` or `--json` show where it stands; raises `UserError`."""
-    from ..results.overview import overview
+    from ..training.overview import overview
     from ..ui.monitor import monitor, newest, show_once
 
     if not (args.once or args.json):
@@ -169,7 +169,7 @@ def fit(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look the computer over; 0 when nothing is wrong, else 1."""
-    from ..model.doctor import RECOMMENDED, doctor
+    from ..training.doctor import RECOMMENDED, doctor
 
     report = doctor()
     lines = [
@@ -203,13 +203,13 @@ def resume_check(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
     config, adapter = _adapter(args)
+    from ..answers.compare import compare
+    from ..answers.evaluate import Evaluation, asks, evaluate, store, token_scores
+    from ..answers.scoreboard import changes_text, evaluation_text, tokens_text
     from ..data.load import load_data
     from ..data.tokens import read_rows
     from ..model.adapters import load_adapter
     from ..model.base import load_base
-    from ..results.compare import compare
-    from ..results.evaluate import Evaluation, asks, evaluate, store, token_scores
-    from ..results.scoreboard import changes_text, evaluation_text, tokens_text
 
     base = load_base(config.model, config.bits, config.chat_template)
     data = None if args.data else load_data(config, base.tokenizer, base.path)
@@ -250,8 +250,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from ..results.compare import compare_runs, pair
-    from ..results.scoreboard import comparison_text
+    from ..answers.compare import compare_runs, pair
+    from ..answers.scoreboard import comparison_text
     from ..training.run import Run, start
     from .progress import follow
 
@@ -267,7 +267,7 @@ def compare(args: argparse.Namespace) -> None:
             follow(runs[-1])
     from tqdm import tqdm
 
-    from ..ui.compare import save_comparison
+    from ..ui.comparison import save_comparison
 
     with tqdm(bar_format="{desc}", leave=False) as bar:
         comparison = compare_runs(
@@ -283,9 +283,9 @@ def ask(args: argparse.Namespace) -> None:
     if not args.question.strip():
         raise UserError("a pergunta está vazia")
     config, adapter = _adapter(args)
+    from ..answers.generate import stream
     from ..model.adapters import load_adapter
     from ..model.base import load_base
-    from ..results.generate import stream
 
     base = load_base(config.model, config.bits, config.chat_template)
     if not args.no_adapter:
@@ -303,7 +303,7 @@ def chat(args: argparse.Namespace) -> None:
     config, adapter = _adapter(args)
     from ..model.adapters import load_adapter
     from ..model.base import load_base
-    from .chat import converse
+    from .talk import converse
 
     base = load_base(config.model, config.bits, config.chat_template)
     load_adapter(base.model, adapter)
@@ -311,7 +311,7 @@ def chat(args: argparse.Namespace) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C; raises `UserError` as `results.serve.serve` does, and on a bad token file."""
+    """Serve until Ctrl-C; raises `UserError` as `serving.app.serve` does, and on a bad token file."""
     config, adapter = _adapter(args)
     limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
@@ -319,7 +319,7 @@ def serve(args: argparse.Namespace) -> None:
         token = args.token_file.read_text(encoding="utf-8").strip()
         if not token:
             raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
-    from ..results.serve import serve
+    from ..serving.app import serve
 
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
 
@@ -334,8 +334,8 @@ def export(args: argparse.Namespace) -> None:
     run = _run(args.run)
     from tqdm import tqdm
 
-    from ..results.export import export, export_folder, push, verification
-    from ..results.verify import verification_text
+    from ..exporting.export import export, export_folder, push, verification
+    from ..exporting.verify import verification_text
 
     to = args.to or export_folder(run, args.format)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
@@ -395,7 +395,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config and the adapter's folder that the flags name; `--model` says where the base is instead."""
     if args.adapter:
-        from ..results.export import exported_config
+        from ..exporting.export import exported_config
 
         config, folder = exported_config(args.adapter), args.adapter
     else:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from ..results.overview import RECENT, numbers
 from ..text import decimal
 from ..training.events import Evaluated, Finished, Started, Stepped
+from ..training.overview import RECENT, numbers
 from ..training.run import Run
 from ..training.words import ENDINGS, duration, sentence
 

@@ -17,6 +17,7 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, loa
 
 from ..config import HOME
 from ..errors import UserError, reason
+from .cpu.ops import keeps_dense, use_cpu_operations
 from .folder import (
     AGAIN,
     GROUP_SIZE,
@@ -29,7 +30,6 @@ from .folder import (
     with_files,
 )
 from .machine import memory_bytes, memory_limit, on_cpu
-from .ops import keeps_dense, use_cpu_operations
 from .rope import check_positions
 
 __all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "make_ready"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from .blas import cores, use_fast_blas
+from .cpu.blas import cores, use_fast_blas
 
 
 @dataclass(frozen=True)

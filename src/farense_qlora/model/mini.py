@@ -26,10 +26,10 @@ from ..data.tokens import Example, encode
 from ..files import whole_folder
 from ..text import decimal, percent
 from .base import GROUP_SIZE, MINIATURE
-from .head import backbone, head
+from .cpu.ops import exp, use_cpu_operations
+from .cpu.parallel import parts, side_by_side, summed
+from .loss import backbone, head
 from .mini_tokenizer import SPECIAL, train_tokenizer
-from .ops import exp, use_cpu_operations
-from .parallel import parts, side_by_side, summed
 
 Update = Callable[[optim.Optimizer, Sequence[Example]], float]  # one update on examples: its loss
 UNSEEN = range(2 * 10**6, 2 * 10**6 + 4)  # seeds of invented clubs that no training sees

@@ -1,3 +1,3 @@
-"""What one does with a trained adapter: ask, evaluate, export."""
+"""The bench beside the peers."""
 
 from .. import model as _model  # noqa: F401  chooses the BLAS before anything here imports mlx

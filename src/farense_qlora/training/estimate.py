@@ -25,7 +25,7 @@ MEASURED = CACHE / "fit.json"
 FAMILIES = ("mistral", "llama", "qwen2", "qwen3")  # whose blocks have the seven linear layers of `linears`
 BYTES_PER_TOKEN = 3.3  # of Portuguese, with its JSON
 PROCESS_GB = 0.15  # Python and the libraries, which count where memory is the process's (the CPU)
-HEAD_GB = 0.032  # the chunk of logits and its copies, see model/head.py
+HEAD_GB = 0.032  # the chunk of logits and its copies, see model/loss.py
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
     weight = (0.5 + 2 * number / 64) if config.bits == 4 else number
     weights = weight * shape.parameters
     if on_cpu and shape.parameters < 50e6:
-        weights += 4 * shape.parameters  # small models keep their weights in float32 too: see model/ops.py
+        weights += 4 * shape.parameters  # small models keep them in float32 too: see model/cpu/ops.py
     positions = config.batch_size * min(config.max_seq_length, tokens)
     attention = shape.heads * shape.head_dim
     row = min(config.max_seq_length, tokens if on_cpu else positions)

@@ -9,8 +9,8 @@ import numpy as np
 from ..config import Config
 from ..data.batches import Batch, MicroBatch, Order, Packed, Unpacked, collate
 from ..data.tokens import Encoded
+from ..model.cpu.parallel import parts, side_by_side, summed
 from ..model.machine import on_cpu
-from ..model.parallel import parts, side_by_side, summed
 from .update import arrays, batch_loss
 
 

@@ -17,9 +17,9 @@ from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
 from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
+from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
-from ..model.packing import check_packable
-from ..model.parallel import side_by_side
+from ..model.packed import check_packable
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
 from .control import Asked
 from .evaluation import collated, make_order, validation_loss

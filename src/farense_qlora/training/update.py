@@ -12,10 +12,10 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..config import Config
 from ..data.batches import Batch
-from ..model.head import head_loss
+from ..model.cpu.parallel import summed
+from ..model.loss import head_loss
 from ..model.machine import on_cpu
-from ..model.packing import hidden_states
-from ..model.parallel import summed
+from ..model.packed import hidden_states
 
 Arrays = tuple[mx.array | None, ...]
 

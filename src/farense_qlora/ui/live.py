@@ -15,16 +15,16 @@ import ipywidgets as widgets
 import mlx.core as mx
 from IPython.display import HTML, Image, display
 
+from ..answers.normalise import normalise
 from ..errors import UserError
-from ..model.blas import cores
+from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
-from ..results.normalise import normalise
-from ..results.overview import STATUS, Numbers, numbers
 from ..text import decimal, plain, scientific
 from ..training import control
 from ..training.estimate import estimate, overflow
 from ..training.events import Event, Finished, Sampled, Started
 from ..training.journal import Reader
+from ..training.overview import STATUS, Numbers, numbers
 from ..training.run import Run, status
 from ..training.words import ENDINGS, duration, sentence
 from .figures import training_curves

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import RUNS
-from ..results.overview import STATUS, Overview, overview
 from ..text import decimal
 from ..training.events import Evaluated, Event, Finished, Stepped
 from ..training.journal import Reader
+from ..training.overview import STATUS, Overview, overview
 from ..training.run import Run, runs
 from ..training.words import sentence
 from .figures import smooth

@@ -12,9 +12,9 @@ from IPython.display import display
 
 from ..config import GROUPS, HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
-from ..model.doctor import RECOMMENDED
 from ..model.machine import memory_limit, on_cpu
 from ..text import decimal, plain
+from ..training.doctor import RECOMMENDED
 from ..training.estimate import Estimate, estimate, overflow
 from ..training.words import duration
 from .kernel import answer_widgets

@@ -11,17 +11,17 @@ from typing import Any
 
 import jinja2
 
+from ..answers.evaluate import LABELS, STORED, TokenScores
+from ..answers.scoreboard import tokens_text
 from ..config import Config
 from ..data.sources import fingerprint
 from ..errors import UserError
 from ..files import whole_file
 from ..model.machine import machine
-from ..results.evaluate import LABELS, STORED, TokenScores
-from ..results.overview import STATUS, differences, overview
-from ..results.scoreboard import tokens_text
 from ..text import decimal, percent
 from ..training.checkpoints import versions
 from ..training.events import Event, Finished, Started
+from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
 from ..training.words import sentence
 from .figures import ThemeName, training_curves

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..results.overview import COLUMNS, Overview, columns, overview, overviews
 from ..training.events import Event, Sampled
+from ..training.overview import COLUMNS, Overview, columns, overview, overviews
 from ..training.run import Run, runs
 from .figures import compare_curves
 from .live import WIDTH

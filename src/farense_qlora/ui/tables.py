@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
+from ..answers.compare import Change
+from ..answers.evaluate import LABELS, Evaluation
+from ..answers.scoreboard import changes_text
 from ..config import GROUPS, Config
 from ..data.rows import Row
 from ..model.base import Base
-from ..model.doctor import Report
 from ..model.machine import Machine
-from ..results.compare import Change
-from ..results.evaluate import LABELS, Evaluation
-from ..results.scoreboard import changes_text
 from ..text import decimal, percent, plain, size, text_table
+from ..training.doctor import Report
 from ..training.fit import Trial
 from ..training.gap import Gap
 

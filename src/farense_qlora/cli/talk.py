@@ -1,0 +1,67 @@
+"""The conversation in the terminal: answers as they are generated, Ctrl-C ends one, /sair ends all."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+from ..answers.conversation import Conversation
+from ..model.base import Base
+
+HELP = """/novo    começa outra conversa
+/base    muda entre o modelo treinado e o modelo base, sem adaptador
+/sair    termina (ou Ctrl-D); Ctrl-C interrompe uma resposta"""
+WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
+
+
+def converse(base: Base, adapter: bool = True, thinking: bool = False) -> None:
+    """Talk with `base` on stdin and stdout until the input ends or says /sair."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  gives `input` its arrows and its memory
+
+    talk = Conversation(base, adapter, thinking=thinking)
+    print(f"{HELP}\n\n({WHO[adapter]})")
+    while True:
+        try:
+            text = input("\n› ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print("\n(/sair termina)")
+            continue
+        if text == "/sair":
+            return
+        if text == "/novo":
+            talk = Conversation(base, talk.adapter, thinking=thinking)
+            print("(conversa nova)")
+        elif text == "/base":
+            talk.adapter = not talk.adapter
+            print(f"({WHO[talk.adapter]})")
+        elif text.startswith("/"):
+            print(HELP)
+        elif text:
+            _answer(talk, text)
+
+
+def _answer(talk: Conversation, text: str) -> None:
+    """Print the answer as it comes; Ctrl-C is heard between two pieces, never inside a computation."""
+    with _interruptions() as heard, contextlib.closing(talk.say(text)) as answer:
+        for piece in answer:
+            print(piece, end="", flush=True)
+            if heard:
+                print(" (interrompida)", end="")
+                break
+    print()
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Inside, Ctrl-C adds to the list that this gives, and does nothing else."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,56 @@
+"""Use every core of a CPU in one update: parts of a batch side by side, each on a stream of its own.
+
+A multi-threaded BLAS leaves the cores idle, or waiting for one another, in all that is not a large matrix
+product: nine tenths of a small model's step. On a GPU there is one part and nothing changes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from ..machine import on_cpu
+from .blas import blas_threads, cores, denormals_flushed
+from .ops import keeps_dense
+
+Item = TypeVar("Item")
+
+
+@cache
+def streams() -> list[mx.Stream]:
+    """One stream a core, or the GPU's one."""
+    if not on_cpu():
+        return [mx.default_stream(mx.default_device())]
+    made = [mx.new_stream(mx.cpu) for _ in range(cores())]
+    with denormals_flushed():  # the first computation on a stream starts its thread
+        mx.eval([mx.add(mx.zeros(1), 1, stream=stream) for stream in made])
+    return made
+
+
+def side_by_side(model: nn.Module) -> int:
+    """How many parts of a batch `model` should compute at once: one a stream, or one in all when it
+    dequantizes its weights as it goes, which each part would do again."""
+    return len(streams()) if keeps_dense(model) else 1
+
+
+def parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """`items` dealt out, as evenly as they go, into `count` parts (fewer if there are fewer items)."""
+    count = min(count, len(items))
+    return [items[i::count] for i in range(count)]
+
+
+def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
+    """The sum of the trees `compute(item)`, evaluated, each on a stream of its own (at most one a core)."""
+    results = []
+    for stream, item in zip(streams(), items, strict=False):
+        with mx.stream(stream):
+            results.append(compute(item))
+    total = results[0]
+    for other in results[1:]:
+        total = tree_map(mx.add, total, other)
+    with blas_threads(1 if len(results) > 1 else None):
+        mx.eval(total)
+    return total

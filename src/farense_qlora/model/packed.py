@@ -1,0 +1,61 @@
+"""Rows side by side in one window, none of which sees another: a block-diagonal mask for mlx-lm's models.
+
+With rotary positions the mask alone is exact: attention depends on relative positions only.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import create_causal_mask
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+from ..errors import UserError
+from .loss import backbone
+
+
+class PackedCache:
+    """Stands in for a layer's KV cache, through which mlx-lm's models ask for their mask; it has no past."""
+
+    offset = 0
+
+    def __init__(self, segments: mx.array, grouped: bool):
+        self.together = (segments[:, :, None] == segments[:, None, :])[:, None]  # (B, 1, L, L)
+        self.grouped = grouped
+
+    def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
+        """The mask (B, 1, L, L), true where a position may look; `window_size` is a sliding window."""
+        mask = self.together & create_causal_mask(length, window_size=window_size)
+        return mask[:, None] if self.grouped else mask
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """What it is given, (B, heads, L, D) each: there is no past to put before it."""
+        return keys, values
+
+
+def hidden_states(model: nn.Module, inputs: mx.array, segments: mx.array | None) -> mx.array:
+    """The hidden states (B, L, D) of `inputs` (B, L), each position seeing its own segment (B, L) only."""
+    if segments is None:
+        return backbone(model)(inputs, cache=None)
+    # gemma2 has query heads in groups along an axis of their own, and its mask must have that axis too.
+    grouped = getattr(model.layers[0].self_attn, "repeats", 1) > 1 and model.model_type == "gemma2"
+    return backbone(model)(inputs, cache=[PackedCache(segments, grouped)] * len(model.layers))
+
+
+def check_packable(model: nn.Module, name: str) -> None:
+    """Raise `UserError` unless rows in one window of `model` give what they give alone.
+
+    A state-space layer carries the row before into the next, whatever the mask; for anything else that could,
+    two short rows are tried.
+    """
+    caches = make_prompt_cache(model)
+    if not all(isinstance(cache, KVCache | RotatingKVCache) for cache in caches):
+        raise UserError(
+            f"o modelo {name} tem camadas que não são de atenção (espaço de estados ou semelhantes): não se "
+            "pode empacotar; desligue «packing»"
+        )
+    rows = mx.arange(32).reshape(4, 8)
+    alone = hidden_states(model, rows, None).reshape(2, 16, -1)
+    packed = hidden_states(model, rows.reshape(2, 16), mx.repeat(mx.array([[1, 2], [1, 2]]), 8, axis=1))
+    if mx.any(mx.abs(packed - alone).max() > 0.05 * mx.abs(alone).max()):
+        raise UserError(
+            f"no modelo {name}, linhas na mesma janela veem-se umas às outras: desligue «packing»"
+        )

@@ -1,0 +1,3 @@
+"""A trained model behind the OpenAI API."""
+
+from .. import model as _model  # noqa: F401  chooses the BLAS before anything here imports mlx

@@ -1,0 +1,230 @@
+"""Each format has the files and names that its reader asks for, and is kept only if that reader agrees."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny import SENTENCES, build_tiny_model
+
+from farense_qlora.data import sources
+from farense_qlora.data.chat import prompt_tokens
+from farense_qlora.errors import UserError
+from farense_qlora.exporting import export as module
+from farense_qlora.exporting import verify
+from farense_qlora.exporting.export import FORMATS, export, exported_config, push
+from farense_qlora.exporting.formats import write_gguf, write_modelfile
+from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
+from farense_qlora.model.adapters import save_arrays
+from farense_qlora.model.base import load_base
+from farense_qlora.training.run import Run
+
+TOOLS = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
+
+
+def needs(kind: str) -> pytest.MarkDecorator:
+    """Skip where the reader of `kind` is not installed."""
+    missing = [name for name in TOOLS[kind] if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: make consumers")
+
+
+@pytest.fixture
+def run(
+    trained: Path, home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    monkeypatch.setattr(sources, "HOME", home)
+    monkeypatch.setattr(module, "OUTPUT", tmp_path_factory.mktemp("output"))
+    return Run(trained)
+
+
+def report(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "verification.json").read_text(encoding="utf-8"))
+
+
+def test_the_mlx_adapter_is_the_trained_one(run: Run, tmp_path: Path) -> None:
+    found = report(export(run, tmp_path / "mlx"))
+    assert (found["format"], found["questions"], found["passed"]) == ("mlx", 8, True)
+    assert found["kl"] < 1e-6 < found["kl_base"]
+    assert found["top1"] == found["same_answers"] == found["same_prompts"] == 1.0
+
+
+@needs("peft")
+def test_peft_reads_its_names_transposes_and_scale(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "peft", "peft")
+    ours = mx.load(str(run.best_adapter / "adapters.safetensors"))
+    theirs = mx.load(str(folder / "adapter_model.safetensors"))
+    assert len(theirs) == len(ours)
+    for matrix in ("A", "B"):
+        name = f"model.layers.1.self_attn.q_proj.lora_{matrix.lower()}"
+        other = f"base_model.model.model.layers.1.self_attn.q_proj.lora_{matrix}.weight"
+        assert np.array_equal(np.array(theirs[other]), np.array(ours[name]).T)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"]) == (run.config.rank, run.config.alpha)
+    assert report(folder)["kl"] < 1e-6
+    assert report(folder)["same_answers"] == 1.0
+
+
+def test_fused_is_a_whole_model_in_16_bits(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "fundido", "fused")
+    weights = mx.load(str(folder / "model.safetensors"))
+    assert {array.dtype for array in weights.values()} == {mx.float16}
+    assert not any("lora" in name or "scales" in name for name in weights)
+    assert "quantization" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in folder.iterdir()}
+    assert report(folder)["same_answers"] == 1.0
+
+
+def test_an_adapter_that_requantization_erases_is_refused(run: Run, tmp_path: Path) -> None:
+    whisper = tmp_path / "sussurro"
+    shutil.copytree(run.folder, whisper)
+    file = whisper / "best" / "adapters.safetensors"
+    faint = {name: array * 0.01 for name, array in mx.load(str(file)).items()}
+    mx.eval(faint)
+    save_arrays(file, faint)
+    with pytest.raises(UserError, match="o treino não sobreviveu"):
+        export(Run(whisper), tmp_path / "apagado", "fused-4bit")
+    assert [path.name for path in tmp_path.iterdir()] == ["sussurro"]
+
+
+@needs("gguf")
+@pytest.mark.parametrize("gguf_type", ["f16", "bf16", "q8_0"])
+def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, gguf_type: str) -> None:
+    from gguf import GGUFReader
+
+    folder = export(run, tmp_path / "gguf", "gguf", gguf_type)
+    reader = GGUFReader(folder / "model.gguf")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == gguf_type.upper()
+    assert kinds["output_norm.weight"] == "F32"
+    types = reader.get_field("tokenizer.ggml.token_type")
+    assert types.types[1].name == "INT32"
+    assert reader.get_field("tokenizer.ggml.add_bos_token").contents() is True
+    found = report(folder)
+    assert found["same_prompts"] == 1.0  # no second <s>, no other cut
+    assert found["same_answers"] == 1.0
+
+
+@needs("gguf")
+@pytest.mark.parametrize("layout", ["first", "legacy"])
+def test_llama_cpp_cuts_text_as_mistrals_own_tokenizer_does(tmp_path: Path, layout: str) -> None:
+    from llama_cpp import Llama
+
+    base = load_base(str(build_tiny_model(tmp_path / "pieces", pieces=layout)), 16)
+    file = tmp_path / "model.gguf"
+    write_gguf(base.path, None, base.tokenizer, "pieces", "f16", file)
+    theirs = Llama(str(file), vocab_only=True, verbose=False)
+    for question in (*SENTENCES, "Ganhou 3€?\n  Ó  Zé, já!", "", "[INST]eiro ▁ 🦁"):
+        turns = [("user", question), ("assistant", "Sim."), ("user", "E depois?")]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        ours = prompt_tokens(messages, base.tokenizer)
+        prompt = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert theirs.tokenize(prompt.encode(), add_bos=False, special=True) == list(ours), question
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
+def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_meant(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from gguf import GGUFReader
+
+    folder = shutil.copytree(tiny_model, tmp_path / "novo")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["rope_theta"]
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("nada", encoding="utf-8")
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "chat_template.jinja").write_text(default := settings["chat_template"], encoding="utf-8")
+    for bits in (4, 16):
+        base = load_base(str(folder), bits)
+        write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / f"{bits}.gguf")
+        reader = GGUFReader(tmp_path / f"{bits}.gguf")
+        assert reader.get_field("llama.rope.freq_base").contents() == 5e5
+        assert reader.get_field("tokenizer.chat_template").contents() == default
+        write_modelfile(base.tokenizer, 16, tmp_path)
+        assert "[INST] {{ .Content }} [/INST]" in (tmp_path / "Modelfile").read_text(encoding="utf-8")
+    config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    base = load_base(str(folder), 16)
+    with pytest.raises(UserError, match="sem «rope_scaling»"):
+        write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
+def test_gguf_leaves_out_tokens_without_a_row(tiny_model: Path, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    folder = shutil.copytree(tiny_model, tmp_path / "sem olhos")
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    image = {**described["added_tokens"][0], "id": len(described["model"]["vocab"]), "content": "<image>"}
+    described["added_tokens"].append(image)
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    base = load_base(str(folder), 16)
+    write_gguf(base.path, None, base.tokenizer, "x", "f16", tmp_path / "x.gguf")
+    tokens = GGUFReader(tmp_path / "x.gguf").get_field("tokenizer.ggml.tokens").contents()
+    assert len(tokens) == image["id"] and "<image>" not in tokens
+
+
+@needs("ollama")
+def test_the_modelfile_stops_and_speaks_as_the_template(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "ollama", "ollama")
+    lines = (folder / "Modelfile").read_text(encoding="utf-8").splitlines()
+    assert {"FROM ./model.gguf", "PARAMETER temperature 0", 'PARAMETER stop "</s>"'} <= set(lines)
+    assert any("[INST] {{ .Content }} [/INST]" in line for line in lines)
+    assert "<s>" not in lines[-1].replace("</s>", "")
+
+
+def test_a_reader_that_is_not_installed_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(verify.TOOLS, "peft", {"nenhum_peft": "peft"})
+    with pytest.raises(UserError, match=r"falta peft: instale com «pip install 'farense-qlora\[export\]'»"):
+        export(run, tmp_path / "peft", "peft")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_formats_are_not_asked_here(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "fundido", "fused")
+    with pytest.raises(UserError, match="exportado como «fused»"):
+        exported_config(folder)
+
+
+def test_offline_nothing_is_pushed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="não consigo enviá-lo para dono/nome"):
+        push(tmp_path, "dono/nome")
+
+
+def test_divergence_is_that_of_two_known_distributions() -> None:
+    p, q = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])
+    assert divergence(p, p) == 0
+    assert divergence(p, q + 7) == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"top1": 0.9899}, "só .* dos tokens concordam"),
+        ({"same_answers": 0.949}, "só 94,9 % das respostas são iguais"),
+        ({"same_prompts": 0.99}, "só 99,0 % das perguntas dão os mesmos tokens"),
+        ({"kl": 0.101}, "o treino não sobreviveu"),
+        ({"kl": float("nan")}, "o treino não sobreviveu"),
+    ],
+)
+def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
+    change: dict[str, float], said: str
+) -> None:
+    just = Verification("x", "y", QUESTIONS, 500, 0.1, 1.0, 0.99, 0.95, 1.0, EXACT)
+    assert not just.failures
+    (failure,) = replace(just, **change).failures  # type: ignore[arg-type]
+    assert re.match(said, failure)
+
+
+def test_only_what_is_rounded_may_agree_less() -> None:
+    assert {name for name, kind in FORMATS.items() if kind.limits != EXACT} == {"fused-4bit"}
+    assert QUESTIONS == 100

@@ -1,0 +1,26 @@
+"""Where MLX computes on a CPU, numbers too small to matter cost nothing."""
+
+import platform
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from farense_qlora.model.cpu.parallel import streams
+
+
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="an x86-64 matter")
+def test_numbers_next_to_zero_are_zero_where_mlx_computes_and_nowhere_else() -> None:
+    tiny = np.float32(1e-30) * np.float32(1e-10)
+    assert tiny > 0
+    for stream in [mx.default_stream(mx.cpu), *streams()]:
+        assert mx.multiply(mx.array([1e-30]), 1e-10, stream=stream).item() == 0
+
+
+@pytest.mark.parametrize("module", ["training.update", "answers.generate", "ui.panel"])
+def test_the_blas_is_chosen_before_mlx_whatever_is_imported_first(module: str) -> None:
+    code = f"import farense_qlora.{module}"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,69 @@
+"""The doctor looks at the real machine; what is wrong comes with the command that mends it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from farense_qlora.config import PROFILES, Config
+from farense_qlora.data import sources
+from farense_qlora.training import doctor as module
+from farense_qlora.training.doctor import doctor, recommended_profile
+
+
+@pytest.fixture
+def recommended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "RECOMMENDED", tmp_path / "recommended_config.json")
+    return tmp_path / "recommended_config.json"
+
+
+def test_a_sound_machine_passes_and_gets_a_config(recommended: Path) -> None:
+    report = doctor()
+    assert report.ok, [check for check in report.checks if not check.ok]
+    names = [check.name for check in report.checks]
+    assert {"Python", "Pacotes", "Memória", "Disco", "Modelo base", "Dados (train_data)"} <= set(names)
+    assert Config.read(recommended) == Config.of(report.profile)
+
+
+def test_the_profile_follows_the_memory() -> None:
+    gigabytes = {
+        4: "mini",
+        8: "mistral-7b-8gb",
+        16: "mistral-7b",
+        32: "mistral-7b-32gb",
+        96: "mistral-7b-32gb",
+    }
+    for memory, profile in gigabytes.items():
+        assert recommended_profile(memory, on_cpu=False) == profile and profile in PROFILES
+    assert recommended_profile(96, on_cpu=True) == "mini"
+
+
+def test_what_is_wrong_is_named_with_its_remedy(
+    recommended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sources, "HOME", tmp_path)  # no data here
+    monkeypatch.setattr(module, "RUNS", tmp_path / "file" / "runs")  # no folder can be made there
+    monkeypatch.setattr(module, "memory_limit", lambda: 10**8)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(module, "recommended_profile", lambda *_: "mistral-7b")
+    bad = {check.name: check for check in doctor().checks if not check.ok}
+    assert {"Treinos", "Memória", "Dados (train_data)", "Dados (val_data)", "Modelo base"} <= set(bad)
+    assert all(check.remedy and check.detail for check in bad.values())
+    assert bad["Dados (val_data)"].remedy == "farense-qlora prepare"
+
+
+def test_a_package_that_is_too_old_is_seen(recommended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        module.metadata, "requires", lambda _: ["numpy>=999", "tqdm", "nowhere>=1; extra == 'dev'"]
+    )
+    checks = {check.name: check for check in doctor().checks}
+    assert (checks["Pacotes"].ok, checks["Pacotes"].detail) == (False, "faltam numpy>=999")
+
+
+def test_the_command_says_so_and_so_does_its_exit_code(farense: Command) -> None:
+    done = farense("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (0, True), done.stdout
+    assert "✓ Memória: " in farense("doctor").stdout

@@ -1,0 +1,124 @@
+"""The chat box answers in the notebook while its callbacks stay away from MLX, and can be stopped."""
+
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.manager import run_kernel
+
+START = """
+from pathlib import Path
+import threading
+from farense_qlora.model.adapters import load_adapter
+from farense_qlora.model.base import load_base
+from farense_qlora.training.run import Run
+from farense_qlora.ui import chat_box as chat
+
+run = Run(Path({run!r}))
+tuned = load_base(run.config.model, run.config.bits)
+load_adapter(tuned.model, run.best_adapter)
+chat.chat_box(tuned)
+"""
+
+
+class Page:
+    """What a browser would see and do: the state of the kernel's widgets, and messages to them."""
+
+    def __init__(self, client: Any):
+        self.client, self.ended = client, set[str]()
+        self.widgets: dict[str, dict[str, Any]] = {}
+
+    def wait(self, until: Callable[[], object]) -> None:
+        """Take in what the kernel says until `until()`; fails after 60 silent seconds."""
+        while not until():
+            message = self.client.get_iopub_msg(timeout=60)
+            content = message["content"]
+            assert message["msg_type"] != "error", content
+            if message["msg_type"] in ("comm_open", "comm_msg"):
+                state = self.widgets.setdefault(content["comm_id"], {})
+                state |= content["data"].get("state", {})
+            if content.get("execution_state") == "idle":
+                self.ended.add(message["parent_header"].get("msg_id"))
+
+    def run(self, code: str) -> None:
+        asked = self.client.execute(code)
+        self.wait(lambda: asked in self.ended)
+
+    def find(self, **state: object) -> str:
+        (found,) = (name for name, has in self.widgets.items() if state.items() <= has.items())
+        return found
+
+    def tell(self, name: str, **data: Any) -> None:
+        content = {"comm_id": name, "data": data}
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+
+    def ask(self, question: str) -> None:
+        name = self.find(_model_name="TextModel")
+        self.tell(name, method="update", state={"value": question}, buffer_paths=[])
+        self.tell(name, method="custom", content={"event": "submit"})
+
+    def click(self, description: str) -> None:
+        self.tell(self.find(description=description), method="custom", content={"event": "click"})
+
+    @property
+    def said(self) -> list[str]:
+        html = self.widgets[self.find(_model_name="HTMLModel")]["value"]
+        return [unescape(text) for text in re.findall(r"<p[^>]*>(.*?)</p>", html, re.DOTALL)]
+
+
+@pytest.fixture
+def page(trained: Path) -> Iterator[Page]:
+    with run_kernel() as client:
+        page = Page(client)
+        page.run(START.format(run=str(trained)))
+        yield page
+
+
+def ready(page: Page) -> bool:
+    return any(state.get("description") == "Enviar" for state in page.widgets.values())
+
+
+def test_questions_are_answered_with_the_adapter_and_without(page: Page) -> None:
+    page.ask("Hajry: quem foi?")
+    page.wait(lambda: page.said == ["Hajry: quem foi?", "Foi médio."] and ready(page))
+    page.tell(
+        page.find(_model_name="CheckboxModel"), method="update", state={"value": False}, buffer_paths=[]
+    )
+    page.click("Conversa nova")
+    page.wait(lambda: page.said == [])
+    page.ask("Hajry: quem foi?")
+    page.wait(lambda: len(page.said) == 3 and ready(page))
+    assert page.said[1] == "modelo base, sem adaptador" and "médio" not in page.said[2]
+    # The adapter is back in its place for whatever other cells do.
+    page.run("from farense_qlora.answers.generate import ask")
+    page.run("assert ask(tuned, 'Rui: quem foi?') == 'Foi guarda-redes.'")
+
+
+def test_a_long_answer_can_be_stopped_and_the_next_one_given(page: Page) -> None:
+    page.run("tuned.tokenizer.eos_token_ids = set()")  # an answer that would not end by itself
+    page.ask("<b>Rui</b>: quem foi?")
+    page.wait(lambda: len(page.said) == 2 and page.find(description="Parar"))
+    page.click("Parar")
+    page.wait(lambda: len(page.said) == 3 and ready(page))
+    assert page.said[0] == "<b>Rui</b>: quem foi?" and page.said[2] == "resposta interrompida"
+    page.run("tuned.tokenizer.eos_token_ids = {tuned.tokenizer.eos_token_id}")
+    page.click("Conversa nova")
+    page.ask("Rui: quem foi?")
+    page.wait(lambda: page.said == ["Rui: quem foi?", "Foi guarda-redes."])
+
+
+def test_no_callback_touches_the_model(page: Page) -> None:
+    """The questions come in where the kernel chooses; the answers are made where the model was loaded."""
+    page.run(
+        "threads, stream = set(), chat.Conversation.say\n"
+        "def say(self, text):\n"
+        "    threads.add(threading.current_thread())\n"
+        "    return stream(self, text)\n"
+        "chat.Conversation.say = say"
+    )
+    page.ask("Rui: quem foi?")
+    page.wait(lambda: page.said[1:] == ["Foi guarda-redes."])
+    page.run("assert threads == {threading.main_thread()}, threads")
