@@ -15,7 +15,7 @@ CHECKSUMS = "checksums.json"
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_dir(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the name `folder`, and the place of what was there, at the end.
 
     When the block fails nothing changes. Raises `UserError` when `folder` cannot be written, a
@@ -27,12 +27,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         for path in [*partial.iterdir(), partial]:
-            to_disk(path)
+            fsync(path)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.rename(folder, old)
         os.rename(partial, folder)
-        to_disk(folder.parent)
+        fsync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise disk_error(error, folder) from None
@@ -41,13 +41,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the name `path` at the end; raises as `whole_folder` does."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path` at the end; raises as `atomic_dir` does."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        to_disk(partial)
+        fsync(partial)
         os.replace(partial, path)
     except OSError as error:
         raise disk_error(error, path) from None
@@ -56,7 +56,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def to_disk(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Return when the file or folder `path` is on the disk and not only in memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -80,7 +80,7 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
-def damage(folder: Path) -> str | None:
+def verify(folder: Path) -> str | None:
     """What is wrong with a folder that `write_checksums` left, in Portuguese; None when it is whole."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def damage(folder: Path) -> str | None:
 def touched(folder: Path) -> str | None:
     """What somebody has done since to a folder that `write_checksums` left: a file changed, gone or added, in
     Portuguese; None when it is as it was left."""
-    if reason := damage(folder):
+    if reason := verify(folder):
         return reason
     known = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     added = [name for name in _files(folder) if name not in known and name != CHECKSUMS]

@@ -35,7 +35,7 @@ def test_differences_are_paired_and_say_whether_they_are_clear() -> None:
 
 def test_the_16_bit_miniature_is_the_4_bit_one_dequantized() -> None:
     tokens = mx.arange(24)[None]
-    four, sixteen = (load_base("mini", bits).model(tokens) for bits in (4, 16))
+    four, sixteen = (load_base(Config(model="mini", bits=bits)).model(tokens) for bits in (4, 16))
     assert mx.abs(four - sixteen).max() < 1e-3
 
 

@@ -15,13 +15,13 @@ QUESTION = "Hajry: quem foi?"
 
 @pytest.fixture(scope="module")
 def plain(trained: Path) -> Base:
-    return load_base(Run(trained).config.model)
+    return load_base(Run(trained).config)
 
 
 @pytest.fixture(scope="module")
 def tuned(trained: Path) -> Base:
     run = Run(trained)
-    base = load_base(run.config.model)
+    base = load_base(run.config)
     load_adapter(base.model, run.best_adapter)
     return base
 

@@ -101,21 +101,23 @@ def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
     monkeypatch.setattr(module, "answers", answers)
     turns = [("user", "Subiu?"), ("assistant", "Sim."), ("user", "E desceu?"), ("assistant", "Não.")]
     messages = tuple({"role": role, "content": text} for role, text in turns)
-    base = load_base(str(tiny_model))
+    base = load_base(Config(model=str(tiny_model)))
     assert evaluate(base, [Row(messages=messages)], "prova").exact_match == 1.0
     assert asked == [prompt_tokens(messages[:-1], base.tokenizer)]
 
 
 def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
     rows = [row(f"Quem foi o {n}?", f"Foi o {n}.") for n in range(40)]
-    assert evaluate(load_base(str(tiny_model)), rows, "a") == evaluate(load_base(str(tiny_model)), rows, "a")
+    assert evaluate(load_base(Config(model=str(tiny_model))), rows, "a") == evaluate(
+        load_base(Config(model=str(tiny_model))), rows, "a"
+    )
 
 
 def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first_choices(
     home: Path, tiny_model: Path
 ) -> None:
     config = Config(val_data=str(home / "data" / "val_data.jsonl"))
-    base = load_base(str(tiny_model))
+    base = load_base(Config(model=str(tiny_model)))
     sets = load_data(config, base.tokenizer, base.path)
     data, found = sets.validation, token_scores(base, sets)
     assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
@@ -131,11 +133,11 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
 
 def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="prova: não há nenhuma pergunta"):
-        evaluate(load_base(str(tiny_model)), [Row(text="solto")], "prova")
+        evaluate(load_base(Config(model=str(tiny_model))), [Row(text="solto")], "prova")
 
 
 def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path, tiny_model: Path) -> None:
-    base, train = load_base(str(tiny_model)), str(home / "data" / "train_data.jsonl")
+    base, train = load_base(Config(model=str(tiny_model))), str(home / "data" / "train_data.jsonl")
     config = Config(train_data=train, val_data=str(home / "data" / "val_data.jsonl"))
     sets = load_data(config, base.tokenizer, base.path)
     assert [len(rows) for rows in sets.held_out().values()] == [8, 2]

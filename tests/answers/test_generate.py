@@ -22,7 +22,7 @@ def prompts(base: Base) -> list[list[int]]:
 
 @pytest.fixture(scope="module", params=[4, 16], ids=["4-bit", "float32"])
 def base(tiny_model: Path, request: pytest.FixtureRequest) -> Base:
-    return load_base(str(tiny_model), request.param)
+    return load_base(Config(model=str(tiny_model), bits=request.param))
 
 
 def test_batched_answers_equal_mlx_lm_one_by_one(base: Base) -> None:
@@ -44,7 +44,7 @@ def test_answers_depend_on_earlier_turns(base: Base) -> None:
 
 
 def test_an_answer_stops_at_the_end_of_text_token(tiny_model: Path) -> None:
-    base = load_base(str(tiny_model), 16)
+    base = load_base(Config(model=str(tiny_model), bits=16))
     prompt = prompt_tokens(CONVERSATIONS[0], base.tokenizer)
     spoken = [piece.token for piece in mlx_lm.stream_generate(base.model, base.tokenizer, prompt, 24)]
     base.tokenizer.eos_token_ids = {*base.tokenizer.eos_token_ids, spoken[9]}
@@ -60,7 +60,7 @@ def test_progress_counts_every_answer(base: Base) -> None:
 
 
 def test_dropout_is_off_while_answering_and_back_afterwards(tiny_model: Path) -> None:
-    base = load_base(str(tiny_model))
+    base = load_base(Config(model=str(tiny_model)))
     attach(base.model, Config(dropout=0.5))
     assert base.model.training
     two = prompts(base)[:2]

@@ -16,7 +16,7 @@ from farense_qlora.model.base import Base, load_base
 
 @pytest.fixture(scope="module")
 def base(tiny_model: Path) -> Base:
-    return load_base(str(tiny_model))
+    return load_base(Config(model=str(tiny_model)))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -130,7 +130,7 @@ def test_a_validation_that_was_made_is_kept_with_the_run(base: Base, tmp_path: P
 
 
 def test_what_the_template_does_to_the_rows_is_said(tmp_path: Path, tiny_model: Path) -> None:
-    base = load_base(str(tiny_model))
+    base = load_base(Config(model=str(tiny_model)))
     base.tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
         "{{ strftime_now('%Y') }} {{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}"
@@ -147,7 +147,7 @@ def test_what_the_template_does_to_the_rows_is_said(tmp_path: Path, tiny_model: 
 
 
 def test_the_committed_data_have_nothing_to_leave_out() -> None:
-    mini = load_base("mini")
+    mini = load_base(Config())
     data = load_data(Config(), mini.tokenizer, mini.path)
     assert (data.repeats, data.leaks, data.memorised) == ((), (), False)
     assert len(data.training) >= 2528 and len(data.unseen) == 61

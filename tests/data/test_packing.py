@@ -41,7 +41,7 @@ def test_best_fit_beats_taking_rows_as_they_come() -> None:
 @pytest.mark.parametrize("least", [0, 512], ids=["short windows", "long windows"])
 def test_our_data_fill_at_least_95_percent(least: int) -> None:
     config = Config.of("mini")
-    lengths = encode(read_rows(HOME / config.train_data), load_base("mini").tokenizer, 512).lengths - 1
+    lengths = encode(read_rows(HOME / config.train_data), load_base(Config()).tokenizer, 512).lengths - 1
     window = best_window(lengths, least, 512)
     assert fill(lengths, window) >= 0.95
     assert window >= least and window % 8 == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from farense_qlora.config import CACHE, HOME
+from farense_qlora.config import CACHE, HOME, Config
 from farense_qlora.data import tokens
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Encoded, encode, encode_file, read_rows
@@ -20,20 +20,20 @@ def row(question: str, answer: str) -> Row:
 
 
 def test_a_long_row_is_cut_and_counted(tiny_model: Path) -> None:
-    tokenizer = load_base(str(tiny_model)).tokenizer
+    tokenizer = load_base(Config(model=str(tiny_model))).tokenizer
     encoded = encode([row("Olá?", "Sim. " * 40), row("Olá?", "Sim.")], tokenizer, 32)
     assert encoded.truncated == 1
     assert encoded.lengths.tolist()[0] == 32 and encoded.lengths[1] < 32
 
 
 def test_a_row_whose_answer_is_cut_away_is_refused_by_number(tiny_model: Path) -> None:
-    tokenizer = load_base(str(tiny_model)).tokenizer
+    tokenizer = load_base(Config(model=str(tiny_model))).tokenizer
     with pytest.raises(UserError, match="dados, linha 2: perde toda a resposta"):
         encode([row("Olá?", "Sim."), row("Porquê? " * 40, "Sim.")], tokenizer, 32)
 
 
 def test_bare_text_is_supervised_to_its_end_and_begins_and_ends_once(tiny_model: Path) -> None:
-    tokenizer = load_base(str(tiny_model)).tokenizer
+    tokenizer = load_base(Config(model=str(tiny_model))).tokenizer
     plain = encode([Row(text="Era uma vez em Faro.")], tokenizer, 64)[0]
     assert plain.tokens[-1] == tokenizer.eos_token_id and np.all(plain.supervised)
     marked = encode([Row(text="Era uma vez em Faro.</s></s>")], tokenizer, 64)[0]
@@ -48,7 +48,7 @@ def same(one: Encoded, other: Encoded) -> bool:
 
 
 def test_a_file_is_tokenized_once_and_then_mapped(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, tokenizer = HOME / "data" / "val_data.jsonl", load_base(str(tiny_model)).tokenizer
+    path, tokenizer = HOME / "data" / "val_data.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
     monkeypatch.setattr(tokens, "ROWS_A_CHUNK", 100)  # several chunks
     counted: list[int] = []
     first = encode_file(path, tokenizer, tiny_model, 512, progress=counted.append)
@@ -69,7 +69,7 @@ def test_other_data_or_another_template_is_tokenized_anew(tiny_model: Path, tmp_
         settings = json.loads((tiny_model / "tokenizer_config.json").read_text(encoding="utf-8"))
         settings["chat_template"] = settings["chat_template"].replace("[INST] ", f"[INST] {start}")
         (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-        tokenizer = load_base(str(model)).tokenizer
+        tokenizer = load_base(Config(model=str(model))).tokenizer
         seen.append(tokenizer.decode(encode_file(data, tokenizer, model, 64)[0].tokens.tolist()))
     assert seen == [
         "<s>[INST] Foi? [/INST]Sim.</s>",
@@ -79,7 +79,7 @@ def test_other_data_or_another_template_is_tokenized_anew(tiny_model: Path, tmp_
 
 
 def test_what_is_kept_and_damaged_is_made_anew(tiny_model: Path, tmp_path: Path) -> None:
-    data, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    data, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
     data.write_text('{"prompt": "Quando?", "completion": "Em 1990."}\n', encoding="utf-8")
     before = set((CACHE / "tokens").glob("*.arrow"))
     whole = encode_file(data, tokenizer, tiny_model, 64)[0].tokens.tolist()
@@ -91,7 +91,7 @@ def test_what_is_kept_and_damaged_is_made_anew(tiny_model: Path, tmp_path: Path)
 
 
 def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_path: Path) -> None:
-    data, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    data, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
     lines = [
         {"prompt": "Foi?", "completion": "Sim."},
         {"prompt": 3, "completion": "Sim."},
@@ -111,7 +111,7 @@ def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_
 
 
 def test_a_row_of_ten_megabytes_is_cut_or_refused_by_name(tmp_path: Path, tiny_model: Path) -> None:
-    path, tokenizer = tmp_path / "rows.jsonl", load_base(str(tiny_model)).tokenizer
+    path, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
     path.write_text(json.dumps({"prompt": "Foi?", "completion": "Sim, foi. " * 1_000_000}), encoding="utf-8")
     assert encode_file(path, tokenizer, tiny_model, 64).truncated == 1
     path.write_text(json.dumps({"prompt": "Foi? " * 20_000, "completion": "Sim."}), encoding="utf-8")

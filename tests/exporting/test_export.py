@@ -36,7 +36,7 @@ def run(trained: Path, home: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_export_answers_in_plain_mlx_lm_as_here(run: Run, tmp_path: Path) -> None:
     folder = export(run, tmp_path / "levar")
-    base = load_base(run.config.model)
+    base = load_base(run.config)
     load_adapter(base.model, run.best_adapter)
     model, tokenizer = mlx_lm.load(str(base.path), adapter_path=str(folder))
     for name in ("Hajry", "Rui", "Kiki"):

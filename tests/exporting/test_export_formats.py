@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
 
+from farense_qlora.config import Config
 from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
@@ -114,7 +115,7 @@ def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, gguf_type: st
 def test_llama_cpp_cuts_text_as_mistrals_own_tokenizer_does(tmp_path: Path, layout: str) -> None:
     from llama_cpp import Llama
 
-    base = load_base(str(build_tiny_model(tmp_path / "pieces", pieces=layout)), 16)
+    base = load_base(Config(model=str(build_tiny_model(tmp_path / "pieces", pieces=layout)), bits=16))
     file = tmp_path / "model.gguf"
     write_gguf(base.path, None, base.tokenizer, "pieces", "f16", file)
     theirs = Llama(str(file), vocab_only=True, verbose=False)
@@ -142,7 +143,7 @@ def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_mea
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "chat_template.jinja").write_text(default := settings["chat_template"], encoding="utf-8")
     for bits in (4, 16):
-        base = load_base(str(folder), bits)
+        base = load_base(Config(model=str(folder), bits=bits))
         write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / f"{bits}.gguf")
         reader = GGUFReader(tmp_path / f"{bits}.gguf")
         assert reader.get_field("llama.rope.freq_base").contents() == 5e5
@@ -151,7 +152,7 @@ def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_mea
         assert "[INST] {{ .Content }} [/INST]" in (tmp_path / "Modelfile").read_text(encoding="utf-8")
     config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    base = load_base(str(folder), 16)
+    base = load_base(Config(model=str(folder), bits=16))
     with pytest.raises(UserError, match="sem «rope_scaling»"):
         write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
 
@@ -165,7 +166,7 @@ def test_gguf_leaves_out_tokens_without_a_row(tiny_model: Path, tmp_path: Path) 
     image = {**described["added_tokens"][0], "id": len(described["model"]["vocab"]), "content": "<image>"}
     described["added_tokens"].append(image)
     (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
-    base = load_base(str(folder), 16)
+    base = load_base(Config(model=str(folder), bits=16))
     write_gguf(base.path, None, base.tokenizer, "x", "f16", tmp_path / "x.gguf")
     tokens = GGUFReader(tmp_path / "x.gguf").get_field("tokenizer.ggml.tokens").contents()
     assert len(tokens) == image["id"] and "<image>" not in tokens

@@ -60,7 +60,7 @@ def config(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Config
 def reference(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The run that nothing happened to."""
     run = tmp_path_factory.mktemp("reference")
-    return result_of(run, list(train(config, load_base(config.model), run)))
+    return result_of(run, list(train(config, load_base(config), run)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import pytest
 from faults.common import SAVE_EVERY, WHOLE, Ledger, Result, result_of
 
 from farense_qlora.config import Config
-from farense_qlora.files import damage
+from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import loop, session
@@ -30,7 +30,7 @@ def begun(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     def ask() -> Wishes:
         return Wishes(stop=isinstance(events[-1], Stepped) and events[-1].step == 16)
 
-    for event in train(config, load_base(config.model), run, ask):
+    for event in train(config, load_base(config), run, ask):
         events.append(event)
     return run, events
 
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
         else:
             data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
             victim.write_bytes(data)
-        events = list(train(config, load_base(config.model), run))
+        events = list(train(config, load_base(config), run))
         assert [e.path for e in events if isinstance(e, Discarded)] == ["checkpoints/step-000016"]
         started = next(event for event in events if isinstance(event, Started))
         same = result_of(run, settled([*begun[1], *events])) == reference
@@ -72,7 +72,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     now = iter(range(10**9, 0, -3600))
     for module in (loop, session):
         monkeypatch.setattr(module.time, "time", lambda: float(next(now)))
-    events = list(train(config, load_base(config.model), tmp_path))
+    events = list(train(config, load_base(config), tmp_path))
     same = result_of(tmp_path, settled(events)) == reference
     ledger("relógio para trás", same, 0)
     assert same
@@ -80,11 +80,11 @@ def test_a_clock_that_runs_backwards_changes_nothing(
 
 def test_the_best_adapter_outlives_a_clock_that_is_set_back(config: Config, tmp_path: Path) -> None:
     """Its name and that of the one before are what is kept, not whichever files look newest."""
-    base = load_base(config.model)
+    base = load_base(config)
     attach(base.model, config)
     for step in range(4):
         save_best(tmp_path, config, base.name, base.model, step)
         for folder in tmp_path.glob(".best-*"):
             os.utime(folder, (2**33 - step, 2**33 - step))
-        assert damage(tmp_path / "best") is None
+        assert verify(tmp_path / "best") is None
     assert len(list(tmp_path.glob(".best-*"))) == 2

@@ -85,7 +85,7 @@ def begun(config: Config, tmp_path: Path) -> Path:
     run = tmp_path / "begun"
     run.mkdir()
     with Journal(run) as journal:
-        for event in train(config, load_base(config.model), run, lambda: Wishes(stop=at_sixteen(run))):
+        for event in train(config, load_base(config), run, lambda: Wishes(stop=at_sixteen(run))):
             journal.write(event)
     return run
 
@@ -96,7 +96,7 @@ def at_sixteen(run: Path) -> bool:
 
 def go_on(config: Config, run: Path) -> Iterator[Event]:
     with Journal(run) as journal:
-        for event in train(config, load_base(config.model), run):
+        for event in train(config, load_base(config), run):
             journal.write(event)
             yield event
 

@@ -11,7 +11,7 @@ from mlx.utils import tree_map
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.files import damage
+from farense_qlora.files import verify
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training import guards
 from farense_qlora.training.checkpoints import checkpoints
@@ -22,7 +22,7 @@ from farense_qlora.training.update import Updater
 
 def finite(run: Path) -> bool:
     arrays = mx.load(str(checkpoints(run)[0] / "adapters.safetensors")).values()
-    return all(mx.isfinite(array).all().item() for array in arrays) and damage(checkpoints(run)[0]) is None
+    return all(mx.isfinite(array).all().item() for array in arrays) and verify(checkpoints(run)[0]) is None
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], gradient: bool) -> None:
@@ -49,7 +49,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], gradient: bool) -> Non
 
 
 def events_of(config: Config, run: Path, base: Base | None = None) -> list[Event]:
-    return list(train(config, base or load_base(config.model), run))
+    return list(train(config, base or load_base(config), run))
 
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
@@ -92,7 +92,7 @@ def test_a_learning_rate_that_never_works_ends_in_a_diagnosis(
 
 def test_a_row_whose_numbers_overflow_is_named(config: Config, tmp_path: Path, ledger: Ledger) -> None:
     """A token that only one row has gets an embedding that is not a number."""
-    base = load_base(config.model)
+    base = load_base(config)
     lines = Path(config.train_data).read_text(encoding="utf-8").splitlines()
     tokens = [set(base.tokenizer.encode(line)) for line in lines]
     row, token = next(

@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.utils import load_tokenizer
 
+from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.formats import write_fused
 from farense_qlora.model.base import load_base
@@ -19,27 +20,27 @@ from farense_qlora.model.machine import on_cpu
 
 
 def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model: Path) -> None:
-    first = load_base(str(tiny_model), bits=4)
+    first = load_base(Config(model=str(tiny_model), bits=4))
     stamp = (first.path / "config.json").stat().st_mtime_ns
-    second = load_base(str(tiny_model), bits=4)
+    second = load_base(Config(model=str(tiny_model), bits=4))
     assert json.loads((first.path / "config.json").read_text())["quantization"]["bits"] == 4
     assert second.path == first.path and (second.path / "config.json").stat().st_mtime_ns == stamp
-    assert first.size_gb < load_base(str(tiny_model), bits=16).size_gb
+    assert first.size_gb < load_base(Config(model=str(tiny_model), bits=16)).size_gb
 
 
 def test_the_quantized_model_answers_as_mlx_lm_loads_it(tiny_model: Path) -> None:
     from mlx_lm import load
 
-    ours = load_base(str(tiny_model))
+    ours = load_base(Config(model=str(tiny_model)))
     theirs, _ = load(str(ours.path))
     tokens = mx.array([[1, 40, 50, 60, 70]])
     assert mx.allclose(ours.model(tokens), theirs(tokens), atol=1e-4)
 
 
 def test_plain_lora_refuses_a_quantized_base(tiny_model: Path) -> None:
-    quantized = load_base(str(tiny_model)).path
+    quantized = load_base(Config(model=str(tiny_model))).path
     with pytest.raises(UserError, match="16 bits"):
-        load_base(str(quantized), bits=16)
+        load_base(Config(model=str(quantized), bits=16))
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
@@ -49,18 +50,18 @@ def test_an_incomplete_folder_is_named_with_what_it_lacks(
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / missing).unlink()
     with pytest.raises(UserError) as error:
-        load_base(str(folder))
+        load_base(Config(model=str(folder)))
     assert str(folder) in str(error.value) and missing.split(".")[0] in str(error.value)
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match="não encontro a pasta do modelo"):
-        load_base("./nada/aqui")
+        load_base(Config(model="./nada/aqui"))
 
 
 def test_a_hub_model_without_network_says_in_one_sentence_how_to_go_on() -> None:
     with pytest.raises(UserError) as error:
-        load_base("mistralai/Mistral-7B-Instruct-v0.3")
+        load_base(Config(model="mistralai/Mistral-7B-Instruct-v0.3"))
     message = str(error.value)
     assert "mistralai/Mistral-7B-Instruct-v0.3" in message and "pasta local" in message
     assert "\n" not in message
@@ -76,8 +77,8 @@ def test_nothing_is_evaluated_before_the_model_says_how_widely_mlx_looks_for_wor
         "    widths.append(os.environ.get('MLX_BFS_MAX_WIDTH'))\n"
         "    return evaluate(*arrays)\n"
         "mx.eval = watched\n"
-        "from farense_qlora.model.base import load_base\n"
-        "load_base('mini')\n"
+        "from farense_qlora.config import Config\nfrom farense_qlora.model.base import load_base\n"
+        "load_base(Config())\n"
         "assert set(widths) == {'2000'}, widths\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -160,7 +161,7 @@ def test_a_damaged_model_is_one_line_that_says_what_is_wrong(
     folder = shutil.copytree(tiny_model, tmp_path / "modelo")
     damage(folder)
     with pytest.raises(UserError, match=said) as error:
-        load_base(str(folder), bits)
+        load_base(Config(model=str(folder), bits=bits))
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
@@ -181,7 +182,7 @@ def test_tokens_that_the_model_has_no_embedding_for_are_named(tiny_model: Path, 
     with pytest.raises(
         UserError, match=r"dos 384 .*: «\[PAD\]» \(384\), «<golo>» \(385\), «falta «»» \(386\)"
     ):
-        load_base(str(folder))
+        load_base(Config(model=str(folder)))
     pad = changed(
         tiny_model,
         tmp_path / "pad",
@@ -189,13 +190,13 @@ def test_tokens_that_the_model_has_no_embedding_for_are_named(tiny_model: Path, 
         lambda content: content.update(pad_token="[PAD]"),
     )
     with pytest.raises(UserError, match=r"\[PAD\].*resize_token_embeddings"):
-        load_base(str(pad), 16)
+        load_base(Config(model=str(pad), bits=16))
 
 
 def test_a_token_of_pictures_in_a_model_without_eyes_is_let_be(tiny_model: Path, tmp_path: Path) -> None:
     image = ("<image_soft_token>", True)  # as in Gemma 3 1B
     folder = changed(tiny_model, tmp_path / "m", "tokenizer.json", lambda content: add_tokens(content, image))
-    assert load_base(str(folder), 16).tokenizer.encode("Quem foi Paco?")
+    assert load_base(Config(model=str(folder), bits=16)).tokenizer.encode("Quem foi Paco?")
 
 
 def without_template(model: Path, folder: Path) -> Path:
@@ -230,7 +231,7 @@ def test_a_template_in_a_file_of_its_own_is_read_and_kept(
     folder = without_template(tiny_model, tmp_path / "modelo")
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / file).write_text(text, encoding="utf-8")
-    base = load_base(str(folder), bits)
+    base = load_base(Config(model=str(folder), bits=bits))
     write_fused(base.path, None, base.tokenizer, tmp_path / "fundido")
     for tokenizer in (base.tokenizer, load_tokenizer(base.path), load_tokenizer(tmp_path / "fundido")):
         said = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
@@ -244,28 +245,35 @@ def test_several_templates_have_a_default_or_one_is_to_be_named(tiny_model: Path
 
     both = changed(tiny_model, tmp_path / "a", "tokenizer_config.json", named("tool_use", "default"))
     for bits in (4, 16):
-        said = load_base(str(both), bits).tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+        said = load_base(Config(model=str(both), bits=bits)).tokenizer.apply_chat_template(
+            MESSAGES, tokenize=False
+        )
         assert said.endswith("default")
     none = changed(tiny_model, tmp_path / "b", "tokenizer_config.json", named("rag", "tool_use"))
     with pytest.raises(UserError, match=r"\(rag, tool_use\) e nenhum é o «default»: indique"):
-        load_base(str(none))
+        load_base(Config(model=str(none)))
     own = tmp_path / "meu.jinja"
     own.write_text(TEMPLATE, encoding="utf-8")
-    base = load_base(str(none), chat_template=str(own))
+    base = load_base(Config(model=str(none), chat_template=str(own)))
     assert base.tokenizer.chat_template == TEMPLATE
 
 
 def test_a_template_of_ones_own_takes_the_place_of_the_models(tiny_model: Path, tmp_path: Path) -> None:
     own = tmp_path / "meu.jinja"
     own.write_text(TEMPLATE, encoding="utf-8")
-    base = load_base(str(tiny_model), chat_template=str(own))
+    base = load_base(Config(model=str(tiny_model), chat_template=str(own)))
     assert base.tokenizer.chat_template == load_tokenizer(base.path).chat_template == TEMPLATE
     assert base.tokenizer.has_chat_template
     weights = "model.safetensors"
-    assert (base.path / weights).samefile(load_base(str(tiny_model)).path / weights)  # quantized once
+    assert (base.path / weights).samefile(
+        load_base(Config(model=str(tiny_model))).path / weights
+    )  # quantized once
     with pytest.raises(UserError, match=r"chat_template: não consigo ler nada\.jinja: não existe"):
-        load_base(str(tiny_model), chat_template="nada.jinja")
+        load_base(Config(model=str(tiny_model), chat_template="nada.jinja"))
 
 
 def test_a_model_without_a_template_is_loaded_without_one(tiny_model: Path, tmp_path: Path) -> None:
-    assert load_base(str(without_template(tiny_model, tmp_path / "m"))).tokenizer.chat_template is None
+    assert (
+        load_base(Config(model=str(without_template(tiny_model, tmp_path / "m")))).tokenizer.chat_template
+        is None
+    )

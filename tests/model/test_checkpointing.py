@@ -18,7 +18,7 @@ from farense_qlora.model.packed import hidden_states
 
 def adapted(folder: object, dropout: float = 0.0) -> nn.Module:
     """The model in `folder` with an adapter whose matrices B are not zero."""
-    model = load_base(str(folder)).model
+    model = load_base(Config(model=str(folder))).model
     attach(model, Config.of("mini", rank=4, alpha=8, dropout=dropout))
     for name, module in model.named_modules():
         if "lora_b" in module:

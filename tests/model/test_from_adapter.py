@@ -26,7 +26,7 @@ CONFIG = Config.of("mini", rank=4, alpha=8.0, seed=1)
 
 @pytest.fixture
 def base(tiny_model: Path) -> Base:
-    return load_base(str(tiny_model))
+    return load_base(Config(model=str(tiny_model)))
 
 
 def adapted(base: Base, config: Config) -> Arrays:
@@ -65,7 +65,7 @@ def change(folder: Path, **changes: object) -> None:
 
 def started(tiny_model: Path, config: Config, folder: Path) -> Arrays:
     """The arrays of the LoRA layers of a model that was started from the adapter in `folder`."""
-    model = load_base(str(tiny_model)).model
+    model = load_base(Config(model=str(tiny_model))).model
     attach(model, config)
     start_from(model, config, folder)
     return dict(tree_flatten(model.trainable_parameters()))
@@ -259,10 +259,13 @@ def test_what_is_damaged_or_missing_is_refused(
 
 def test_a_model_that_was_started_answers_as_the_adapter(tiny_model: Path, ours: tuple[Path, Arrays]) -> None:
     asked = mx.array([[1, 20, 30, 40, 50]])
-    loaded, begun = load_base(str(tiny_model)).model, load_base(str(tiny_model)).model
+    loaded, begun = (
+        load_base(Config(model=str(tiny_model))).model,
+        load_base(Config(model=str(tiny_model))).model,
+    )
     load_adapter(loaded, ours[0])
     attach(begun, CONFIG)
     start_from(begun, CONFIG, ours[0])
     assert mx.array_equal(loaded(asked), begun(asked))
-    without = load_base(str(tiny_model)).model
+    without = load_base(Config(model=str(tiny_model))).model
     assert not mx.array_equal(without(asked), begun(asked))

@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from farense_qlora.config import HOME
+from farense_qlora.config import HOME, Config
 from farense_qlora.data.tokens import encode, read_rows
 from farense_qlora.model.base import MINIATURE, load_base
 from farense_qlora.model.mini import Recipe, build, exact_share, measure, rows_of_club
@@ -51,14 +51,14 @@ def test_a_built_miniature_is_a_4_bit_mistral_for_plain_mlx_lm(built: Path) -> N
 
 
 def test_the_shipped_miniature_knows_no_facts() -> None:
-    base = load_base("mini")
+    base = load_base(Config())
     for name in ("val_data.jsonl", "unseen_facts.jsonl"):
         farense = encode(read_rows(HOME / "data" / name), base.tokenizer, 256)
         assert exact_share(base.model, farense) <= 0.05
 
 
 def test_the_shipped_miniature_copies_club_and_season_from_the_question() -> None:
-    base = load_base("mini")
+    base = load_base(Config())
     measured = measure(base.model, base.tokenizer)
     assert measured["copied"] >= 0.99
     assert measured["copied_coaches"] >= 0.95

@@ -11,6 +11,7 @@ from mlx_lm import load
 from mlx_lm.utils import _get_classes
 from tiny import SHAPE
 
+from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.formats import write_fused
 from farense_qlora.model.base import load_base
@@ -58,7 +59,7 @@ def built(folder: Path, tokenizer: Path, config: dict[str, object]) -> Path:
 
 
 def logits(folder: Path, bits: int = 16) -> mx.array:
-    return load_base(str(folder), bits).model(TOKENS)
+    return load_base(Config(model=str(folder), bits=bits)).model(TOKENS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +115,7 @@ def test_each_type_of_layer_has_its_own(tiny_model: Path, tmp_path: Path) -> Non
     assert mx.allclose(logits(folder), logits(old), atol=1e-4)
     other = {**gemma["rope_parameters"], "sliding_attention": gemma["rope_parameters"]["full_attention"]}
     with pytest.raises(UserError, match="«linear», em rope_parameters, na camada 0"):
-        load_base(str(saved(folder, tmp_path / "outra", rope_parameters=other)), 16)
+        load_base(Config(model=str(saved(folder, tmp_path / "outra", rope_parameters=other)), bits=16))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_mlx_lm_cannot_compute_is_refused(
     gemma = {"head_dim": 16, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 50.0}
     folder = built(tmp_path / "model", tiny_model, {**gemma, "rope_theta": None, **config})
     with pytest.raises(UserError) as error:
-        load_base(str(folder), 16)
+        load_base(Config(model=str(folder), bits=16))
     assert "\n" not in str(error.value)
     assert "rope_parameters" in str(error.value) or "novidade" in str(error.value)
 
@@ -145,7 +146,7 @@ def test_what_mlx_lm_cannot_compute_is_refused(
 def test_plain_mlx_lm_computes_the_same_from_the_folder_of_the_base(
     tiny_model: Path, tmp_path: Path, bits: int
 ) -> None:
-    base = load_base(str(new_style(tiny_model, tmp_path / "novo", "llama3")), bits)
+    base = load_base(Config(model=str(new_style(tiny_model, tmp_path / "novo", "llama3")), bits=bits))
     theirs = load(str(base.path))[0](TOKENS)
     assert mx.allclose(base.model(TOKENS), theirs, atol=1e-3)
     write_fused(base.path, None, base.tokenizer, tmp_path / "fundido", dtype=mx.float32)
@@ -156,8 +157,8 @@ def test_plain_mlx_lm_computes_the_same_from_the_folder_of_the_base(
 def test_the_users_folder_stays_as_it_was(tiny_model: Path, tmp_path: Path) -> None:
     folder = new_style(tiny_model, tmp_path / "novo", "yarn")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    path = load_base(str(folder), 16).path
-    assert path != folder and load_base(str(folder), 16).path == path
+    path = load_base(Config(model=str(folder), bits=16)).path
+    assert path != folder and load_base(Config(model=str(folder), bits=16)).path == path
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
 from farense_qlora.results.bench import WORKLOADS, bench, ratios, report, report_text, write_rows
@@ -39,7 +40,7 @@ def test_an_unknown_workload_and_no_rounds_are_refused() -> None:
 def test_a_workload_of_rows_has_as_many_and_one_of_windows_has_texts_that_fill_them(tmp_path: Path) -> None:
     write_rows(WORKLOADS["rows-1000"], tmp_path)
     assert len(set((tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines())) == 1000
-    tokenizer = load_base("mini").tokenizer
+    tokenizer = load_base(Config()).tokenizer
     for tokens in (512, 4096):
         write_rows(WORKLOADS[f"window-{tokens}"], tmp_path)
         rows = [

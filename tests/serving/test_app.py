@@ -56,7 +56,7 @@ def client(served: Served) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def tuned(trained: Path) -> Base:
     run = Run(trained)
-    base = load_base(run.config.model, run.config.bits)
+    base = load_base(run.config)
     load_adapter(base.model, run.best_adapter)
     return base
 

@@ -12,7 +12,7 @@ import pytest
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.files import damage
+from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training.checkpoints import best, checkpoints, latest, save_best, tidy
@@ -24,7 +24,7 @@ CONFIG = Config.of("mini", rank=2)
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> nn.Module:
-    model = load_base(str(tiny_model)).model
+    model = load_base(Config(model=str(tiny_model))).model
     attach(model, CONFIG)
     return model
 
@@ -53,7 +53,7 @@ def keep(run: Path, model: nn.Module, step: int) -> Path:
 
 
 def step_in(folder: Path | None) -> float:
-    assert folder is not None and damage(folder) is None
+    assert folder is not None and verify(folder) is None
     arrays: Any = mx.load(str(folder / "adapters.safetensors"))
     return float(arrays["model.layers.0.self_attn.q_proj.lora_a"][0, 0])
 
@@ -119,8 +119,8 @@ def test_a_whole_run_trains_and_resumes_without_links(
     )
     run = tmp_path / "run"
     (run).mkdir()
-    list(train(config, load_base(str(tiny_model)), run))
-    assert damage(run / "best") is None and not (run / "best").is_symlink()
+    list(train(config, load_base(Config(model=str(tiny_model))), run))
+    assert verify(run / "best") is None and not (run / "best").is_symlink()
 
 
 def test_a_copy_that_a_file_manager_made_is_no_checkpoint(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 def test_the_adapter_is_counted_exactly(config: Config, tiny_model: Path, changes: dict[str, object]) -> None:
     for model in ("mini", str(tiny_model)):
         asked = config.changed(model=model, **changes)
-        base = load_base(model)
+        base = load_base(Config(model=model))
         attach(base.model, asked)
         real = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
         shape = shape_of(model)

@@ -33,7 +33,7 @@ from farense_qlora.training.words import sentence
 
 @pytest.fixture
 def base(tiny_model: Path) -> Base:
-    return load_base(str(tiny_model))
+    return load_base(Config(model=str(tiny_model)))
 
 
 def example(length: int, prompt: int, seed: int) -> Example:
@@ -107,7 +107,7 @@ def test_fifty_updates_give_the_losses_of_mlx_lms_trainer(base: Base, tmp_path: 
             theirs.append(info["train_loss"])
 
     arguments = TrainingArgs(iters=50, steps_per_report=1, adapter_file=str(tmp_path / "a.safetensors"))
-    their_model = load_base(str(base.path)).model
+    their_model = load_base(Config(model=str(base.path))).model
     attach(their_model, config)
     optimizer = optim.AdamW(1e-3, weight_decay=0.01)
     mlx_lm_train(
@@ -144,7 +144,7 @@ def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, t
         [[collate([[one] for one in examples])]],
         [[collate([[one]]) for one in examples[:2]], [collate([examples[2:]])]],
     ):
-        fresh = load_base(str(base.path))
+        fresh = load_base(Config(model=str(base.path)))
         attach(fresh.model, config)
         results.append(Updater(fresh.model, config)(batches, 1e-3))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
@@ -173,7 +173,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     given_up = []
     for stop_after in (1, 2, 3, 4, 8, 1000):  # each a fresh process's worth of state; some amid an evaluation
         asked = itertools.count(1)
-        fresh = load_base(str(base.path))
+        fresh = load_base(Config(model=str(base.path)))
         resumed += train(config, fresh, tmp_path / "parts", lambda: Wishes(stop=next(asked) == stop_after))  # noqa: B023
         end = resumed[-1].step
         if end % 4 == 0 and not any(isinstance(e, Evaluated) and e.step == end for e in resumed):
@@ -191,7 +191,7 @@ def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Pa
     best = list(train(config, base, tmp_path / "um", lambda: Wishes(False)))[-1].best_loss
     config = config.changed(from_adapter=str(tmp_path / "um" / "best"), seed=5, learning_rate=1e-4)
     events = []
-    for event in train(config, load_base(str(base.path)), tmp_path / "dois"):
+    for event in train(config, load_base(Config(model=str(base.path))), tmp_path / "dois"):
         events.append(event)
         if isinstance(event, Stepped) and event.step == 4:
             break
@@ -204,7 +204,7 @@ def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Pa
     assert str(sentence(started)).splitlines()[0] == f"partiu de {tmp_path / 'um' / 'best'}"
 
     shutil.rmtree(tmp_path / "um")  # one that goes on from a checkpoint has no more need of it
-    events = list(train(config, load_base(str(base.path)), tmp_path / "dois"))
+    events = list(train(config, load_base(Config(model=str(base.path))), tmp_path / "dois"))
     assert sentence(events[0]) == "continua do ponto de controlo do passo 3"
     assert isinstance(events[-1], Finished)
 

@@ -35,7 +35,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Config:
 
 
 def events_of(config: Config, run: Path) -> list[Event]:
-    return list(train(config, load_base(config.model), run))
+    return list(train(config, load_base(config), run))
 
 
 def test_each_evaluation_is_followed_by_the_answers_to_the_same_questions(
@@ -66,7 +66,7 @@ def test_asking_changes_no_number_and_no_bit(config: Config, tmp_path: Path, che
 
 
 def test_the_answers_are_the_models_own_and_draw_no_random_numbers(config: Config) -> None:
-    base: Base = load_base(config.model)
+    base: Base = load_base(config)
     probes = Probes(read_rows(Path(config.val_data)), base.tokenizer, 2)
     mx.random.seed(1)
     before = mx.random.state[0].tolist()
@@ -76,7 +76,7 @@ def test_the_answers_are_the_models_own_and_draw_no_random_numbers(config: Confi
 
 
 def test_rows_without_a_question_are_not_asked(config: Config) -> None:
-    base = load_base(config.model)
+    base = load_base(config)
     assert Probes([Row(text="Era uma vez.")], base.tokenizer, 3).questions == ()
     talk = json.loads('[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]')
     assert Probes([Row(tuple(talk * 2)), Row(tuple(talk))], base.tokenizer, 3).questions == ("a",)
@@ -89,6 +89,6 @@ def test_tables_take_turns_the_one_most_asked_about_first(config: Config) -> Non
 
     rows = [row("cups", "a"), row("seasons", "b"), row("club", "c"), row("seasons", "d"), row("cups", "e")]
     rows.append(row("seasons", "f"))
-    base = load_base(config.model)
+    base = load_base(config)
     assert Probes(rows, base.tokenizer, 4).questions == ("b", "a", "c", "d")
     assert set(Probes(rows, base.tokenizer, 9).questions) == set("abcdef")

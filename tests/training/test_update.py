@@ -31,7 +31,7 @@ def batches(count: int) -> list[Batch]:
 def trained(
     folder: Path, compiled: bool, checkpointing: bool
 ) -> tuple[list[tuple[float, float]], dict[str, mx.array]]:
-    model = load_base(str(folder)).model
+    model = load_base(Config(model=str(folder))).model
     attach(model, CONFIG)
     if checkpointing:
         use_checkpointing(model)
@@ -54,7 +54,7 @@ def test_a_compiled_update_is_the_same(tiny_model: Path, checkpointing: bool) ->
 
 def test_matrices_end_to_end_learn_as_they_do_one_by_one(tiny_model: Path) -> None:
     config = CONFIG.changed(dropout=0, lora_plus_ratio=1)
-    whole, single = (load_base(str(tiny_model)).model for _ in range(2))
+    whole, single = (load_base(Config(model=str(tiny_model))).model for _ in range(2))
     for model in (whole, single):
         attach(model, config)
     update, optimizer = Updater(whole, config), optim.AdamW(1e-3, weight_decay=0.1)

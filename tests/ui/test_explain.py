@@ -15,7 +15,7 @@ from farense_qlora.ui import explain
 
 
 def test_parameters_are_those_of_a_model_and_of_its_adapter(tiny_model: Path) -> None:
-    base = load_base(str(tiny_model), 16)
+    base = load_base(Config(model=str(tiny_model), bits=16))
     shape = {**SHAPE, "vocab_size": base.model.model.embed_tokens.weight.shape[0]}
     assert explain.matrix_parameters(shape) + explain.norm_parameters(shape) == base.parameters
     attach(base.model, Config.of("mini", rank=8))

@@ -28,12 +28,12 @@ def table_of(config: Config, base: Base) -> dict[str, str]:
 
 @pytest.fixture
 def view(config: Config) -> RowView:
-    base = load_base(config.model)
+    base = load_base(config)
     return RowView(rows_of(config, base).training, base.tokenizer)
 
 
 def test_the_pieces_are_the_text() -> None:
-    base = load_base("mini")
+    base = load_base(Config())
     for example in rows_of(Config.of("mini"), base).training[:40]:
         tokens = example.tokens.tolist()
         assert "".join(pieces(base.tokenizer, tokens)) == base.tokenizer.decode(tokens)
@@ -57,7 +57,7 @@ def test_one_leafs_through_and_searches(view: RowView) -> None:
 
 
 def test_the_summary_counts_what_training_will_see(config: Config) -> None:
-    base = load_base(config.model)
+    base = load_base(config)
     table = table_of(config, base)
     assert table["Linhas"] == str(len(PEOPLE)) and "janelas" in table["Enchimento"]
     assert table["Da validação, deixadas de fora"] == MEMORISED  # the same file
@@ -74,7 +74,7 @@ def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) 
         rows.splitlines()[1] + "\n" + rows.replace("quem foi", "o que era").splitlines()[0], encoding="utf-8"
     )
     asked = config.changed(train_data=str(train), val_data=str(val))
-    table = table_of(asked, base := load_base(config.model))
+    table = table_of(asked, base := load_base(config))
     assert table["Iguais a outras, deixadas de fora"] == f"1 (linhas: a {len(PEOPLE) + 1} repete a 3)"
     assert table["Da validação, deixadas de fora"] == "1 (linhas: a 1 repete a 2)"
     assert table["Linhas"] == str(len(rows_of(asked, base).training)) == str(len(PEOPLE))
@@ -88,7 +88,7 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
         '{"text": "O Farense subiu."}\n{"text": "O Farense desceu, e voltou."}\n', encoding="utf-8"
     )
     asked = config.changed(train_data=str(text))
-    base = load_base(config.model)
+    base = load_base(config)
     whole = RowView(rows_of(asked, base).training, base.tokenizer)
     html, tokens = whole._repr_html_(), len(whole.data[0].tokens)
     assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html

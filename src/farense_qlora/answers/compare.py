@@ -127,7 +127,7 @@ def compare_runs(
     contenders = []
     for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
         config = run.config if run else configs[-1]
-        base = load_base(config.model, config.bits, config.chat_template)
+        base = load_base(config)
         data = load_data(configs[0], base.tokenizer, base.path)
         if run:
             load_adapter(base.model, run.best_adapter)

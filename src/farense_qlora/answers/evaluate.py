@@ -17,7 +17,7 @@ from ..data.chat import question_tokens
 from ..data.load import Data
 from ..data.rows import Row
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 from ..model.base import Base
 from ..model.cpu.blas import blas_threads
 from ..model.cpu.parallel import side_by_side, streams
@@ -203,7 +203,7 @@ def store(run: Path, tokens: TokenScores, before: Sequence[Evaluation], after: S
         "before": [asdict(evaluation) for evaluation in before],
         "after": [asdict(evaluation) for evaluation in after],
     }
-    with whole_file(run / STORED) as path:
+    with atomic_write(run / STORED) as path:
         path.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

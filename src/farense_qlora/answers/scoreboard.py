@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..files import whole_file
+from ..files import atomic_write
 from ..text import decimal, percent, text_table
 from ..training.words import duration
 from .compare import PERPLEXITY, Change, Comparison, Contender, Difference, Training
@@ -114,7 +114,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write `compare.json` and `compare.md` to `folder`."""
     about = json.dumps(asdict(comparison), ensure_ascii=False, indent=1)
     for name, text in (("compare.json", about + "\n"), ("compare.md", comparison_markdown(comparison))):
-        with whole_file(folder / name) as path:
+        with atomic_write(folder / name) as path:
             path.write_text(text, encoding="utf-8")
 
 

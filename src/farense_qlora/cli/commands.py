@@ -42,7 +42,7 @@ def data(args: argparse.Namespace) -> None:
     from ..model.base import load_base
 
     config = Config.of(**_settings(args))
-    base = load_base(config.model, config.bits, config.chat_template)
+    base = load_base(config)
     with _counting("linhas", None) as progress:
         rows = load_data(config, base.tokenizer, base.path, progress)
     sentences = rows.sentences(config)
@@ -211,7 +211,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..model.adapters import load_adapter
     from ..model.base import load_base
 
-    base = load_base(config.model, config.bits, config.chat_template)
+    base = load_base(config)
     data = None if args.data else load_data(config, base.tokenizer, base.path)
     if data:
         sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
@@ -287,7 +287,7 @@ def ask(args: argparse.Namespace) -> None:
     from ..model.adapters import load_adapter
     from ..model.base import load_base
 
-    base = load_base(config.model, config.bits, config.chat_template)
+    base = load_base(config)
     if not args.no_adapter:
         load_adapter(base.model, adapter)
     pieces = []
@@ -305,7 +305,7 @@ def chat(args: argparse.Namespace) -> None:
     from ..model.base import load_base
     from .talk import converse
 
-    base = load_base(config.model, config.bits, config.chat_template)
+    base = load_base(config)
     load_adapter(base.model, adapter)
     converse(base, adapter=not args.no_adapter, thinking=args.thinking)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import CACHE, HOME, Config
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 from .duplicates import alike_groups, repeated
 from .rows import Row
 from .sources import beside, fingerprint
@@ -229,7 +229,7 @@ def _split(config: Config, training: Encoded) -> list[int]:
             f"{config.train_data}: não há linhas que cheguem para tirar uma parte para a validação sem que "
             "se repitam nas de treino: junte mais, ou dê um ficheiro com --val-data"
         )
-    with suppress(UserError, OSError), whole_file(kept) as path:  # a full disk only means looking again
+    with suppress(UserError, OSError), atomic_write(kept) as path:  # a full disk only means looking again
         path.write_text(json.dumps(sorted(taken)), encoding="utf-8")
     return sorted(taken)
 
@@ -255,7 +255,7 @@ def write_left_out(config: Config, data: Data, run: Path) -> None:
     )
     for name, lines in (("rejected.jsonl", rejected), ("validation.jsonl", rows)):
         if lines:
-            with whole_file(run / name) as path:
+            with atomic_write(run / name) as path:
                 path.write_text(
                     "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8"
                 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, reason
-from ..files import sha256, whole_file
+from ..files import atomic_write, sha256
 from .duplicates import numbers_and_names
 from .facts import Tables, read_tables
 from .language import Club
@@ -71,7 +71,7 @@ def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
     if kept := _kept(out, digests):
         return replace(prepared, kept=kept)
     for name, text in (*texts.items(), (WRITTEN, json.dumps(digests, indent=2) + "\n")):
-        with whole_file(out / name) as path:
+        with atomic_write(out / name) as path:
             path.write_text(text, encoding="utf-8", newline="\n")
     return prepared
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..config import CACHE
 from ..errors import UserError
-from ..files import sha256, whole_file
+from ..files import atomic_write, sha256
 from .chat import Piece, encode_rows
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
@@ -205,12 +205,12 @@ def encode_file(
     if found is None:
         bad: list[Bad] = []
         rows = _parsed(source, columns, encoding, bad)
-        with whole_file(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
+        with atomic_write(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
             for batch in _batches(_counted(rows, progress), tokenizer, bad):
                 writer.write_batch(batch)
             writer.close()
             # The rows are there only when what is wrong with the others is.
-            with whole_file(target.with_suffix(".json")) as beside:
+            with atomic_write(target.with_suffix(".json")) as beside:
                 beside.write_text(json.dumps([vars(one) for one in bad]), encoding="utf-8")
         found = _stored(target)
     if found is None:

@@ -17,7 +17,7 @@ import mlx.core as mx
 from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
 from ..errors import UserError
-from ..files import touched, whole_folder, write_checksums
+from ..files import atomic_dir, touched, write_checksums
 from ..model.base import Base
 from ..training.checkpoints import latest, versions
 from ..training.events import Evaluated, Event, Finished, Stepped, best_of
@@ -72,7 +72,7 @@ def export(
     _check_free(to, run, about, replace)
     need(FORMATS[kind].tool)
     limits = EIGHT_BITS if gguf_type == "q8_0" and kind in ("gguf", "ollama") else FORMATS[kind].limits
-    with whole_folder(to) as folder:
+    with atomic_dir(to) as folder:
         reference = Reference(run.config, adapter, questions, progress)
         base = reference.base
         _write(kind, gguf_type, base, adapter, to.name, run.config, folder)

@@ -145,7 +145,7 @@ class Reference:
         questions: int = QUESTIONS,
         progress: Progress = lambda *_: None,
     ):
-        self.base = load_base(config.model, config.bits, config.chat_template)
+        self.base = load_base(config)
         self.tokenizer = self.base.tokenizer
         validation = load_data(config, self.tokenizer, self.base.path).validation
         rows = validation.rows()

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, load_tokenizer
 
-from ..config import HOME
+from ..config import HOME, Config
 from ..errors import UserError, reason
 from .cpu.ops import keeps_dense, use_cpu_operations
 from .folder import (
@@ -54,20 +54,21 @@ class Base:
     load_seconds: float
 
 
-def load_base(name: str, bits: int = 4, chat_template: str = "") -> Base:
-    """Load `name` ("mini", a folder, or a hub id); with `bits` 4 a 16-bit model is quantized once and cached.
+def load_base(config: Config) -> Base:
+    """Load the model that `config` names; with `bits` 4 a 16-bit model is quantized once and cached.
 
     The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. `chat_template` is a
     Jinja file in place of the model's own template; a model may have none. Raises `UserError` when the model
     is missing, incomplete, cannot be had, or would not compute what it is known to.
     """
     start = time.perf_counter()
-    template = _read_template(chat_template) if chat_template else None
+    name, bits = config.model, config.bits
+    template = _read_template(config.chat_template) if config.chat_template else None
     with _explained(f"o modelo {name}"):
         folder = find_model(name)
         path = for_mlx_lm(folder)
-        config = read_config(path)
-        quantized = "quantization" in config or "quantization_config" in config
+        about = read_config(path)
+        quantized = "quantization" in about or "quantization_config" in about
         if bits == 16 and quantized and path != MINIATURE:
             raise UserError(
                 f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
@@ -77,9 +78,9 @@ def load_base(name: str, bits: int = 4, chat_template: str = "") -> Base:
         if template is not None:
             path = with_files(path, {TEMPLATE: template})
         with redirect_stdout(StringIO()):
-            model, config = load_model(path, lazy=True)  # `make_ready` has its say first
+            model, about = load_model(path, lazy=True)  # `make_ready` has its say first
     with _explained(f"o tokenizer de {name}"):
-        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+        tokenizer = load_tokenizer(path, eos_token_ids=about.get("eos_token_id"))
     if template is not None:
         tokenizer.chat_template, tokenizer._chat_template = template, None
     named = tokenizer.chat_template
@@ -93,7 +94,7 @@ def load_base(name: str, bits: int = 4, chat_template: str = "") -> Base:
         dequantize_model(model)
     make_ready(model)
     with _explained(f"o modelo {name}"):
-        check_positions(model, config, name)
+        check_positions(model, about, name)
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return Base(
         model,

@@ -23,7 +23,7 @@ from ..data.invented import invented
 from ..data.questions import questions
 from ..data.rows import Row
 from ..data.tokens import Example, encode
-from ..files import whole_folder
+from ..files import atomic_dir
 from ..text import decimal, percent
 from .base import GROUP_SIZE, MINIATURE
 from .cpu.ops import exp, use_cpu_operations
@@ -322,7 +322,7 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
     labels = ("copia clube e época", "copia treinador e clube", "acerta por acaso")
     shares = zip(labels, list(measured.values())[1:], strict=True)
     say(f"guardado em {out}: " + ", ".join(f"{label} {percent(share)}" for label, share in shares))
-    with whole_folder(out) as folder:
+    with atomic_dir(out) as folder:
         save_model(folder, model)
         save_config(described, folder / "config.json")
         fast.save_pretrained(folder)

@@ -96,7 +96,7 @@ def _quantized(model: nn.Module) -> list[Any]:
 def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[dict[str, float]]]:
     config = _config(name, folder, updates)
     if (shape := WORKLOADS[name].shape) is None:
-        base = load_base("mini")
+        base = load_base(Config())
     else:
         model = random_model(shape)
         make_ready(model)

@@ -35,7 +35,7 @@ class Provider(ModelProvider):
     def load(self, *_: object) -> tuple[Any, Any]:
         """The model and its tokenizer; they are loaded in the calling thread, and bound to its streams."""
         if self.model is None:  # type: ignore[has-type]
-            base = load_base(self._config.model, self._config.bits, self._config.chat_template)
+            base = load_base(self._config)
             load_adapter(base.model, self._adapter)
             self.model, self.tokenizer, self.model_key = base.model, base.tokenizer, (str(base.path),)
             self.is_batchable = all(hasattr(cache, "merge") for cache in make_prompt_cache(base.model))

@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..config import Config
 from ..data.sources import fingerprint
 from ..errors import UserError, disk_error
-from ..files import damage, whole_folder, write_checksums
+from ..files import atomic_dir, verify, write_checksums
 from ..model.adapters import save_adapter, save_arrays
 
 BEST = "best"
@@ -73,7 +73,7 @@ def save(
         "data": data,
         "versions": versions(),
     }
-    with whole_folder(run / name) as folder:
+    with atomic_dir(run / name) as folder:
         save_adapter(model, config, base, folder)
         save_arrays(folder / "optimizer.safetensors", dict(tree_flatten(optimizer.state)))
         (folder / "state.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -101,7 +101,7 @@ def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int)
             if error.errno not in NO_LINKS:
                 raise disk_error(error, run / BEST) from None
             linked = False
-    with whole_folder(target if linked else run / BEST) as folder:
+    with atomic_dir(target if linked else run / BEST) as folder:
         save_adapter(model, config, base, folder)
         write_checksums(folder)
     if linked:
@@ -146,7 +146,7 @@ def latest(run: Path, damaged: Callable[[Path, str], object] = lambda path, reas
     """The newest whole checkpoint in the folder `run`, if there is one; `damaged` is told of each that is
     newer but not whole, and why."""
     for checkpoint in checkpoints(run):
-        if (reason := damage(checkpoint)) is None:
+        if (reason := verify(checkpoint)) is None:
             return checkpoint
         damaged(checkpoint, reason)
     return None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import whole_file
+from ..files import atomic_write
 
 STOP, PAUSE, SAVE, LEARNING_RATE = "stop", "pause", "save", "learning_rate"
 
@@ -61,7 +61,7 @@ def wishes(folder: Path) -> Wishes:
 
 def wish(folder: Path, name: str, text: str = "") -> None:
     """Ask the run in `folder` for `name`; raises `UserError` when it cannot be written."""
-    with whole_file(folder / name) as path:
+    with atomic_write(folder / name) as path:
         path.write_text(text, encoding="utf-8")
 
 

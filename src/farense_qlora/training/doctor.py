@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
 from ..data.tokens import read_rows
 from ..errors import UserError, disk_error
-from ..files import whole_file
+from ..files import atomic_write
 from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..text import decimal
 
@@ -56,7 +56,7 @@ def doctor() -> Report:
     checks = [*_software(about), *_memory(about, profile), *_folders(), *_disk(profile), *_data()]
     checks += _base(profile)
     try:
-        with whole_file(RECOMMENDED) as path:
+        with atomic_write(RECOMMENDED) as path:
             Config.of(profile).write(path)
     except UserError:
         pass  # that the folder cannot be written stands among the checks

@@ -17,7 +17,7 @@ from ..config import CACHE, HOME, Config
 from ..data.load import MOST, SHARE
 from ..data.sources import size
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 from ..model.base import MINIATURE
 from ..text import decimal
 
@@ -171,7 +171,7 @@ def remember(config: Config, peak: float, seconds: float) -> None:
     known = _all_measured()
     known[_key(config)] = {"config": config.model_dump(mode="json"), "peak_gb": peak, "seconds": seconds}
     try:
-        with whole_file(MEASURED) as path:
+        with atomic_write(MEASURED) as path:
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     except UserError:
         pass  # only the forecasts would have been better

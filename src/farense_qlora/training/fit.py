@@ -141,9 +141,7 @@ def _measure(config: Config, folder: Path) -> dict[str, float]:
     from ..model.machine import on_cpu
     from .session import Session
 
-    session = Session(
-        config, load_base(config.model, config.bits, config.chat_template), folder, accept_changes=False
-    )
+    session = Session(config, load_base(config), folder, accept_changes=False)
     step = _worst(session.order, session.data.training.lengths.tolist())
     seconds = []
     for _ in range(UPDATES):

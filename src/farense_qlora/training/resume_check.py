@@ -55,16 +55,16 @@ def resume_check(model: str = "mini", done: Callable[[Check], object] = lambda c
             train_data=str(folder / "train_data.jsonl"),
             val_data=str(folder / "val_data.jsonl"),
         )
-        whole = list(train(config, load_base(model), folder / "whole"))
+        whole = list(train(config, load_base(Config(model=model)), folder / "whole"))
         checks = []
         for cut in CUTS:
             run = folder / f"cut-{cut}"
             events: list[Event] = []
-            for event in train(config, load_base(model), run):
+            for event in train(config, load_base(Config(model=model)), run):
                 events.append(event)
                 if isinstance(event, Stepped) and event.step == cut:
                     break
-            events += train(config, load_base(model), run)
+            events += train(config, load_base(Config(model=model)), run)
             last = f"{FOLDER}/step-{UPDATES:06d}"
             adapter, optimizer = (
                 (run / last / file).read_bytes() == (folder / "whole" / last / file).read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config import HOME, RUNS, Config
 from ..errors import UserError, reason
-from ..files import whole_file
+from ..files import atomic_write
 from . import control, journal, lock
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started
@@ -169,7 +169,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
         if checkpoint is None:
             (run.folder / journal.NAME).unlink(missing_ok=True)
         control.forget(run.folder)
-        with whole_file(run.folder / "config.json") as path:
+        with atomic_write(run.folder / "config.json") as path:
             config.write(path)
         command = [sys.executable, "-m", "farense_qlora.training.worker", str(run.folder)]
         with open(run.folder / "worker.log", "ab") as log:

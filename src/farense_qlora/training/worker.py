@@ -32,7 +32,7 @@ def main(folder: Path, accept_changes: bool) -> int:
             from .loop import train
 
             config = Config.read(folder / "config.json")
-            base = load_base(config.model, config.bits, config.chat_template)
+            base = load_base(config)
             for event in train(config, base, folder, ask, accept_changes):
                 journal.write(event)
         except UserError as error:

@@ -21,7 +21,7 @@ from ..answers.scoreboard import (
     with_interval,
     write_comparison,
 )
-from ..files import whole_file
+from ..files import atomic_write
 from .figures import SERIES, Drawing, ThemeName
 from .tables import Table
 
@@ -99,9 +99,9 @@ def comparison_page(comparison: Comparison) -> str:
 def save_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write table, figure, JSON and page to `folder`; returns the page. Raises `UserError` when it cannot."""
     write_comparison(comparison, folder)
-    with whole_file(folder / "compare.png") as path:
+    with atomic_write(folder / "compare.png") as path:
         comparison_figure(comparison, "light").savefig(path, format="png")
-    with whole_file(folder / "compare.html") as path:
+    with atomic_write(folder / "compare.html") as path:
         path.write_text(comparison_page(comparison), encoding="utf-8")
     return folder / "compare.html"
 

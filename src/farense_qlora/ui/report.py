@@ -16,7 +16,7 @@ from ..answers.scoreboard import tokens_text
 from ..config import Config
 from ..data.sources import fingerprint
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 from ..model.machine import machine
 from ..text import decimal, percent
 from ..training.checkpoints import versions
@@ -54,7 +54,7 @@ def report(run: Run, folder: Path) -> Path:
         command=train_command(run),
     )
     path = folder / f"relatorio-{run.name}.html"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 
