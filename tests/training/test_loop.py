@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
+from faults.common import numbers
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import TrainingCallback
@@ -26,7 +27,6 @@ from farense_qlora.training.control import Asked, Wishes
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
 from farense_qlora.training.journal import settled
 from farense_qlora.training.loop import train
-from farense_qlora.training.resume_check import numbers
 from farense_qlora.training.update import Updater, arrays, batch_loss
 from farense_qlora.training.words import sentence
 
