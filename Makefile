@@ -44,7 +44,7 @@ exports: consumers
 	        --to output/exports/gguf-$$type || exit 1; done
 
 run: setup
-	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
+	FARENSE_PROFILE=$(PROFILE) $(BIN)/python notebooks/headless.py $(NOTEBOOK) output
 
 notebook: setup
 	$(BIN)/jupyter lab $(NOTEBOOK)

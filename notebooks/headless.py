@@ -16,8 +16,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from traitlets.config import Config as Traits
 
-from ..errors import reason
-from ..text import decimal
+from farense_qlora.errors import reason
+from farense_qlora.text import decimal
 
 RESULT = "resultado"
 
