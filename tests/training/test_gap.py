@@ -8,10 +8,22 @@ from farense_qlora.training.gap import gap
 
 def run(train_loss: float, val_loss: float) -> list:
     steps = [
-        Stepped(n, 0.0, n / 8, 9.0 if n < 6 else train_loss, 0.1, 1.0, 10, 30, 32, 0.1, 0.1)
+        Stepped(
+            step=n,
+            time=0.0,
+            epoch=n / 8,
+            loss=9.0 if n < 6 else train_loss,
+            learning_rate=0.1,
+            grad_norm=1.0,
+            supervised_tokens=10,
+            tokens=30,
+            positions=32,
+            seconds=0.1,
+            peak_memory_gb=0.1,
+        )
         for n in range(1, 9)
     ]
-    return [*steps, Evaluated(8, 0.0, 1.0, val_loss, True, 0.1)]
+    return [*steps, Evaluated(step=8, time=0.0, epoch=1.0, loss=val_loss, best=True, seconds=0.1)]
 
 
 @pytest.mark.parametrize(

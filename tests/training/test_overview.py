@@ -38,18 +38,18 @@ def test_the_numbers_are_those_of_the_last_updates() -> None:
 
 
 def test_the_best_loss_need_not_be_the_last() -> None:
-    worse = Evaluated(60, 0.0, 3.0, 9.0, False, 0.1)
+    worse = Evaluated(step=60, time=0.0, epoch=3.0, loss=9.0, best=False, seconds=0.1)
     now = numbers([*events()[:-1], worse])
     assert (now.val_loss, now.best_step) == (9.0, 60) and now.best_loss is not None and now.best_loss < 1
 
 
 def test_what_ended_has_no_time_left() -> None:
     assert numbers(events()).seconds_left is None
-    assert numbers([*events()[:30], Failed(0, 0.0, "acabou")]).seconds_left is None
+    assert numbers([*events()[:30], Failed(step=0, time=0.0, message="acabou")]).seconds_left is None
     assert "tempo que falta" in numbers(events()[:30]).labelled()
-    paused = [*events()[:30], Paused(29, 0.0, "asked")]
+    paused = [*events()[:30], Paused(step=29, time=0.0, cause="asked")]
     assert numbers(paused).seconds_left is None
-    assert numbers([*paused, Resumed(29, 0.0)]).seconds_left is not None
+    assert numbers([*paused, Resumed(step=29, time=0.0)]).seconds_left is not None
     assert "tempo que falta" not in numbers(events()).labelled()
 
 
@@ -60,7 +60,9 @@ def test_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
 def test_nothing_is_known_before_the_first_update_and_skipped_updates_count() -> None:
     shown = numbers(events()[:1]).labelled()
     assert shown["passo"] == "0 / 60" and shown["perda de treino"] == shown["tokens/s"] == "—"
-    now = numbers([*events()[:30], Skipped(29, 0.0, 1.4, "não é número", ("a:1",))])
+    now = numbers(
+        [*events()[:30], Skipped(step=29, time=0.0, epoch=1.4, cause="não é número", rows=("a:1",))]
+    )
     assert now.step == 29 and now.labelled()["saltadas"] == "1"
 
 

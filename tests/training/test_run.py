@@ -195,7 +195,9 @@ def test_a_run_that_is_not_there_is_named(config: Config) -> None:
 def test_a_half_written_last_line_waits_for_its_end(config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "meia"
     folder.mkdir(parents=True)
-    line = Finished(1, time.time(), "completed", 1, 0.5, 1.0).to_json()
+    line = Finished(
+        step=1, time=time.time(), reason="completed", best_step=1, best_loss=0.5, seconds=1.0
+    ).to_json()
     (folder / "events.jsonl").write_text(line + "\n" + line[: len(line) // 2])
     assert len(Run(folder).events()) == 1
 

@@ -60,12 +60,12 @@ def test_the_smooth_curve_neither_lags_nor_leaves_the_losses() -> None:
 
 def test_what_went_wrong_is_marked_where_it_happened() -> None:
     troubles = [
-        Skipped(7, 0.0, 0.3, "gradiente", ("a:1",)),
-        Skipped(8, 0.0, 0.3, "gradiente", ("a:1",)),
-        Spiked(9, 0.0, 1.7, 1.0),
-        RolledBack(20, 0.0, "x", 1e-4),
-        Paused(30, 0.0, "asked"),
-        RateChanged(31, 0.0, 1e-4),
+        Skipped(step=7, time=0.0, epoch=0.3, cause="gradiente", rows=("a:1",)),
+        Skipped(step=8, time=0.0, epoch=0.3, cause="gradiente", rows=("a:1",)),
+        Spiked(step=9, time=0.0, loss=1.7, bound=1.0),
+        RolledBack(step=20, time=0.0, path="x", learning_rate=1e-4),
+        Paused(step=30, time=0.0, cause="asked"),
+        RateChanged(step=31, time=0.0, learning_rate=1e-4),
     ]
     axes = loss_curves([*events(), *troubles]).axes[0]
     lines = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines}

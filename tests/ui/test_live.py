@@ -77,7 +77,10 @@ def watched(folder: Path, written: list[Event], *code: str) -> tuple[int, str]:
 
 
 def test_what_happened_stands_under_the_numbers() -> None:
-    trouble = [Skipped(7, 0.0, 0.3, "a perda não é um número", ("a:1",)), Spiked(9, 0.0, 8.0, 2.0)]
+    trouble = [
+        Skipped(step=7, time=0.0, epoch=0.3, cause="a perda não é um número", rows=("a:1",)),
+        Spiked(step=9, time=0.0, loss=8.0, bound=2.0),
+    ]
     shown = state([*events()[:30], *trouble], alive=True)
     assert "passo 7 saltado" in shown and "perda fora do comum" in shown and "A decorrer: " in shown
     assert "<li>" not in state(events())
@@ -240,7 +243,7 @@ def test_a_run_that_is_foretold_not_to_fit_says_so_when_it_begins(tmp_path: Path
 def test_a_run_that_fails_is_shown_as_far_as_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = [*events(30)[:-1], Failed(30, 0.0, "o disco está cheio")]
+    failed = [*events(30)[:-1], Failed(step=30, time=0.0, message="o disco está cheio")]
     code, html = watched(tmp_path, failed, LITTLE_MEMORY, WATCHING)
     assert "não cabe" not in html  # it has begun, and speaks for itself
     assert code == 2 and capsys.readouterr().err == "erro: o disco está cheio\n"

@@ -20,7 +20,7 @@ SCORE = {"count": 10, "exact_match": 0.5, "f1": 0.75}
 
 
 def page_of(folder: Path, **settings: object) -> str:
-    trouble = Skipped(9, 0.0, 0.4, "a perda <não> é um número", ("a:1",))
+    trouble = Skipped(step=9, time=0.0, epoch=0.4, cause="a perda <não> é um número", rows=("a:1",))
     written = [*events()[:-1], sampled(0, "Não sei.", "Em 1980."), trouble, events()[-1]]
     run = write_run(folder / "runs" / "meu", written, **settings)
     return report(run, folder / "out").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Common to all: `step` counts finished updates, `time` is Unix time in seconds."""
 
@@ -18,7 +18,7 @@ class Event:
         return json.dumps({"event": type(self).__name__, **asdict(self)}, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Started(Event):
     """Training is about to begin (or to go on, when `step` > 0)."""
 
@@ -34,7 +34,7 @@ class Started(Event):
     from_adapter: str = ""  # whose weights it began with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stepped(Event):
     """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone.
 
@@ -52,7 +52,7 @@ class Stepped(Event):
     peak_memory_gb: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower, that of
     the untrained adapter at step 0 apart."""
@@ -63,7 +63,7 @@ class Evaluated(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampled(Event):
     """What the model answers, right after an evaluation, to a few fixed `questions` of the validation set;
     `expected` are the true answers."""
@@ -73,14 +73,14 @@ class Sampled(Event):
     answers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Saved(Event):
     """A checkpoint was written whole; `path` is relative to the run folder."""
 
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Skipped(Event):
     """An update without effect, since its loss or its gradient was not finite: `cause` says which.
 
@@ -92,7 +92,7 @@ class Skipped(Event):
     rows: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolledBack(Event):
     """Too many updates in a row were skipped: training goes on from the checkpoint at `step`, with the peak
     `learning_rate` halved; what was done since is undone."""
@@ -101,7 +101,7 @@ class RolledBack(Event):
     learning_rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spiked(Event):
     """The loss of this update lies far above those before it: `bound` is median + 8 robust deviations."""
 
@@ -109,26 +109,26 @@ class Spiked(Event):
     bound: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateChanged(Event):
     """The peak learning rate is another from here on, at the user's request."""
 
     learning_rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paused(Event):
     """Training waits; `cause` is "asked", or what keeps it from saving, in Portuguese."""
 
     cause: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
     """Training goes on after a pause."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Discarded(Event):
     """The checkpoint `path` was damaged and the one before it is taken; `reason` is in Portuguese."""
 
@@ -136,7 +136,7 @@ class Discarded(Event):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished(Event):
     """The end; `reason` is "completed", "early_stopping" or "stopped"."""
 
@@ -146,7 +146,7 @@ class Finished(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """The worker gave up; `message` is for the user, in Portuguese."""
 

@@ -46,9 +46,11 @@ def train(
     began = time.perf_counter()
     yield _started(session)
     for damaged, damage in session.damaged:
-        yield Discarded(session.state.step, time.time(), str(damaged.relative_to(run)), damage)
+        yield Discarded(
+            step=session.state.step, time=time.time(), path=str(damaged.relative_to(run)), reason=damage
+        )
     if session.checkpoint:
-        yield Saved(session.state.step, time.time(), str(session.checkpoint.relative_to(run)))
+        yield Saved(step=session.state.step, time=time.time(), path=str(session.checkpoint.relative_to(run)))
     if session.due:
         yield from session.evaluate(asked)
     if not session.checkpoint:
@@ -64,30 +66,35 @@ def train(
         epoch = state.step / session.order.updates_per_epoch
         if cause := guards.cause(loss, norm):
             rows = session.rows(state.step - 1)
-            yield Skipped(state.step, time.time(), epoch, cause, rows)
+            yield Skipped(step=state.step, time=time.time(), epoch=epoch, cause=cause, rows=rows)
             state.skipped_in_a_row += 1
             if state.skipped_in_a_row == guards.SKIPS_UNTIL_ROLLBACK:
                 if state.rollbacks == guards.ROLLBACKS:
                     raise UserError(guards.diagnosis(cause, rows, state.learning_rate))
                 path = session.roll_back()
-                yield RolledBack(session.state.step, time.time(), path, session.state.learning_rate)
+                yield RolledBack(
+                    step=session.state.step,
+                    time=time.time(),
+                    path=path,
+                    learning_rate=session.state.learning_rate,
+                )
                 continue
         else:
             yield Stepped(
-                state.step,
-                time.time(),
-                epoch,
-                loss,
-                rate,
-                norm,
-                sum(b.supervised for b in chain(*batches)),
-                sum(b.tokens for b in chain(*batches)),
-                sum(b.inputs.size for b in chain(*batches)),
-                time.perf_counter() - start,
-                mx.get_peak_memory() / 1e9,
+                step=state.step,
+                time=time.time(),
+                epoch=epoch,
+                loss=loss,
+                learning_rate=rate,
+                grad_norm=norm,
+                supervised_tokens=sum(b.supervised for b in chain(*batches)),
+                tokens=sum(b.tokens for b in chain(*batches)),
+                positions=sum(b.inputs.size for b in chain(*batches)),
+                seconds=time.perf_counter() - start,
+                peak_memory_gb=mx.get_peak_memory() / 1e9,
             )
             if loss > (bound := guards.spike_bound(state.losses)):
-                yield Spiked(state.step, time.time(), loss, bound)
+                yield Spiked(step=state.step, time=time.time(), loss=loss, bound=bound)
             state.losses = [*state.losses, loss][-guards.MOST :]
             state.skipped_in_a_row = 0
 
@@ -97,32 +104,39 @@ def train(
         wish = asked()
         if wish.pause and not reason:
             yield from session.save(asked)
-            yield Paused(state.step, time.time(), "asked")
+            yield Paused(step=state.step, time=time.time(), cause="asked")
             while (wish := asked()).pause and not wish.stop:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-            yield Resumed(state.step, time.time())
+            yield Resumed(step=state.step, time=time.time())
         if wish.learning_rate:
             state.learning_rate = wish.learning_rate
-            yield RateChanged(state.step, time.time(), state.learning_rate)
+            yield RateChanged(step=state.step, time=time.time(), learning_rate=state.learning_rate)
         reason = reason or ("stopped" if wish.stop else "")
         if reason or wish.save or wish.learning_rate or state.step % config.save_every == 0:
             yield from session.save(asked)
     seconds, state = time.perf_counter() - began, session.state
-    yield Finished(state.step, time.time(), reason, state.best_step, state.best_loss, seconds)
+    yield Finished(
+        step=state.step,
+        time=time.time(),
+        reason=reason,
+        best_step=state.best_step,
+        best_loss=state.best_loss,
+        seconds=seconds,
+    )
 
 
 def _started(session: Session) -> Started:
     return Started(
-        session.state.step,
-        time.time(),
-        session.total_steps,
-        session.order.updates_per_epoch,
-        len(session.data.training),
-        len(session.data.validation),
-        session.data.training.truncated,
-        session.trainable,
-        session.base.parameters,
-        len(session.data.repeats) + len(session.data.leaks),
-        tuple(session.data.sentences(session.config)),
-        session.config.from_adapter,
+        step=session.state.step,
+        time=time.time(),
+        total_steps=session.total_steps,
+        steps_per_epoch=session.order.updates_per_epoch,
+        train_rows=len(session.data.training),
+        val_rows=len(session.data.validation),
+        truncated_rows=session.data.training.truncated,
+        trainable_parameters=session.trainable,
+        total_parameters=session.base.parameters,
+        repeated_rows=len(session.data.repeats) + len(session.data.leaks),
+        notes=tuple(session.data.sentences(session.config)),
+        from_adapter=session.config.from_adapter,
     )

@@ -129,10 +129,23 @@ class Session:
         else:
             state.evaluations_since_best += 1
         epoch = state.step / self.order.updates_per_epoch
-        yield Evaluated(state.step, time.time(), epoch, loss, best, time.perf_counter() - start)
+        yield Evaluated(
+            step=state.step,
+            time=time.time(),
+            epoch=epoch,
+            loss=loss,
+            best=best,
+            seconds=time.perf_counter() - start,
+        )
         if probes := self._probes.questions:
             answers = self._probes.answers(self.model)
-            yield Sampled(state.step, time.time(), probes, self._probes.expected, answers)
+            yield Sampled(
+                step=state.step,
+                time=time.time(),
+                questions=probes,
+                expected=self._probes.expected,
+                answers=answers,
+            )
 
     def save(self, asked: Asked) -> Iterator[Event]:
         """Write a checkpoint."""
@@ -143,7 +156,7 @@ class Session:
             ),
             asked,
         )
-        yield Saved(self.state.step, time.time(), path)
+        yield Saved(step=self.state.step, time=time.time(), path=path)
 
     def _patiently(self, write: Callable[[], T], asked: Asked) -> Generator[Event, None, T]:
         """What `write` returns, tried until the disk has room for it; gives up when a stop is asked."""
@@ -156,11 +169,11 @@ class Session:
                 if asked.stop():
                     raise
                 if not waiting:
-                    yield Paused(self.state.step, time.time(), str(error))
+                    yield Paused(step=self.state.step, time=time.time(), cause=str(error))
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_TRIES_TO_SAVE)
         if waiting:
-            yield Resumed(self.state.step, time.time())
+            yield Resumed(step=self.state.step, time=time.time())
         return written
 
     def roll_back(self) -> str:

@@ -46,7 +46,7 @@ def main(folder: Path, accept_changes: bool) -> int:
 
 
 def _failed(message: str) -> Event:
-    return Failed(0, time.time(), message)
+    return Failed(step=0, time=time.time(), message=message)
 
 
 if __name__ == "__main__":
