@@ -39,16 +39,14 @@ FOLDERS = {
 
 def config_table() -> str:
     """Every setting, with its flag, bounds and default."""
-    from farense_qlora.config import GROUPS, Config
+    from farense_qlora.config import Config
 
     lines = []
-    for group, title in GROUPS.items():
+    for title, names in Config.by_group().items():
         lines += [f"**{title}**", "", "| Definição | O que é | Limites | Predefinição |", "|---|---|---|---|"]
-        for name, field in Config.model_fields.items():
-            if (field.json_schema_extra or {}).get("group") == group:  # type: ignore[union-attr]
-                lines.append(
-                    f"| `{name}` | {field.description} | {_bounds(field)} | `{_word(field.default)}` |"
-                )
+        for name in names:
+            field = Config.model_fields[name]
+            lines.append(f"| `{name}` | {field.description} | {_bounds(field)} | `{_word(field.default)}` |")
         lines.append("")
     return "\n".join(lines[:-1])
 

@@ -7,7 +7,7 @@ from browser.lab import SLOW, Lab, Notebook, until
 from browser.layout import pictures_of
 from playwright.sync_api import Locator, expect
 
-from farense_qlora.config import GROUPS
+from farense_qlora.config import Config
 from farense_qlora.training import journal
 from farense_qlora.training.checkpoints import FOLDER
 from farense_qlora.training.control import STOP
@@ -162,7 +162,7 @@ def test_every_slider_moves_its_field_and_what_it_costs(notebook: Notebook) -> N
     notebook.run("painel")
     notebook.done("painel")
     settings = notebook.output("painel")
-    for group in GROUPS.values():
+    for group in Config.by_group():
         settings.get_by_text(group, exact=True).click()  # opens it, and closes the one before
         rows = settings.locator(".widget-hbox:has(> .widget-text):has(> .widget-hslider)")
         for row in rows.all():

@@ -243,9 +243,7 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = fq.export(
-            run, args.to, args.format, args.gguf_type, progress=progress, replace=args.replace
-        )
+        folder = fq.export(run, args.to, args.format, args.gguf_type, progress=progress, replace=args.replace)
     checked = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": checked}
     text = f"{verification_table([checked])}\n\ntreino «{run.name}» exportado para {folder}"

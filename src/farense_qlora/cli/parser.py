@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ..config import GROUPS, HOME, OUTPUT, PROFILES, Config, Limits
+from ..config import HOME, OUTPUT, PROFILES, Config, Limits
 from . import commands
 from .portuguese import Parser
 
@@ -157,11 +157,10 @@ def _no_adapter(parser: Parser) -> None:
 
 def _config_flags(parser: Parser) -> None:
     """A flag for each field of `Config`; texts go to it as they are, since it checks them and explains."""
-    for group, title in GROUPS.items():
+    for title, names in Config.by_group().items():
         section = parser.add_argument_group(title)
-        for name, field in Config.model_fields.items():
-            if (field.json_schema_extra or {}).get("group") != group:  # type: ignore[union-attr]
-                continue
+        for name in names:
+            field = Config.model_fields[name]
             settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name, field.description)}
             if field.annotation is bool:
                 settings["action"] = argparse.BooleanOptionalAction

@@ -23,9 +23,9 @@ STYLE = """<style>
 </style>"""
 
 
-def chat_box(tuned: Base) -> None:
-    """Show a chat with the model `tuned`, which carries an adapter; call it from a cell."""
-    display(ChatBox(tuned).box)
+def chat(tuned: Base) -> "ChatBox":
+    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell."""
+    return ChatBox(tuned)
 
 
 class ChatBox:
@@ -52,6 +52,9 @@ class ChatBox:
         row = widgets.HBox([self.text, self.send], layout={"max_width": "720px"})
         self.box = widgets.VBox([self.shown, row, widgets.HBox([self.fresh, self.adapter])])
         self._show("")
+
+    def _ipython_display_(self) -> None:
+        display(self.box)
 
     def _hand_over(self, what: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(what)

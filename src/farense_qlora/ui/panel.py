@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..config import GROUPS, HOME, PROFILES, VAL_DATA, Config
+from ..config import HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_limit, on_cpu
 from ..text import decimal, plain
@@ -180,10 +180,10 @@ class Panel:
     def _ipython_display_(self) -> None:
         main = [self._profile, *(self._row(name) for name in MAIN)]
         groups = [
-            widgets.VBox([self._row(name) for name in self._fields if _in(name, group) and name not in MAIN])
-            for group in GROUPS
+            widgets.VBox([self._row(name) for name in names if name in self._fields and name not in MAIN])
+            for names in Config.by_group().values()
         ]
-        more = widgets.Accordion(groups, titles=tuple(GROUPS.values()), selected_index=None)
+        more = widgets.Accordion(groups, titles=tuple(Config.by_group()), selected_index=None)
         left = widgets.VBox([*main, self._message, more, self._file, self._buttons()])
         wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
         display(widgets.HBox([left, self._costs], layout=wrapped))
@@ -306,8 +306,3 @@ def _value(name: str, value: Any) -> Any:
     if not text and type(None) in kinds:
         return None
     return text.replace(",", ".") if float in kinds else text
-
-
-def _in(name: str, group: str) -> bool:
-    extra = Config.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and extra["group"] == group
