@@ -1,0 +1,30 @@
+"""Run the examples in the docstrings of the front door: `python tests/examples.py RUN`, in FARENSE_HOME.
+
+An example finds `fq`, the finished `run`, its `config` and `data`, its `base` and the `tuned` model.
+"""
+
+import doctest
+import sys
+
+import farense_qlora as fq
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def main(name: str) -> int:
+    run = fq.Run.open(name)
+    base = fq.load_base(run.config)
+    known = {"fq": fq, "run": run, "config": run.config, "base": base, "data": fq.load_data(run.config, base)}
+    known["tuned"] = fq.load_tuned(run.config, run.best_adapter)
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=FLAGS)
+    for public in fq.__all__:
+        for test in finder.find(getattr(fq, public), public, globs=known):
+            if not test.examples:
+                print(f"{public}: no example")
+                return 1
+            runner.run(test)
+    return 1 if runner.summarize().failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
