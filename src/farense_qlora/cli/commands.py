@@ -96,9 +96,9 @@ def train(args: argparse.Namespace) -> int:
 
 def stop(args: argparse.Namespace) -> None:
     """Stop a run and wait until it is saved; raises `UserError` when it is not clear which."""
-    from ..training.run import Run, runs
+    from ..training.run import Run, all_runs
 
-    live = [run for run in runs() if run.alive]
+    live = [run for run in all_runs() if run.alive]
     if not args.run and len(live) != 1:
         names = ", ".join(run.name for run in live) or "nenhum"
         raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
@@ -113,10 +113,11 @@ def stop(args: argparse.Namespace) -> None:
 
 def list_runs(args: argparse.Namespace) -> None:
     """Show every run."""
-    from ..training.overview import overview_text, overviews
+    from ..training.overview import overview, overviews_text
+    from ..training.run import all_runs
 
-    rows = overviews()
-    _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
+    rows = [overview(run) for run in all_runs()]
+    _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overviews_text(rows))
 
 
 def monitor(args: argparse.Namespace) -> None:
@@ -149,18 +150,17 @@ def fit(args: argparse.Namespace) -> int:
     """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
     from ..training.fit import Trial, fit
 
-    settings = _settings(args)
-    asked = Config.of(**settings)
+    asked = Config.of(**_settings(args))
 
     def say(trial: Trial) -> None:
         if not args.json:
             print(trial.sentence(asked), flush=True)
 
-    trials = fit(asked, say)
-    fits = trials[-1].fits
+    found = fit(asked, say)
+    fits = found.fits
     result = [
         {**asdict(trial), "config": trial.config.model_dump(mode="json"), "fits": trial.fits}
-        for trial in trials
+        for trial in found.trials
     ]
     nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
     _write(args, {"trials": result, "fits": fits, "status": "ok"}, "pode treinar assim" if fits else nothing)
@@ -169,16 +169,10 @@ def fit(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look the computer over; 0 when nothing is wrong, else 1."""
-    from ..training.doctor import RECOMMENDED, doctor
+    from ..training.doctor import doctor
 
     report = doctor()
-    lines = [
-        f"{'✓' if check.ok else '✗'} {check.name}: {check.detail}"
-        + ("" if check.ok else f"\n    a fazer: {check.remedy}")
-        for check in report.checks
-    ]
-    lines.append(f"perfil recomendado: {report.profile} (em {RECOMMENDED})")
-    _write(args, {**asdict(report), "ok": report.ok, "status": "ok"}, "\n".join(lines))
+    _write(args, {**asdict(report), "ok": report.ok, "status": "ok"}, str(report))
     return 0 if report.ok else 1
 
 
@@ -406,11 +400,11 @@ def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
 
 def _run(name: str | None) -> "Run":
     """The run called `name`, or the newest finished one."""
-    from ..training.run import Run, runs
+    from ..training.run import Run, all_runs
 
     if name:
         return Run.open(name)
-    finished = [run for run in runs() if run.finished]
+    finished = [run for run in all_runs() if run.finished]
     if not finished:
         raise UserError(f"ainda não há nenhum treino terminado em {RUNS}: comece com «farense-qlora train»")
     return finished[-1]

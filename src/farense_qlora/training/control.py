@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from .requests import Requests as Wishes
+from .requests import Requests
 
+Wishes = Requests
 Ask = Callable[[], Wishes]
 
 

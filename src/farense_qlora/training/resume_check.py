@@ -9,8 +9,8 @@ from typing import Any
 from ..config import HOME, Config
 from ..model.base import load_base
 from .checkpoints import FOLDER
+from .event_log import replay
 from .events import Evaluated, Event, RolledBack, Sampled, Skipped, Spiked, Stepped
-from .journal import settled
 from .loop import train
 
 CUTS = (1, 5, 9)
@@ -70,7 +70,7 @@ def resume_check(model: str = "mini", done: Callable[[Check], object] = lambda c
                 (run / last / file).read_bytes() == (folder / "whole" / last / file).read_bytes()
                 for file in FILES
             )
-            checks.append(Check(cut, adapter, optimizer, numbers(settled(events)) == numbers(whole)))
+            checks.append(Check(cut, adapter, optimizer, numbers(replay(events)) == numbers(whole)))
             done(checks[-1])
     return checks
 

@@ -19,14 +19,14 @@ from ..answers.normalise import normalise
 from ..errors import UserError
 from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
-from ..text import decimal, plain, scientific
-from ..training import control
-from ..training.estimate import estimate, overflow
-from ..training.events import Event, Finished, Sampled, Started
-from ..training.journal import Reader
-from ..training.overview import STATUS, Numbers, numbers
+from ..text import decimal, duration, plain, scientific
+from ..training.cost import estimate, memory_warning
+from ..training.event_log import EventReader
+from ..training.events import ENDINGS, Event, Finished, Sampled, Started, sentence
+from ..training.numbers import Numbers, numbers
+from ..training.overview import STATUS
+from ..training.requests import PAUSE, is_requested
 from ..training.run import Run, status
-from ..training.words import ENDINGS, duration, sentence
 from .figures import training_curves
 from .kernel import answer_widgets, hear_widgets
 from .tables import Table
@@ -59,7 +59,7 @@ class Watching:
     """
 
     def __init__(self, run: Run):
-        self._run, self._controls, self._reader = run, Controls(run), Reader(run.folder)
+        self._run, self._controls, self._reader = run, Controls(run), EventReader(run.folder)
         if too_much := _foretold(run):
             display(HTML(f"<p><b>⚠ {escape(too_much)}</b></p>"))
         self._buttons = display(self._controls.box, display_id=True)
@@ -85,7 +85,7 @@ class Watching:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
                 await hear_widgets()
                 self._controls.refresh()
-                news = self._reader.news()
+                news = bool(self._reader.poll())
                 stale |= news
                 affordable = time.perf_counter() - began >= spent / (SHARE * cores())
                 if news or (stale and affordable):
@@ -109,7 +109,7 @@ class Watching:
     def _leave(self) -> None:
         """The last state, without controls."""
         self._buttons.update(HTML(""))
-        self._reader.news()
+        self._reader.poll()
         if self._reader.events:
             self._draw(alive=False, whole=True)
 
@@ -158,7 +158,7 @@ class Controls:
 
     @property
     def _asked_to_pause(self) -> bool:
-        return (self._run.folder / control.PAUSE).exists()
+        return is_requested(self._run.folder, PAUSE)
 
     def _pause_or_resume(self) -> str:
         if self._asked_to_pause:
@@ -258,7 +258,7 @@ def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
 def _foretold(run: Run) -> str | None:
     """What to say of a run that is foretold not to fit; one that has begun speaks for itself."""
     with suppress(UserError):  # on bad data, of which the worker tells
-        return None if run.events() else overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)
+        return None if run.events() else memory_warning(estimate(run.config, on_cpu()), memory_limit() / 1e9)
     return None
 
 

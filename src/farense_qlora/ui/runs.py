@@ -6,8 +6,8 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from ..training.events import Event, Sampled
-from ..training.overview import COLUMNS, Overview, columns, overview, overviews
-from ..training.run import Run, runs
+from ..training.overview import Overview, overview, overviews
+from ..training.run import Run, all_runs
 from .figures import compare_curves
 from .live import WIDTH
 from .tables import Table
@@ -17,7 +17,7 @@ FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget h
 
 def runs_table() -> Table:
     """Every run: where it stands, in what it differs from its profile, how good it is and what it took."""
-    return _table(overviews(), "Todos os treinos")
+    return _table([overview(run) for run in all_runs()], "Todos os treinos")
 
 
 class RunsBeside:
@@ -25,7 +25,7 @@ class RunsBeside:
     overlaid, their numbers, and the last answers of each to the probes."""
 
     def __init__(self) -> None:
-        names = [run.name for run in reversed(runs())]
+        names = [run.name for run in reversed(all_runs())]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
@@ -49,12 +49,14 @@ class RunsBeside:
 
 
 def _table(rows: Sequence[Overview], caption: str = "") -> Table:
-    return Table(COLUMNS, tuple(map(_line, rows)), caption, numeric=frozenset(range(3, len(COLUMNS))))
+    table = overviews(rows)
+    numeric = frozenset(range(3, len(table.columns)))
+    return Table(tuple(table.columns), tuple(map(_line, table.cells())), caption, numeric=numeric)
 
 
-def _line(row: Overview) -> tuple[str, ...]:
-    """`row` for the table: a number stays on one line, a setting may break before its value."""
-    name, status, settings, *numbers = columns(row)
+def _line(cells: Sequence[str]) -> tuple[str, ...]:
+    """`cells` for the table: a number stays on one line, a setting may break before its value."""
+    name, status, settings, *numbers = cells
     settings = settings.replace("=", "=\u200b").replace("+", "+\u200b")
     return name, status, settings, *(text.replace(" ", "\u00a0").replace("\u00a0(", " (") for text in numbers)
 
