@@ -15,8 +15,8 @@ from farense_qlora.model.base import load_base
 from farense_qlora.training import loop, session
 from farense_qlora.training.checkpoints import checkpoints, save_best
 from farense_qlora.training.control import Wishes
+from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
-from farense_qlora.training.journal import settled
 from farense_qlora.training.loop import train
 
 TRIES = 60 if WHOLE else 2
@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
         events = list(train(config, load_base(config), run))
         assert [e.path for e in events if isinstance(e, Discarded)] == ["checkpoints/step-000016"]
         started = next(event for event in events if isinstance(event, Started))
-        same = result_of(run, settled([*begun[1], *events])) == reference
+        same = result_of(run, replay([*begun[1], *events])) == reference
         ledger(f"ponto de controlo {how}", same, 16 - started.step)
         assert same and started.step == 16 - SAVE_EVERY
         shutil.rmtree(run)
@@ -73,7 +73,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     for module in (loop, session):
         monkeypatch.setattr(module.time, "time", lambda: float(next(now)))
     events = list(train(config, load_base(config), tmp_path))
-    same = result_of(tmp_path, settled(events)) == reference
+    same = result_of(tmp_path, replay(events)) == reference
     ledger("relógio para trás", same, 0)
     assert same
 

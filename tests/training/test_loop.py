@@ -23,12 +23,11 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training.control import Asked, Wishes
-from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
-from farense_qlora.training.journal import settled
+from farense_qlora.training.event_log import replay
+from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped, sentence
 from farense_qlora.training.loop import train
 from farense_qlora.training.resume_check import numbers
 from farense_qlora.training.update import Updater, arrays, batch_loss
-from farense_qlora.training.words import sentence
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
         if end % 4 == 0 and not any(isinstance(e, Evaluated) and e.step == end for e in resumed):
             given_up.append(end)
     assert given_up == [0, 0, 4]
-    assert numbers(settled(resumed)) == numbers(whole)
+    assert numbers(replay(resumed)) == numbers(whole)
     last = f"checkpoints/step-{whole[-1].step:06d}"
     one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
     assert one.keys() == other.keys()

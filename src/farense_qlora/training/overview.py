@@ -1,4 +1,4 @@
-"""Every run at a glance: where it stands, how it differs from its profile, how good it is and what it took."""
+"""Every run at a glance: where it stands, how it differs from its profile, how good it is, what it took."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What is asked of a run while it trains: each request is a file in its folder, so any process can make one."""
+"""What is asked of a run while it trains: a request is a file in its folder, so any process can make one."""
 
 from dataclasses import dataclass
 from pathlib import Path

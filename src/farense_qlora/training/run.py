@@ -212,7 +212,7 @@ def status(alive: bool, events: Sequence[Event]) -> str:
 def all_runs() -> list[Run]:
     """All runs, in the order in which they began."""
     folders = [path.parent for path in RUNS.glob("*/config.json")]
-    return [Run(folder) for folder in sorted(folders, key=_began)]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: (_began(folder), folder.name))]
 
 
 def _began(folder: Path) -> float:

@@ -40,7 +40,7 @@ FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "4
 
 
 def panel(**changes: Any) -> "Panel":
-    """The panel for the profile named in the environment variable FARENSE_PROFILE, otherwise for the miniature.
+    """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature.
 
     `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
     """
