@@ -10,8 +10,8 @@ from playwright.sync_api import Locator, expect
 from farense_qlora.config import GROUPS
 from farense_qlora.training import journal
 from farense_qlora.training.checkpoints import FOLDER
-from farense_qlora.training.control import STOP
 from farense_qlora.training.events import Finished, Paused, RateChanged, Resumed, Saved, Started, Stepped
+from farense_qlora.training.requests import STOP
 from farense_qlora.training.run import Run
 
 SETTINGS = ("ambiente", "painel", "config")

@@ -137,16 +137,19 @@ def main() -> int:
 def _measure(config: Config, folder: Path) -> dict[str, float]:
     import mlx.core as mx
 
+    from ..data.load import load_data
     from ..model.base import load_base
     from ..model.machine import on_cpu
-    from .session import Session
+    from .loop import Trainer
 
-    session = Session(config, load_base(config), folder, accept_changes=False)
-    step = _worst(session.order, session.data.training.lengths.tolist())
+    base = load_base(config)
+    data = load_data(config, base)
+    trainer = Trainer(config, base, data, folder)
+    n = _worst(trainer.sampler, data.training.lengths.tolist())
     seconds = []
     for _ in range(UPDATES):
         start = time.perf_counter()
-        session.update(session.batches(step), config.learning_rate)
+        trainer.step(trainer.batches(n), config.learning_rate)
         seconds.append(time.perf_counter() - start)
     peak = _process_peak() if on_cpu() else mx.get_peak_memory()
     return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}

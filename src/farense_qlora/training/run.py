@@ -13,9 +13,10 @@ from pathlib import Path
 from ..config import HOME, RUNS, Config
 from ..errors import UserError, reason
 from ..files import atomic_write
-from . import control, journal, lock
+from . import journal, lock
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started
+from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, clear_requests, request
 
 POLL_SECONDS = 0.2
 
@@ -60,9 +61,10 @@ class Run:
     def best_adapter(self) -> Path:
         """The adapter with the lowest validation loss, or the last saved when none but the untrained one was
         measured; raises `UserError` if there is none."""
-        kept, last = best(self.folder), latest(self.folder)
-        measured = any(isinstance(event, Evaluated) and event.step for event in self.events())
-        folder = kept if kept and (measured or last is None) else last
+        kept = best(self.folder)
+        if kept and any(isinstance(event, Evaluated) and event.step for event in self.events()):
+            return kept  # without `latest`, which reads a whole checkpoint to see that it is sound
+        folder = latest(self.folder) or kept
         if folder is None:
             raise UserError(f"o treino «{self.name}» ainda não guardou nenhum adaptador")
         return folder
@@ -103,25 +105,25 @@ class Run:
 
     def stop(self) -> None:
         """Ask the worker to finish its update, save and end."""
-        control.wish(self.folder, control.STOP)
+        request(self.folder, STOP)
 
     def pause(self) -> None:
         """Ask the worker to finish its update, save and wait."""
-        control.wish(self.folder, control.PAUSE)
+        request(self.folder, PAUSE)
 
     def resume(self) -> None:
         """Let a paused worker go on."""
-        (self.folder / control.PAUSE).unlink(missing_ok=True)
+        (self.folder / PAUSE).unlink(missing_ok=True)
 
     def save_now(self) -> None:
         """Ask the worker for a checkpoint after this update."""
-        control.wish(self.folder, control.SAVE)
+        request(self.folder, SAVE)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Ask the worker to train with this peak learning rate from the next update on; raises `UserError`
         on a value that the config would not take."""
         self.config.changed(learning_rate=learning_rate)
-        control.wish(self.folder, control.LEARNING_RATE, repr(float(learning_rate)))
+        request(self.folder, LEARNING_RATE, repr(float(learning_rate)))
 
 
 def adapter_folder(name: str) -> Path:
@@ -168,7 +170,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
                 )
         if checkpoint is None:
             (run.folder / journal.NAME).unlink(missing_ok=True)
-        control.forget(run.folder)
+        clear_requests(run.folder)
         with atomic_write(run.folder / "config.json") as path:
             config.write(path)
         command = [sys.executable, "-m", "farense_qlora.training.worker", str(run.folder)]

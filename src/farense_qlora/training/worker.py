@@ -2,16 +2,15 @@
 
 import signal
 import sys
-import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 
 from ..config import Config
 from ..errors import UserError
-from .control import Wishes, wishes
 from .events import Event, Failed
 from .journal import Journal
+from .requests import STOP, Requests, is_requested, read_requests
 
 
 def main(folder: Path, accept_changes: bool) -> int:
@@ -23,17 +22,23 @@ def main(folder: Path, accept_changes: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: interrupted.append(received))  # acted on between updates
 
-    def ask() -> Wishes:
-        return replace(wishes(folder), stop=True) if interrupted else wishes(folder)
+    def requests() -> Requests:
+        asked = read_requests(folder)
+        return replace(asked, stop=True) if interrupted else asked
 
-    with Journal(folder, gives_up=lambda: ask().stop) as journal:
+    def should_stop() -> bool:
+        return bool(interrupted) or is_requested(folder, STOP)
+
+    with Journal(folder, gives_up=should_stop) as journal:
         try:
+            from ..data.load import load_data
             from ..model.base import load_base
             from .loop import train
 
             config = Config.read(folder / "config.json")
             base = load_base(config)
-            for event in train(config, base, folder, ask, accept_changes):
+            data = load_data(config, base)
+            for event in train(config, base, data, folder, requests, accept_changes, should_stop):
                 journal.write(event)
         except UserError as error:
             journal.write(_failed(str(error)))
@@ -46,7 +51,7 @@ def main(folder: Path, accept_changes: bool) -> int:
 
 
 def _failed(message: str) -> Event:
-    return Failed(step=0, time=time.time(), message=message)
+    return Failed(step=0, message=message)
 
 
 if __name__ == "__main__":
