@@ -212,13 +212,12 @@ class Config(BaseModel):
     keep_last: int = setting(
         3, "evaluation", "Manter os últimos", "Pontos de controlo que ficam no disco, além do melhor.", ge=1
     )
-    keep_every: int = setting(
-        0,
-        "evaluation",
-        "Manter a cada",
-        "Destas em destas atualizações um ponto de controlo fica para sempre; 0 = nenhum.",
-        ge=0,
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_settings(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Runs of older versions name settings that are no more."""
+        return {name: value for name, value in values.items() if name != "keep_every"}
 
     @model_validator(mode="before")
     @classmethod

@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 from faults.common import SAVE_EVERY, STEPS, WHOLE, Ledger, Result, result_of
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.model.base import load_base
-from farense_qlora.training import event_log, session
-from farense_qlora.training.control import Wishes
+from farense_qlora.training import event_log, loop
 from farense_qlora.training.event_log import EventReader, EventWriter, replay
 from farense_qlora.training.events import Event, Paused, Resumed, Stepped
-from farense_qlora.training.loop import train
+from farense_qlora.training.requests import Requests
 from farense_qlora.training.run import start
 
 TRIES = 400 if WHOLE else 3  # per kind of error; at most one for each operation
@@ -85,7 +84,7 @@ def begun(config: Config, tmp_path: Path) -> Path:
     run = tmp_path / "begun"
     run.mkdir()
     with closing(EventWriter(run)) as log:
-        for event in train(config, load_base(config), run, lambda: Wishes(stop=at_sixteen(run))):
+        for event in train_here(config, run, requests=lambda: Requests(stop=at_sixteen(run))):
             log.write(event)
     return run
 
@@ -96,7 +95,7 @@ def at_sixteen(run: Path) -> bool:
 
 def go_on(config: Config, run: Path) -> Iterator[Event]:
     with closing(EventWriter(run)) as log:
-        for event in train(config, load_base(config), run):
+        for event in train_here(config, run):
             log.write(event)
             yield event
 
@@ -115,7 +114,7 @@ def inject(patch: pytest.MonkeyPatch, run: Path, at: int, code: int) -> FaultyDi
     patch.setattr(io, "open", disk.open)
     for name in ("rename", "replace", "fsync", "mkdir", "symlink"):
         patch.setattr(os, name, disk.wrap(getattr(os, name)))
-    patch.setattr(session, "SECONDS_BETWEEN_TRIES_TO_SAVE", 0.0)
+    patch.setattr(loop, "SECONDS_BETWEEN_TRIES_TO_SAVE", 0.0)
     patch.setattr(event_log, "SECONDS_BETWEEN_TRIES", 0.0)
     return disk
 

@@ -24,6 +24,7 @@ from mlx_lm.tuner.datasets import CacheDataset, ChatDataset
 from mlx_lm.utils import get_total_parameters, load_tokenizer
 
 from ..config import Config
+from ..data.load import load_data
 from ..model.adapters import attach
 from ..model.base import GROUP_SIZE, MINIATURE, Base, load_base, make_ready
 from ..model.machine import gflops
@@ -105,7 +106,7 @@ def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[d
         )
     weights, steps = _weights(base.model), []
     mx.reset_peak_memory()
-    for event in train(config, base, Path(tempfile.mkdtemp(dir=folder))):
+    for event in train(config, base, load_data(config, base), Path(tempfile.mkdtemp(dir=folder))):
         if isinstance(event, Stepped):
             steps.append(
                 {

@@ -1,8 +1,9 @@
 """What training says as it goes: frozen events that round-trip through JSON, and each of them in words."""
 
 import json
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from ..text import decimal, plain
@@ -13,7 +14,7 @@ class Event:
     """Common to all: `step` counts finished updates, `time` is Unix time in seconds."""
 
     step: int
-    time: float
+    time: float = field(default_factory=lambda: time.time())
 
     def to_json(self) -> str:
         """The event as one line of `events.jsonl`, without its end; see `from_json`."""

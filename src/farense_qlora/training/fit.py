@@ -171,21 +171,23 @@ def main() -> int:
 def _measure(config: Config, folder: Path) -> dict[str, float]:
     import mlx.core as mx
 
+    from ..data.load import load_data
     from ..model.base import load_base
     from ..model.machine import on_cpu
-    from .session import Session
+    from .loop import Trainer
 
-    session = Session(config, load_base(config), folder, accept_changes=False)
-    lengths = session.data.training.lengths
+    base = load_base(config)
+    data = load_data(config, base)
+    trainer = Trainer(config, base, data, folder)
 
-    def largest_batch(step: int) -> int:
-        return max(sum(lengths[row] for rows in batch for row in rows) for batch in session.order[step])
+    def largest_batch(n: int) -> int:
+        return max(sum(data.training.lengths[row] for row in chain(*batch)) for batch in trainer.sampler[n])
 
-    updates = min(2000, session.order.updates_per_epoch)  # enough to meet a large one
-    step, seconds = max(range(updates), key=largest_batch), []
+    updates = min(2000, trainer.sampler.updates_per_epoch)  # enough to meet a large one
+    n, seconds = max(range(updates), key=largest_batch), []
     for _ in range(UPDATES):
         start = time.perf_counter()
-        session.update(session.batches(step), config.learning_rate)
+        trainer.step(trainer.batches(n), config.learning_rate)
         seconds.append(time.perf_counter() - start)
     peak = _process_peak() if on_cpu() else mx.get_peak_memory()
     return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}

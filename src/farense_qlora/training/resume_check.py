@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import HOME, Config
+from ..data.load import load_data
 from ..model.base import load_base
 from .checkpoints import FOLDER
 from .event_log import replay
@@ -55,16 +56,18 @@ def resume_check(model: str = "mini", done: Callable[[Check], object] = lambda c
             train_data=str(folder / "train_data.jsonl"),
             val_data=str(folder / "val_data.jsonl"),
         )
-        whole = list(train(config, load_base(Config(model=model)), folder / "whole"))
+        base = load_base(Config(model=model))
+        data = load_data(config, base)
+        whole = list(train(config, base, data, folder / "whole"))
         checks = []
         for cut in CUTS:
             run = folder / f"cut-{cut}"
             events: list[Event] = []
-            for event in train(config, load_base(Config(model=model)), run):
+            for event in train(config, load_base(Config(model=model)), data, run):
                 events.append(event)
                 if isinstance(event, Stepped) and event.step == cut:
                     break
-            events += train(config, load_base(Config(model=model)), run)
+            events += train(config, load_base(Config(model=model)), data, run)
             last = f"{FOLDER}/step-{UPDATES:06d}"
             adapter, optimizer = (
                 (run / last / file).read_bytes() == (folder / "whole" / last / file).read_bytes()

@@ -99,12 +99,14 @@ def main(folder: Path, accept_changes: bool) -> int:
 
     with closing(EventWriter(folder, should_stop)) as log:
         try:
+            from ..data.load import load_data
             from ..model.base import load_base
             from .loop import train
 
             config = Config.read(folder / "config.json")
             base = load_base(config)
-            for event in train(config, base, folder, requests, accept_changes):
+            data = load_data(config, base)
+            for event in train(config, base, data, folder, requests, accept_changes, should_stop):
                 log.write(event)
         except UserError as error:
             log.write(_failed(str(error)))
@@ -117,7 +119,7 @@ def main(folder: Path, accept_changes: bool) -> int:
 
 
 def _failed(message: str) -> Event:
-    return Failed(step=0, time=time.time(), message=message)
+    return Failed(step=0, message=message)
 
 
 if __name__ == "__main__":
