@@ -8,18 +8,18 @@ from browser.layout import pictures_of
 from playwright.sync_api import Locator, expect
 
 from farense_qlora.config import Config
-from farense_qlora.training import journal
 from farense_qlora.training.checkpoints import FOLDER
-from farense_qlora.training.control import STOP
+from farense_qlora.training.event_log import EventReader
 from farense_qlora.training.events import Finished, Paused, RateChanged, Resumed, Saved, Started, Stepped
+from farense_qlora.training.requests import STOP
 from farense_qlora.training.run import Run
 
 SETTINGS = ("ambiente", "painel", "config")
 
 
 def written(run: Run, kind: type) -> list:
-    """The events of one kind in the journal of `run`, also those that were undone."""
-    return [event for event in journal.read(run.folder)[0] if isinstance(event, kind)]
+    """The events of one kind in the log of `run`, also those that were undone."""
+    return [event for event in EventReader(run.folder).poll() if isinstance(event, kind)]
 
 
 def drawing(output: Locator) -> str:

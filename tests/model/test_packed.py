@@ -15,7 +15,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.checkpointing import use_checkpointing
 from farense_qlora.model.packed import PackedCache, check_packable
-from farense_qlora.training.update import arrays, batch_loss
+from farense_qlora.training.step import arrays, batch_loss
 
 SHAPE = {
     "hidden_size": 64,

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
@@ -16,7 +17,6 @@ from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training.checkpoints import best, checkpoints, latest, save_best, tidy
-from farense_qlora.training.loop import train
 from farense_qlora.training.run import Run
 
 CONFIG = Config.of("mini", rank=2)
@@ -119,7 +119,7 @@ def test_a_whole_run_trains_and_resumes_without_links(
     )
     run = tmp_path / "run"
     (run).mkdir()
-    list(train(config, load_base(Config(model=str(tiny_model))), run))
+    list(train_here(config, run))
     assert verify(run / "best") is None and not (run / "best").is_symlink()
 
 

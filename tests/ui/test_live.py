@@ -14,8 +14,8 @@ from jupyter_client import KernelClient
 from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run
 
-from farense_qlora.training.control import wishes
 from farense_qlora.training.events import Event, Failed, Skipped, Spiked, Stepped
+from farense_qlora.training.requests import read_requests
 from farense_qlora.ui.headless import main
 from farense_qlora.ui.live import samples, state
 
@@ -211,7 +211,7 @@ def test_every_control_acts_while_the_cell_runs(tmp_path: Path, subshell: bool) 
         page.hear((tmp_path / "learning_rate").exists)
         page.click("Pausar")
         page.hear(lambda: not (tmp_path / "pause").exists())
-        asked = wishes(tmp_path)
+        asked = read_requests(tmp_path)
         page.click("Parar")
         page.hear(lambda: page.ended)
     assert (asked.save, asked.learning_rate, asked.stop) == (True, 5e-4, False)

@@ -19,7 +19,7 @@ def config(tiny_model: Path, tmp_path: Path) -> Config:
 
 
 def rows_of(config: Config, base: Base) -> Data:
-    return load_data(config, base.tokenizer, base.path)
+    return load_data(config, base)
 
 
 def table_of(config: Config, base: Base) -> dict[str, str]:

@@ -7,7 +7,7 @@ from farense_qlora.answers.evaluate import Answer, summary
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.model.machine import machine
-from farense_qlora.training.gap import gap
+from farense_qlora.training.numbers import generalization_gap
 from farense_qlora.ui.tables import (
     Comparison,
     Table,
@@ -70,5 +70,5 @@ def test_numbers_are_written_as_in_portugal() -> None:
 
 def test_the_machine_and_the_verdict_fit_in_tables() -> None:
     assert "GFLOP/s" in repr(machine_table(machine()))
-    assert "bom" in repr(gap_table(gap(events())))
-    assert "antes da primeira avaliação" in repr(gap_table(gap(events()[:5])))
+    assert "bom" in repr(gap_table(generalization_gap(events())))
+    assert "antes da primeira avaliação" in repr(gap_table(generalization_gap(events()[:5])))

@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..files import atomic_write
-from ..text import decimal, percent, text_table
-from ..training.words import duration
+from ..text import decimal, duration, percent, text_table
 from .compare import PERPLEXITY, Change, Comparison, Contender, Difference, Training
 from .evaluate import Evaluation, TokenScores
 from .statistics import Interval

@@ -87,15 +87,16 @@ def stop(args: argparse.Namespace) -> None:
 
 def runs(args: argparse.Namespace) -> None:
     """Show every run."""
-    from ..training.numbers import overview
+    from ..training.overview import overview, overviews_text
     from ..training.run import all_runs
 
-    _write(args, {"runs": [asdict(overview(run)) for run in all_runs()]}, str(fq.runs()))
+    rows = [overview(run) for run in all_runs()]
+    _write(args, {"runs": [asdict(row) for row in rows]}, overviews_text(rows))
 
 
 def monitor(args: argparse.Namespace) -> None:
     """Follow a run, or with `--once` or `--json` show where it stands; raises `UserError`."""
-    from ..training.numbers import overview
+    from ..training.overview import overview
     from ..ui.monitor import monitor, newest, show_once
 
     if not (args.once or args.json):
@@ -125,15 +126,14 @@ def fit(args: argparse.Namespace) -> int:
         if not args.json:
             print(trial.sentence(asked), flush=True)
 
-    trials = fq.fit(asked, say)
-    fits = trials[-1].fits
+    found = fq.fit(asked, say)
     result = [
         {**asdict(trial), "config": trial.config.model_dump(mode="json"), "fits": trial.fits}
-        for trial in trials
+        for trial in found.trials
     ]
     nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
-    _write(args, {"trials": result, "fits": fits}, "pode treinar assim" if fits else nothing)
-    return 0 if fits else 1
+    _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else nothing)
+    return 0 if found.fits else 1
 
 
 def doctor(args: argparse.Namespace) -> int:

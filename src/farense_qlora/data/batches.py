@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import mlx.core as mx
 import numpy as np
 
+from ..config import Config
 from .packing import Windows, best_window, pack
-from .tokens import Example
+from .tokens import Encoded, Example
 
 # Rows of like length go together: sorting within pools this many batches large leaves little padding
 # and keeps the order random.
@@ -159,3 +161,25 @@ def collate(
         np.pad(np.ones(len(flat), np.float32), (0, filling)),
         sum(sizes),
     )
+
+
+def make_sampler(config: Config, lengths: np.ndarray, parts: int) -> Order:
+    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
+    for batches of which so many `parts` are computed side by side."""
+    common = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
+    if not config.packing:
+        return Unpacked(*common)
+    return Packed(*common, config.max_seq_length, short=_on_cpu(), streams=parts)
+
+
+def collate_parts(encoded: Encoded, micro_batch: MicroBatch, window: int | None, parts: int) -> list[Batch]:
+    """The batches of a micro-batch, dealt out into `parts` (or one a window, if those are fewer)."""
+    parts = min(parts, len(micro_batch))
+    return [
+        collate([[encoded[row] for row in rows] for rows in micro_batch[i::parts]], window, not _on_cpu())
+        for i in range(parts)
+    ]
+
+
+def _on_cpu() -> bool:
+    return bool(mx.default_device() == mx.cpu)

@@ -102,10 +102,8 @@ class Data:
         return sets
 
 
-def load_data(
-    config: Config, tokenizer: Any, model: Path, progress: Callable[[int], object] = lambda _: None
-) -> Data:
-    """The rows that `config` names, as tokens of the model in the folder `model`.
+def load_data(config: Config, base: Any, progress: Callable[[int], object] = lambda _: None) -> Data:
+    """The rows that `config` names, as tokens of the model `base` (of its `tokenizer`, its files at `path`).
 
     Raises `UserError`, listing them, on rows that cannot be learnt, unless `config.skip_bad`; and when too
     few are left to train on and to validate with.
@@ -114,8 +112,8 @@ def load_data(
     def encoded(source: str) -> Encoded:
         return encode_file(
             source,
-            tokenizer,
-            model,
+            base.tokenizer,
+            base.path,
             config.max_seq_length,
             config.skip_bad,
             progress,
@@ -160,8 +158,8 @@ def load_data(
         conflicts=conflicts,
         split=not config.val_data,
         found=None if config.val_data else beside(config.train_data),
-        dated=is_dated(tokenizer),
-        plain=template_missing(tokenizer),
+        dated=is_dated(base.tokenizer),
+        plain=template_missing(base.tokenizer),
     )
 
 

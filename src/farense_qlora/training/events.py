@@ -1,9 +1,12 @@
-"""What training says as it goes: frozen events that round-trip through JSON, one object a line."""
+"""What training says as it goes: frozen events that round-trip through JSON, and each of them in words."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from ..text import decimal, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +14,7 @@ class Event:
     """Common to all: `step` counts finished updates, `time` is Unix time in seconds."""
 
     step: int
-    time: float
+    time: float = field(default_factory=lambda: time.time())
 
     def to_json(self) -> str:
         """The event as one line of `events.jsonl`, without its end; see `from_json`."""
@@ -163,6 +166,60 @@ def from_json(line: str) -> Event:
     return TYPES[values.pop("event")](**values)
 
 
-def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
-    """The one whose adapter was kept as the best, if there is any."""
-    return next((event for event in reversed(evaluations) if event.best), None)
+E = TypeVar("E", bound=Event)
+
+
+def of(events: Iterable[Event], *kinds: type[E]) -> list[E]:
+    """Those of `events` that are of one of `kinds`, in order."""
+    return [event for event in events if isinstance(event, kinds)]
+
+
+def last(events: Sequence[Event], *kinds: type[E]) -> E | None:
+    """The last of `events` that is of one of `kinds`, if there is any."""
+    return next((event for event in reversed(events) if isinstance(event, kinds)), None)
+
+
+def best_of(events: Sequence[Event]) -> Evaluated | None:
+    """The evaluation whose adapter was kept as the best, if there is any."""
+    return next((event for event in reversed(of(events, Evaluated)) if event.best), None)
+
+
+ENDINGS = {
+    "completed": "terminado",
+    "early_stopping": "terminado: a validação deixou de melhorar",
+    "stopped": "parado a pedido e guardado",
+}
+
+
+def sentence(event: Event) -> str | None:
+    """What a person should hear of `event`, in Portuguese; None for what goes as it should."""
+    step = f"passo {event.step}"
+    match event:
+        case Started(step=done) if done:
+            return f"continua do ponto de controlo do {step}"
+        case Started(notes=notes, from_adapter=adapter) if notes or adapter:
+            return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
+        case Started(repeated_rows=rows) if rows:
+            return f"linhas repetidas que ficam de fora: {rows}"
+        case Discarded(path=path, reason=reason):
+            return f"{path} está estragado ({reason}): usa-se o anterior"
+        case Skipped(cause=cause, rows=rows):
+            return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
+        case RolledBack(path=path, learning_rate=rate):
+            return f"volta a {path} com a taxa de aprendizagem reduzida para {plain(rate)}"
+        case Spiked(loss=loss, bound=bound):
+            usual = f"o habitual fica abaixo de {decimal(bound)}"
+            return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case RateChanged(learning_rate=rate):
+            return f"{step}: taxa de aprendizagem mudada para {plain(rate)}"
+        case Paused(cause="asked"):
+            return f"em pausa no {step}"
+        case Paused(cause=cause):
+            return f"em pausa no {step}: {cause}; continua quando houver espaço"
+        case Resumed():
+            return "continua"
+        case Finished(reason=reason):
+            return f"treino {ENDINGS[reason]}"
+        case Failed(message=message):
+            return message
+    return None

@@ -13,10 +13,8 @@ from IPython.display import display
 from ..config import HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_limit, on_cpu
-from ..text import decimal, plain
-from ..training.doctor import RECOMMENDED
-from ..training.estimate import Estimate, estimate, overflow
-from ..training.words import duration
+from ..text import decimal, duration, plain
+from ..training.cost import Estimate, estimate, memory_warning
 from .kernel import answer_widgets
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
@@ -42,18 +40,14 @@ FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "4
 
 
 def panel(**changes: Any) -> "Panel":
-    """The panel for the profile named in the environment variable FARENSE_PROFILE; otherwise for the one that
-    `doctor` recommends for this machine, or for the miniature.
+    """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature.
 
     `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
     """
     answer_widgets()
     names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}
     given = {name: _value(name, os.environ[key]) for name, key in names.items() if os.environ.get(key)}
-    profile = given.pop("profile", "")
-    if not profile:
-        profile = Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini"
-    return Panel(profile, **{**changes, **given})
+    return Panel(given.pop("profile", "mini"), **{**changes, **given})
 
 
 class Panel:
@@ -233,7 +227,7 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         f'<td style="text-align:left;padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
         for name, value in rows.items()
     )
-    bar, too_much = "", overflow(cost, limit_gb)
+    bar, too_much = "", memory_warning(cost, limit_gb)
     warning = _warning(too_much) if too_much else ""
     if cost.peak_gb is not None:
         share = cost.peak_gb / limit_gb

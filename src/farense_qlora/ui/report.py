@@ -20,10 +20,9 @@ from ..files import atomic_write
 from ..model.machine import machine
 from ..text import decimal, percent
 from ..training.checkpoints import versions
-from ..training.events import Event, Finished, Started
+from ..training.events import Event, Finished, Started, sentence
 from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
-from ..training.words import sentence
 from .figures import ThemeName, training_curves
 from .live import samples
 from .tables import Table, config_table, machine_table

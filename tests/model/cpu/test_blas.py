@@ -19,7 +19,7 @@ def test_numbers_next_to_zero_are_zero_where_mlx_computes_and_nowhere_else() -> 
         assert mx.multiply(mx.array([1e-30]), 1e-10, stream=stream).item() == 0
 
 
-@pytest.mark.parametrize("module", ["training.update", "answers.generate", "ui.panel"])
+@pytest.mark.parametrize("module", ["training.step", "answers.generate", "ui.panel"])
 def test_the_blas_is_chosen_before_mlx_whatever_is_imported_first(module: str) -> None:
     code = f"import farense_qlora.{module}"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Watch over the numbers of a run: when a loss is out of the ordinary, when to give up on a learning rate."""
+"""Losses and gradients that are out of the ordinary, and when to give up on a learning rate."""
 
 import math
 import statistics
@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 # Skipped updates in a row until training goes back to the last checkpoint, and how often it may go back.
 SKIPS_UNTIL_ROLLBACK, ROLLBACKS = 3, 3
-# Losses that a new one is compared with, at least and at most.
+# How many losses a new one is compared with, at least and at most.
 FEWEST, MOST = 16, 64
 DEVIATIONS = 8.0
+
+
+def not_finite(loss: float, grad_norm: float) -> str | None:
+    """Which of the two is not a finite number, in Portuguese; None when both are."""
+    if not math.isfinite(loss):
+        return f"a perda não é um número finito ({loss})"
+    if not math.isfinite(grad_norm):
+        return f"o gradiente não é finito (norma {grad_norm})"
+    return None
 
 
 def spike_bound(losses: Sequence[float]) -> float:
@@ -19,15 +28,6 @@ def spike_bound(losses: Sequence[float]) -> float:
     median = statistics.median(losses)
     deviation = 1.4826 * statistics.median(abs(loss - median) for loss in losses)
     return median + DEVIATIONS * max(deviation, 0.01 * abs(median))
-
-
-def cause(loss: float, grad_norm: float) -> str | None:
-    """Which of the two is not finite, in Portuguese; None when both are."""
-    if not math.isfinite(loss):
-        return f"a perda não é um número finito ({loss})"
-    if not math.isfinite(grad_norm):
-        return f"o gradiente não é finito (norma {grad_norm})"
-    return None
 
 
 def diagnosis(cause: str, rows: Sequence[str], learning_rate: float) -> str:

@@ -1,4 +1,4 @@
-"""What a config will cost is foretold without reading a weight, and is near what is measured."""
+"""What a config will cost is estimated without reading a weight, and is near what is measured."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from farense_qlora.config import HOME, Config
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
-from farense_qlora.training import estimate as module
-from farense_qlora.training.estimate import MISTRAL_7B, estimate, shape_of, trainable
+from farense_qlora.training import cost as module
+from farense_qlora.training.cost import MISTRAL_7B, estimate, memory_warning, shape_of
 from farense_qlora.training.fit import trial
 
 
@@ -31,7 +31,7 @@ def test_the_adapter_is_counted_exactly(config: Config, tiny_model: Path, change
         attach(base.model, asked)
         real = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
         shape = shape_of(model)
-        assert shape and trainable(shape, asked) == real
+        assert shape and shape.trainable(asked) == real
         assert shape.parameters == pytest.approx(base.parameters, rel=0.01)
 
 
@@ -42,7 +42,7 @@ def test_updates_follow_the_rows_the_batch_and_the_epochs(config: Config) -> Non
     assert estimate(config.changed(max_steps=7), on_cpu=True).updates == 7
 
 
-def test_memory_is_foretold_near_what_is_measured_and_nearer_once_measured(config: Config) -> None:
+def test_memory_is_estimated_near_what_is_measured_and_nearer_once_measured(config: Config) -> None:
     large = config.changed(batch_size=64)
     before = estimate(large, on_cpu=True)
     assert before.seconds is None and before.peak_gb
@@ -63,6 +63,32 @@ def test_mistral_7b_is_known_before_it_is_downloaded() -> None:
     more = estimate(base.changed(batch_size=base.batch_size * 8), on_cpu=False).peak_gb
     less = estimate(base.changed(grad_checkpoint=not base.grad_checkpoint), on_cpu=False).peak_gb
     assert more and less and more > cost.peak_gb and less != cost.peak_gb
+
+
+def test_more_memory_than_there_is_is_warned_of() -> None:
+    cost = estimate(Config.of("mistral-7b"), on_cpu=False)
+    assert cost.peak_gb and memory_warning(cost, cost.peak_gb + 1) is None
+    warning = memory_warning(cost, 1.0)
+    assert warning and "não cabe" in warning and "para 1,0" in warning
+
+
+@pytest.mark.parametrize("what", ["folder", "table", "rows without validation"])
+def test_rows_are_counted_of_any_source(config: Config, tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "dados"
+    for name in ("um", "dois"):
+        write_rows(folder / f"{name}.jsonl", PEOPLE)
+    (tmp_path / "t.csv").write_text("".join(f"pergunta {i},resposta\n" for i in range(9)), encoding="utf-8")
+    source, count = {
+        "folder": (folder, 2 * len(PEOPLE)),
+        "table": (tmp_path / "t.csv", 8),
+        "rows without validation": (folder / "um.jsonl", len(PEOPLE) - 1),
+    }[what]
+    validation = "" if what == "rows without validation" else str(folder / "um.jsonl")
+    cost = estimate(config.changed(train_data=str(source), val_data=validation, epochs=3.0), on_cpu=True)
+    each = -(-count // (config.batch_size * config.grad_accumulation_steps))
+    assert (cost.rows, cost.updates) == (count, 3 * each)
+    hub = estimate(config.changed(train_data="alguem/dados", val_data=""), on_cpu=True)
+    assert hub.rows is None and hub.peak_gb  # known once it is here
 
 
 def test_an_unknown_model_has_no_forecast_and_missing_data_are_named(config: Config, tmp_path: Path) -> None:

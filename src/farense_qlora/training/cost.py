@@ -1,4 +1,4 @@
-"""What a config will cost, foretold from the shapes in the model's config.json: no weight is read.
+"""What a config will cost, estimated from the shapes in the model's config.json: no weight is read.
 
 Good enough to warn while someone drags a slider; `fit` measures, and what it measured calibrates this.
 """
@@ -28,7 +28,7 @@ PROCESS_GB = 0.15  # Python and the libraries, which count where memory is the p
 HEAD_GB = 0.032  # the chunk of logits and its copies, see model/loss.py
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """The sizes that decide the cost of a model of the families above."""
 
@@ -59,22 +59,39 @@ class Shape:
         block = sum(inputs * outputs for inputs, outputs in self.linears().values())
         return self.layers * block + 2 * self.vocab * self.hidden
 
+    def depth(self, config: Config) -> int:
+        """How many layers `config` adapts, counted from the last."""
+        return self.layers if config.num_layers == -1 else min(config.num_layers, self.layers)
 
-MISTRAL_7B = Shape(32, 4096, 14336, 32, 8, 128, 32768)  # known before it is downloaded
+    def trainable(self, config: Config) -> int:
+        """The parameters of the adapter: `rank * (inputs + outputs)` for each adapted linear layer (Hu et
+        al., 2021, «LoRA»)."""
+        block = sum(
+            inputs + outputs
+            for name, (inputs, outputs) in self.linears().items()
+            if not config.target_modules or name in config.target_modules
+        )
+        return config.rank * block * self.depth(config)
 
 
-@dataclass(frozen=True)
+# Known before it is downloaded.
+MISTRAL_7B = Shape(
+    layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128, vocab=32768
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """`trainable` parameters, `rows` of training data, updates in an epoch and in all, the peak of memory in
-    GB and the seconds of the training (None: not known before the data, or the model, are here, or `fit` has
-    measured it)."""
+    GB and the seconds of the training; None where the model or the data are not here yet, or `fit` has not
+    measured the time."""
 
-    trainable: int | None
-    rows: int | None
-    updates_per_epoch: int | None
-    updates: int | None
-    peak_gb: float | None
-    seconds: float | None
+    trainable: int | None = None
+    rows: int | None = None
+    updates_per_epoch: int | None = None
+    updates: int | None = None
+    peak_gb: float | None = None
+    seconds: float | None = None
 
 
 def estimate(config: Config, on_cpu: bool) -> Estimate:
@@ -83,27 +100,37 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
     rows = each = updates = None
     tokens = float(config.max_seq_length)
     if known:
-        rows = known[1] if config.val_data else known[1] - min(MOST, max(1, round(SHARE * known[1])))
+        stored, rows = known
+        tokens = stored / rows / BYTES_PER_TOKEN
+        if not config.val_data:  # some become the validation set
+            rows -= min(MOST, max(1, round(SHARE * rows)))
         each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
         updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
-        tokens = known[0] / known[1] / BYTES_PER_TOKEN
     if shape is None:
-        return Estimate(None, rows, each, updates, None, None)
+        return Estimate(rows=rows, updates_per_epoch=each, updates=updates)
     peak, seconds = peak_gb(shape, config, tokens, on_cpu), None
-    if (measured := _measured(config)) and updates:
+    measured = _measured().get(_key(config))
+    if measured and updates:
         then = Config.parse(measured["config"])
         peak = max(peak / 2, peak + measured["peak_gb"] - peak_gb(shape, then, tokens, on_cpu))
         seconds = updates * measured["seconds"] * _work(config, tokens) / _work(then, tokens)
-    return Estimate(trainable(shape, config), rows, each, updates, peak, seconds)
+    return Estimate(
+        trainable=shape.trainable(config),
+        rows=rows,
+        updates_per_epoch=each,
+        updates=updates,
+        peak_gb=peak,
+        seconds=seconds,
+    )
 
 
-def overflow(cost: Estimate, limit_gb: float) -> str | None:
-    """What to say, in Portuguese, of a training that is foretold to take more memory than `limit_gb`."""
+def memory_warning(cost: Estimate, limit_gb: float) -> str | None:
+    """What to say, in Portuguese, of a training that is estimated to take more memory than `limit_gb`."""
     if cost.peak_gb is None or cost.peak_gb <= limit_gb:
         return None
-    foretold = f"previsão de {decimal(cost.peak_gb, 1)} GB para {decimal(limit_gb, 1)}"
+    estimated = f"previsão de {decimal(cost.peak_gb, 1)} GB para {decimal(limit_gb, 1)}"
     return (
-        f"não cabe na memória desta máquina ({foretold}): baixe o lote ou o comprimento máximo, ligue "
+        f"não cabe na memória desta máquina ({estimated}): baixe o lote ou o comprimento máximo, ligue "
         "«Recalcular ativações», ou meça com «fit», que propõe o que cabe"
     )
 
@@ -117,30 +144,21 @@ def shape_of(model: str) -> Shape | None:
     about = next((_read(str(file)) for file in files if file.is_file()), None)
     if about is None:
         return MISTRAL_7B if "mistral-7b" in model.lower() else None
+    if about.get("model_type") not in FAMILIES:
+        return None
     try:
-        heads = about["num_attention_heads"]
-        shape = Shape(
-            about["num_hidden_layers"],
-            about["hidden_size"],
-            about["intermediate_size"],
-            heads,
-            about.get("num_key_value_heads", heads),
-            about.get("head_dim") or about["hidden_size"] // heads,
-            about["vocab_size"],
+        hidden, heads = about["hidden_size"], about["num_attention_heads"]
+        return Shape(
+            layers=about["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=about["intermediate_size"],
+            heads=heads,
+            kv_heads=about.get("num_key_value_heads", heads),
+            head_dim=about.get("head_dim") or hidden // heads,
+            vocab=about["vocab_size"],
         )
     except (KeyError, TypeError):
         return None
-    return shape if about.get("model_type") in FAMILIES else None
-
-
-def trainable(shape: Shape, config: Config) -> int:
-    """The parameters of the adapter: `rank * (inputs + outputs)` for each adapted layer (Hu et al., 2021)."""
-    block = sum(
-        inputs + outputs
-        for name, (inputs, outputs) in shape.linears().items()
-        if not config.target_modules or name in config.target_modules
-    )
-    return config.rank * block * _depth(shape, config)
 
 
 def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
@@ -159,29 +177,26 @@ def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
     attention = shape.heads * shape.head_dim
     row = min(config.max_seq_length, tokens if on_cpu else positions)
     layer = 6 * shape.hidden + 4 * attention + 4 * shape.intermediate + (shape.heads * row if on_cpu else 0)
-    depth = _depth(shape, config)
+    depth = shape.depth(config)
     kept = depth * shape.hidden + 2 * layer if config.grad_checkpoint else depth * layer
-    adapter = 4 * 4 * trainable(shape, config)
+    adapter = 4 * 4 * shape.trainable(config)
     process = PROCESS_GB if on_cpu else 0.0
     return (weights + adapter + number * positions * kept) / 1e9 + HEAD_GB + process
 
 
-def remember(config: Config, peak: float, seconds: float) -> None:
-    """Keep what `fit` measured of `config`: its peak in GB and the seconds of an update."""
-    known = _all_measured()
-    known[_key(config)] = {"config": config.model_dump(mode="json"), "peak_gb": peak, "seconds": seconds}
+def remember(config: Config, peak_gb: float, seconds: float) -> None:
+    """Keep what `fit` measured of `config`: its peak of memory and the seconds of an update."""
+    about = {"config": config.model_dump(mode="json"), "peak_gb": peak_gb, "seconds": seconds}
     try:
         with atomic_write(MEASURED) as path:
-            path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+            path.write_text(
+                json.dumps({**_measured(), _key(config): about}, indent=2) + "\n", encoding="utf-8"
+            )
     except UserError:
-        pass  # only the forecasts would have been better
+        pass  # only the estimates would have been better
 
 
-def _measured(config: Config) -> dict[str, Any] | None:
-    return _all_measured().get(_key(config))
-
-
-def _all_measured() -> dict[str, Any]:
+def _measured() -> dict[str, Any]:
     try:
         known: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
         return known
@@ -197,10 +212,6 @@ def _work(config: Config, tokens: float) -> float:
     """How much there is to compute in an update, in proportion: with checkpointing a third more."""
     rows = config.batch_size * config.grad_accumulation_steps
     return rows * min(config.max_seq_length, tokens) * (4 / 3 if config.grad_checkpoint else 1)
-
-
-def _depth(shape: Shape, config: Config) -> int:
-    return shape.layers if config.num_layers == -1 else min(config.num_layers, shape.layers)
 
 
 @lru_cache(maxsize=8)

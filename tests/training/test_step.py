@@ -1,4 +1,4 @@
-"""An update is one AdamW step on all matrices at once, the same compiled or not."""
+"""A step is one AdamW step on all matrices at once, the same compiled or not."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from farense_qlora.data.tokens import Example
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.model.checkpointing import use_checkpointing
-from farense_qlora.training.update import Updater, arrays, batch_loss
+from farense_qlora.training import step as step_module
+from farense_qlora.training.step import Step, arrays, batch_loss
 
 CONFIG = Config.of("mini", rank=4, dropout=0.1, max_grad_norm=0.5, weight_decay=0.1, lora_plus_ratio=4)
 
@@ -35,11 +36,13 @@ def trained(
     attach(model, CONFIG)
     if checkpointing:
         use_checkpointing(model)
-    update = Updater(model, CONFIG, compiled)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_module, "on_cpu", lambda: not compiled)
+        step = Step(model, CONFIG)
     mx.random.seed(3)
     if compiled:
         mx.enable_compile()
-    said = [update([[batch]], 1e-3) for batch in batches(6)]
+    said = [step([[batch]], 1e-3) for batch in batches(6)]
     mx.disable_compile()
     return said, dict(tree_flatten(model.trainable_parameters()))
 
@@ -57,12 +60,12 @@ def test_matrices_end_to_end_learn_as_they_do_one_by_one(tiny_model: Path) -> No
     whole, single = (load_base(Config(model=str(tiny_model))).model for _ in range(2))
     for model in (whole, single):
         attach(model, config)
-    update, optimizer = Updater(whole, config), optim.AdamW(1e-3, weight_decay=0.1)
+    step, optimizer = Step(whole, config), optim.AdamW(1e-3, weight_decay=0.1)
     for batch in batches(4):
-        update([[batch]], 1e-3)
-        slopes = nn.value_and_grad(single, batch_loss)(single, *arrays(batch, batch.supervised))[1]
-        slopes, _ = optim.clip_grad_norm(slopes, 0.5)
-        optimizer.update(single, slopes)
+        step([[batch]], 1e-3)
+        grads = nn.value_and_grad(single, batch_loss)(single, *arrays(batch, batch.supervised))[1]
+        grads, _ = optim.clip_grad_norm(grads, 0.5)
+        optimizer.update(single, grads)
     others = dict(tree_flatten(single.trainable_parameters()))
     for name, array in tree_flatten(whole.trainable_parameters()):
         # A hundredth of one update: Adam magnifies the last bits of small gradients, which differ by BLAS.
