@@ -1,4 +1,4 @@
-"""The frozen head and the loss of tokens, without ever holding all logits: a large vocabulary costs no memory."""
+"""The frozen head and its loss, without ever holding all logits: a large vocabulary costs no memory."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ def logits(model: nn.Module, hidden: mx.array) -> Iterator[mx.array]:
 
 
 def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
-    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and whether each label
-    is the one that the model ranks first (N,).
+    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and whether each
+    label is the one that the model ranks first (N,).
 
     While `model` is in training mode the gradient of `hidden` is made chunk by chunk in the same pass, where
     the logits are at hand; in evaluation mode none is. The head itself gets none. Raises as `backbone` does.

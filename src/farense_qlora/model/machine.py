@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mlx.core as mx
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from .cpu.blas import blas_name, cores
 

@@ -101,7 +101,14 @@ def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[d
         model = random_model(shape)
         make_ready(model)
         base = Base(
-            model, load_tokenizer(MINIATURE), MINIATURE, name, 4, get_total_parameters(model), 0.0, 0.0
+            model=model,
+            tokenizer=load_tokenizer(MINIATURE),
+            path=MINIATURE,
+            name=name,
+            bits=4,
+            parameters=get_total_parameters(model),
+            size_gb=0.0,
+            load_seconds=0.0,
         )
     weights, steps = _weights(base.model), []
     mx.reset_peak_memory()

