@@ -37,7 +37,7 @@ _HOMES = {
     "serve": ".serving.app",
     "report": ".ui.report",
 }
-__all__ = [*_HOMES]  # noqa: PLE0604
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

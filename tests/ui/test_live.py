@@ -10,13 +10,13 @@ from queue import Empty
 import ipykernel
 import nbformat
 import pytest
+from farense_qlora.ui.headless import main
 from jupyter_client import KernelClient
 from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run
 
 from farense_qlora.training.events import Event, Failed, Skipped, Spiked, Stepped
 from farense_qlora.training.requests import read_requests
-from farense_qlora.ui.headless import main
 from farense_qlora.ui.live import samples, state
 
 WATCH = """

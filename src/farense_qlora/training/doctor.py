@@ -97,7 +97,12 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
     yield Check("Pacotes", not missing, f"faltam {missing}" if missing else "todos", "make setup")
     slow = about.device == "CPU" and sys.platform == "linux" and not about.blas.startswith("OpenBLAS")
     speed = f"{about.blas}, {about.gflops:.0f} GFLOP/s medidos"
-    yield Check("Álgebra linear", not slow, speed, "make setup; e importe farense_qlora.model antes do mlx")
+    yield Check(
+        "Álgebra linear",
+        not slow,
+        speed,
+        "make setup; e chame farense_qlora.model.cpu.enable() antes de importar o mlx",
+    )
 
     limit, mini = memory_limit() / 1e9, profile == "mini"
     memory = f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} para treinar"

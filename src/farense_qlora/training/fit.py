@@ -18,6 +18,7 @@ from statistics import median
 
 from ..config import Config
 from ..errors import UserError
+from ..model import cpu
 from ..table import Table
 from ..text import decimal
 from .cost import remember
@@ -169,6 +170,7 @@ def main() -> int:
 
 
 def _measure(config: Config, folder: Path) -> dict[str, float]:
+    cpu.enable()
     import mlx.core as mx
 
     from ..data.load import load_data

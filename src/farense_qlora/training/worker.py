@@ -16,6 +16,7 @@ from typing import IO
 
 from ..config import Config
 from ..errors import UserError
+from ..model import cpu
 from .event_log import EventWriter
 from .events import Event, Failed
 from .requests import STOP, Requests, is_requested, read_requests
@@ -99,6 +100,7 @@ def main(folder: Path, accept_changes: bool) -> int:
 
     with closing(EventWriter(folder, should_stop)) as log:
         try:
+            cpu.enable()
             from ..data.load import load_data
             from ..model.base import load_base
             from .loop import train
