@@ -2,16 +2,12 @@
 
 from ui_events import events
 
-from farense_qlora.answers.compare import Change
-from farense_qlora.answers.evaluate import Answer, summary
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.model.machine import machine
 from farense_qlora.training.gap import gap
 from farense_qlora.ui.tables import (
-    Comparison,
     Table,
-    answers_table,
     config_table,
     decimal,
     gap_table,
@@ -34,12 +30,6 @@ def test_every_setting_is_shown_with_what_it_does() -> None:
     assert shown["Máximo de passos"] == "sem limite" and shown["Módulos"] == "todos"
 
 
-def test_the_comparison_is_the_same_in_html_and_in_text() -> None:
-    comparison = Comparison([Change("perguntas novas", 282, 0.004, 0.875, 0.2, 0.9)])
-    for text in (comparison._repr_html_(), repr(comparison)):
-        assert "perguntas novas" in text and "87,5 %" in text and "0,4 %" in text
-
-
 def test_rows_are_counted_by_kind() -> None:
     rows = [Row(({"role": "user", "content": "P?"}, {"role": "assistant", "content": "R."}), kind="facto")]
     assert kinds_table({"treino": rows * 3}).rows == (("um facto", "3"), ("total", "3"))
@@ -50,18 +40,6 @@ def test_rows_that_are_no_conversation_are_counted_and_not_shown() -> None:
     turns = ({"role": "system", "content": "S"}, {"role": "user", "content": "P?"})
     rows = [Row(text="solto"), Row((*turns, {"role": "assistant", "content": "R."}))]
     assert rows_table(rows).rows == (("", "P?", "R."),) and rows_table(rows[:1]).rows == ()
-
-
-def test_answers_to_the_same_words_are_told_apart() -> None:
-    def asked(expected: str, got: str) -> Answer:
-        return Answer("E a seguir?", expected, got, "conversa", "seasons", expected == got, 0.0)
-
-    before = summary("x", [asked("5.º", "1.º"), asked("7.º", "1.º")])
-    after = summary("x", [asked("5.º", "2.º"), asked("7.º", "7.º")])
-    assert [row[1:] for row in answers_table([before], [after]).rows] == [
-        ("5.º", "1.º", "2.º"),
-        ("7.º", "1.º", "7.º"),
-    ]
 
 
 def test_numbers_are_written_as_in_portugal() -> None:

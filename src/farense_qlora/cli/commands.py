@@ -204,8 +204,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
     config, adapter = _adapter(args)
     from ..answers.compare import compare
-    from ..answers.evaluate import Evaluation, asks, evaluate, store, token_scores
-    from ..answers.scoreboard import changes_text, evaluation_text, tokens_text
+    from ..answers.evaluate import Evaluation, evaluate, evaluate_rows, questions
     from ..data.load import load_data
     from ..data.tokens import read_rows
     from ..model.adapters import load_adapter
@@ -213,36 +212,35 @@ def evaluate(args: argparse.Namespace) -> None:
 
     base = load_base(config)
     data = None if args.data else load_data(config, base.tokenizer, base.path)
-    if data:
-        sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
-    else:
-        rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
-        sets = {args.data.name: rows}
+    rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding) if args.data else []
+    sets = questions(data.held_out() if data else {args.data.name: rows})
 
-    def measure(what: str) -> list[Evaluation]:
-        with _counting(what, sum(sum(map(asks, rows)) for rows in sets.values())) as progress:
-            return [evaluate(base, rows, name, progress) for name, rows in sets.items()]
+    def measure(what: str) -> Evaluation:
+        with _counting(what, sum(map(len, sets.values()))) as progress:
+            return (
+                evaluate(base, data, progress)
+                if data
+                else evaluate_rows(base, rows, args.data.name, progress)
+            )
 
-    before = measure("modelo base") if args.base else []
+    before = measure("modelo base") if args.base else None
     load_adapter(base.model, adapter)
     after = measure("adaptador")
-    tokens = token_scores(base, data) if data else None
-    if tokens and not args.adapter:
-        store(_run(args.run).folder, tokens, before, after)
-    texts = [tokens_text(tokens)] if tokens else []
-    texts += [evaluation_text(evaluation) for evaluation in after]
+    if data and not args.adapter:
+        after.save(_run(args.run).folder, before)
+    texts = [repr(after)]
     if before:
-        texts.append(changes_text(compare(before, after)))
-    for evaluation in after:
-        for answer in evaluation.wrong[:WRONG_ANSWERS_SHOWN]:
-            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
-        if (more := len(evaluation.wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{evaluation.name}: e mais {more} respostas erradas, todas com --json")
+        texts.append(repr(compare(before, after)))
+    for name, wrong in after.wrong.groupby("set", sort=False):
+        for answer in wrong[:WRONG_ANSWERS_SHOWN].itertuples():
+            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.answer}")
+        if (more := len(wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{name}: e mais {more} respostas erradas, todas com --json")
     result = {
         "adapter": str(adapter),
-        "tokens": asdict(tokens) if tokens else None,
-        "before": [asdict(evaluation) for evaluation in before],
-        "after": [asdict(evaluation) for evaluation in after],
+        "tokens": asdict(after.tokens) if after.tokens else None,
+        "before": before.to_json() if before else [],
+        "after": after.to_json(),
         "status": "ok",
     }
     _write(args, result, "\n\n".join(texts))
@@ -251,7 +249,6 @@ def evaluate(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
     from ..answers.compare import compare_runs, pair
-    from ..answers.scoreboard import comparison_text
     from ..training.run import Run, start
     from .progress import follow
 
@@ -274,8 +271,8 @@ def compare(args: argparse.Namespace) -> None:
             runs, lambda who, done, total: bar.set_description_str(f"{who}: {done} de {total} respostas")
         )
     page = save_comparison(comparison, args.to)
-    result = {"runs": [run.name for run in runs], "folder": str(args.to), **asdict(comparison)}
-    _write(args, {**result, "status": "ok"}, f"{comparison_text(comparison)}\n\nrelatório em {page}")
+    result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
+    _write(args, {**result, "status": "ok"}, f"{comparison}\n\nrelatório em {page}")
 
 
 def ask(args: argparse.Namespace) -> None:

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from ..answers.compare import Change
-from ..answers.evaluate import LABELS, Evaluation
-from ..answers.scoreboard import changes_text
+from ..answers.evaluate import LABELS
 from ..config import GROUPS, Config
 from ..data.rows import Row
 from ..model.base import Base
 from ..model.machine import Machine
-from ..text import decimal, percent, plain, size, text_table
+from ..text import decimal, plain, size, text_table
 from ..training.doctor import Report
 from ..training.fit import Trial
 from ..training.gap import Gap
@@ -24,9 +22,6 @@ table.fq td, table.fq th {text-align: left !important; vertical-align: top; padd
     max-width: 46em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
 table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
 </style>"""
-
-
-NO_QUESTIONS = "as linhas são texto corrido: não há perguntas que fazer; a perplexidade diz o que se aprendeu"
 
 
 @dataclass(frozen=True)
@@ -151,58 +146,6 @@ def gap_table(gap: Gap | None) -> Table:
         ("Perda de validação", decimal(gap.val_loss)),
         ("Distância", decimal(gap.gap)),
         ("Veredicto", gap.verdict),
-    )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The base model beside the adapter, as a table."""
-
-    changes: Sequence[Change]
-
-    def _repr_html_(self) -> str:
-        rows = tuple(
-            (
-                change.name,
-                str(change.count),
-                *map(percent, (change.exact_match_before, change.exact_match_after)),
-                *map(percent, (change.f1_before, change.f1_after)),
-            )
-            for change in self.changes
-        )
-        columns = ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois")
-        return Table(columns, rows, numeric=frozenset(range(1, 6)))._repr_html_()
-
-    def __repr__(self) -> str:
-        return changes_text(self.changes)
-
-
-def score_table(evaluations: Sequence[Evaluation]) -> Table:
-    """The first of `evaluations`, by kind of question and by table; there is none of bare texts."""
-    return Table(
-        ("", "Perguntas", "Certas", "F1"),
-        tuple(
-            (label, str(score.count), percent(score.exact_match), percent(score.f1))
-            for evaluation in evaluations[:1]
-            for label, score in evaluation.table()
-        ),
-        "" if evaluations else NO_QUESTIONS,
-        numeric=frozenset({1, 2, 3}),
-    )
-
-
-def answers_table(before: Sequence[Evaluation], after: Sequence[Evaluation], count: int = 8) -> Table:
-    """The questions of the first evaluation answered by the base model and by the adapter, and the truth."""
-    wrong = [answer for evaluation in before[:1] for answer in evaluation.wrong]
-    # Follow-up questions are asked in the same words of different things: the true answer tells them apart.
-    learnt = {(a.question, a.expected): a.got for evaluation in after[:1] for a in evaluation.wrong}
-    return Table(
-        ("Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"),
-        tuple(
-            (a.question, a.expected, a.got, learnt.get((a.question, a.expected), a.expected))
-            for a in wrong[:: max(1, len(wrong) // count)][:count]
-        ),
-        "" if before else NO_QUESTIONS,
     )
 
 
