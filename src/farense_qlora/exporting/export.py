@@ -155,9 +155,9 @@ def _read_as(kind: str, base: Base, folder: Path, temporary: Path) -> tuple[Path
     if kind == "mlx":
         return base.path, folder
     if kind == "peft":
-        if base.bits == 4:  # PEFT takes no MLX quantization: here are the very weights, in float32
+        if base.bits < 16:  # PEFT takes no MLX quantization: here are the very weights, in float32
             write_fused(base.path, None, base.tokenizer, temporary, dtype=mx.float32)
-        return (temporary if base.bits == 4 else base.path), folder
+        return (temporary if base.bits < 16 else base.path), folder
     return (folder / GGUF if kind in ("gguf", "ollama") else folder), None
 
 

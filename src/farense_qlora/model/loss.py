@@ -1,7 +1,7 @@
-"""The frozen head and its loss, without ever holding all logits: a large vocabulary costs no memory."""
+"""The frozen head and the loss of tokens, without ever holding all logits: a large vocabulary costs no memory."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +14,8 @@ from .cpu.ops import exp
 LOGITS_AT_ONCE = 2_000_000
 ROWS_AT_LEAST = 64  # fewer would not be worth making the head's weight for
 
+Head = Callable[[mx.array], mx.array]
+
 
 def backbone(model: nn.Module) -> nn.Module:
     """The part of `model` that gives hidden states (after the last norm), before the head.
@@ -23,57 +25,78 @@ def backbone(model: nn.Module) -> nn.Module:
     return _language_model(model).model
 
 
-def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
-    """What `model` does after its backbone, in mlx-lm's own code: hidden (..., D) to logits (..., V), with
-    whatever scale, bias or cap the family has. Raises `UserError` as `backbone` does."""
-    bare = copy.copy(_language_model(model))  # shallow: shares every layer
+def head(model: nn.Module) -> Head:
+    """What `model` does after its backbone: hidden (..., D) to logits (..., V). Raises as `backbone` does.
+
+    It is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the model,
+    which shares every layer, in whose backbone's place hidden states go through unchanged.
+    """
+    bare = copy.copy(_language_model(model))
     bare.model = _Through(bare.model)
     return bare
 
 
-def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
-    """`loss(hidden, labels, weights)`: the weighted sum of the cross-entropies of the head of `model`.
+def logits(model: nn.Module, hidden: mx.array) -> Iterator[mx.array]:
+    """The logits (n, V) in float32 of `hidden` (N, D), a chunk after the other.
 
-    For hidden (N, D), labels (N,) and weights (N,). The gradient of `hidden` is computed chunk by chunk in
-    the forward pass, where the logits are at hand; the head itself gets none. Raises `UserError` as
-    `backbone` does.
+    Copied or evaluated each before the next is asked for, no more than a chunk is held.
     """
     logits_of = head(model)
+    for rows in _chunks(logits_of, hidden):
+        yield logits_of(hidden[rows]).astype(mx.float32)
 
-    def forward(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
-        rows = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
-        losses: list[mx.array] = []
-        gradients: list[mx.array] = []
-        for start in range(0, hidden.shape[0], rows):
-            part = hidden[start : start + rows]
-            if gradients:  # one chunk after the other: side by side they would all be held at once
-                part = mx.depends(part, [gradients[-1], losses[-1]])
-            target, weight = labels[start : start + rows, None], weights[start : start + rows, None]
+
+def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
+    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and whether each label
+    is the one that the model ranks first (N,).
+
+    While `model` is in training mode the gradient of `hidden` is made chunk by chunk in the same pass, where
+    the logits are at hand; in evaluation mode none is. The head itself gets none. Raises as `backbone` does.
+    """
+    logits_of, training = head(model), model.training
+
+    def forward(hidden: mx.array, labels: mx.array) -> tuple[mx.array, ...]:
+        losses, firsts, grads = [], [], []
+        done: list[mx.array] = []
+        for rows in _chunks(logits_of, hidden):
+            # One chunk after the other: side by side they would all be held at once.
+            part, label = mx.depends(hidden[rows], done) if done else hidden[rows], labels[rows, None]
             logits = logits_of(part).astype(mx.float32)
-            chosen = mx.take_along_axis(logits, target, axis=-1)
             top = logits.max(axis=-1, keepdims=True)
             exps = exp(logits - top)
             total = exps.sum(axis=-1, keepdims=True)
-            losses.append(((mx.log(total) + top - chosen) * weight).sum())
-            slope = exps * (weight / total)
-            slope = mx.put_along_axis(
-                slope, target, mx.take_along_axis(slope, target, axis=-1) - weight, axis=-1
-            )
-            gradients.append(mx.vjp(logits_of, [part], [slope.astype(part.dtype)])[1][0])
-        return sum(losses[1:], losses[0]), mx.concatenate(gradients)
+            loss = mx.log(total) + top - mx.take_along_axis(logits, label, axis=-1)
+            losses.append(loss[:, 0])
+            firsts.append(logits.argmax(axis=-1) == label[:, 0])
+            done = [losses[-1], firsts[-1]]
+            if training:
+                grad = exps / total  # the softmax, less 1 at the label
+                grad = mx.put_along_axis(grad, label, mx.take_along_axis(grad, label, axis=-1) - 1, axis=-1)
+                grads.append(mx.vjp(logits_of, [part], [grad.astype(part.dtype)])[1][0])
+                done = [losses[-1], grads[-1]]
+        return tuple(mx.concatenate(parts) for parts in (losses, firsts, grads) if parts)
 
+    if not training:
+        losses, firsts = forward(hidden, labels)
+        return losses, firsts
     fused: Any = mx.custom_function(forward)
 
     @fused.vjp
-    def _backward(primals, cotangents, outputs):  # type: ignore[no-untyped-def]
-        _, labels, weights = primals
-        return cotangents[0] * outputs[1], mx.zeros_like(labels), mx.zeros_like(weights)
+    def _backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
+        grads = outputs[2]
+        return (cotangents[0][:, None] * grads).astype(grads.dtype), mx.zeros_like(primals[1])
 
-    return lambda hidden, labels, weights: fused(hidden, labels, weights)[0]
+    losses, firsts, _ = fused(hidden, labels)
+    return losses, firsts
+
+
+def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
+    """`loss(hidden, labels, weights)`: the sum of the `token_losses`, each times its weight (N,)."""
+    return lambda hidden, labels, weights: (token_losses(model, hidden, labels)[0] * weights).sum()
 
 
 class _Through:
-    """Stands in for a backbone: hands its input on, and otherwise is the one it stands for."""
+    """Stands in for a backbone: hands on the hidden states that it is given."""
 
     def __init__(self, inner: nn.Module):
         self._inner = inner
@@ -83,6 +106,12 @@ class _Through:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+def _chunks(logits_of: Head, hidden: mx.array) -> Iterator[slice]:
+    """Parts of the rows of `hidden` (N, D) whose logits may be held at once."""
+    size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
+    return (slice(start, start + size) for start in range(0, hidden.shape[0], size))
 
 
 def _language_model(model: nn.Module) -> nn.Module:

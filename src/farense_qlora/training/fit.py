@@ -19,6 +19,7 @@ from statistics import median
 from ..config import Config
 from ..data.batches import Order
 from ..errors import UserError
+from ..model import cpu
 from ..text import decimal
 from .estimate import remember
 
@@ -135,6 +136,7 @@ def main() -> int:
 
 
 def _measure(config: Config, folder: Path) -> dict[str, float]:
+    cpu.enable()
     import mlx.core as mx
 
     from ..model.base import load_base

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..errors import UserError
+from ..model import cpu
 from .control import Wishes, wishes
 from .events import Event, Failed
 from .journal import Journal
@@ -28,6 +29,7 @@ def main(folder: Path, accept_changes: bool) -> int:
 
     with Journal(folder, gives_up=lambda: ask().stop) as journal:
         try:
+            cpu.enable()
             from ..model.base import load_base
             from .loop import train
 

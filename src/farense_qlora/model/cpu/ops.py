@@ -91,11 +91,11 @@ def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
     def _backward(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         if dense is not None:
             return cotangent @ dense
-        slope = mx.array(0.0)
+        grad = mx.array(0.0)
         for rows in blocks:
-            weight = dequantized(layer, rows, cotangent if rows is blocks[0] else slope)
-            slope = slope + cotangent[..., rows] @ weight
-        return slope
+            weight = dequantized(layer, rows, cotangent if rows is blocks[0] else grad)
+            grad = grad + cotangent[..., rows] @ weight
+        return grad
 
     return multiply(x)
 
