@@ -11,7 +11,7 @@ import pytest
 from conftest import Command
 from train_here import train_here
 
-from farense_qlora.answers.evaluate import evaluate_held_out, token_scores
+from farense_qlora.answers.evaluate import evaluate
 from farense_qlora.answers.generate import ask
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
@@ -120,9 +120,10 @@ def test_what_training_measures_evaluation_asks_and_the_export_verifies_are_the_
     base = load_base(skipped.config)
     data = load_data(skipped.config, base)
     load_adapter(base.model, skipped.best_adapter)
-    (asked,) = evaluate_held_out(base, data)
-    assert [answer.question for answer in asked.answers] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
-    scores = token_scores(base, data)
+    found = evaluate(base, data)
+    assert [*found.answers["question"]] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
+    scores = found.tokens
+    assert scores is not None
     best = [event for event in skipped.events() if isinstance(event, Evaluated) and event.best][-1]
     assert scores.perplexity == pytest.approx(pow(2.718281828459045, best.loss), rel=1e-4)
     folder = export(skipped, tmp_path / "out")
@@ -135,8 +136,10 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
     config = Config(model=str(tiny_model), train_data=str(tmp_path / "t.jsonl"), batch_size=4, max_steps=2)
     run = run_of(tmp_path / "runs" / "x", config)
     base = load_base(config)
-    data = load_data(config, base)
-    assert evaluate_held_out(base, data) == [] and token_scores(base, data).tokens > 0
+    data = load_data(config, base.tokenizer, base.path)
+    found = evaluate(base, data)
+    assert len(found.answers) == 0 and found.tokens is not None and found.tokens.tokens > 0
+    assert "não há perguntas que fazer" in repr(found)
     report = json.loads((export(run, tmp_path / "out") / "verification.json").read_text(encoding="utf-8"))
     assert report["questions"] == 1 and report["passed"]
 

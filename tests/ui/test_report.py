@@ -1,22 +1,19 @@
 """The report is one page that needs nothing else, and its command trains the same again."""
 
-import json
 import re
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from ui_events import events, sampled, write_run
 
-from farense_qlora.answers.evaluate import STORED, TokenScores
+from farense_qlora.answers.evaluate import STORED, Evaluation, TokenScores, answers_table, judge
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
+from farense_qlora.data.rows import Row
 from farense_qlora.errors import UserError
 from farense_qlora.training.events import Skipped
 from farense_qlora.ui.report import report, train_command
-
-SCORE = {"count": 10, "exact_match": 0.5, "f1": 0.75}
 
 
 def page_of(folder: Path, **settings: object) -> str:
@@ -43,11 +40,18 @@ def test_it_says_what_was_set_answered_and_went_wrong(tmp_path: Path) -> None:
 
 def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> None:
     run = write_run(tmp_path / "meu", events())
-    one = {"name": "perguntas", **SCORE, "by_kind": {"facto": SCORE}}
-    old = {**one, "exact_match": 0.1, "by_kind": {}}
-    tokens = asdict(TokenScores(300, 1.25, 0.9, (1.2, 1.3), (0.85, 0.95), (), ()))
-    stored = {"tokens": tokens, "before": [old], "after": [one]}
-    (run.folder / STORED).write_text(json.dumps(stored), encoding="utf-8")
+    turns = ({"role": "user", "content": "P?"}, {"role": "assistant", "content": "Sim."})
+    row = Row(messages=turns, kind="facto")
+
+    def evaluation(right: int) -> Evaluation:
+        given = [judge("perguntas", row, "Sim." if n < right else "Não.") for n in range(10)]
+        return Evaluation(answers=answers_table(given), tokens=tokens)
+
+    tokens = TokenScores(
+        tokens=300, perplexity=1.25, accuracy=0.9, perplexity_interval=(1.2, 1.3),
+        accuracy_interval=(0.85, 0.95), row_losses=(), row_tokens=(),
+    )  # fmt: skip
+    evaluation(5).save(run.folder, evaluation(1))
     page = report(run, tmp_path / "out").read_text(encoding="utf-8")
     assert "300 tokens: perplexidade 1,25 [1,20; 1,30], tokens certos 90,0 % [85,0; 95,0]" in page
     assert re.search(r'perguntas</td>(<td class="n">[^<]*</td>){5}', page)

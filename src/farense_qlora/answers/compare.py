@@ -3,51 +3,79 @@
 The same questions, tokens and seeds for all; differences are paired, question by question.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from html import escape
 from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ..config import Config
 from ..data.load import Data, load_data
 from ..errors import UserError
-from ..model.adapters import load_adapter
-from ..model.base import Base, load_base
+from ..files import atomic_write
+from ..model.base import Base, load_base, load_tuned
+from ..table import Table
+from ..text import decimal, duration, percent
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
-from .evaluate import Evaluation, TokenScores, asks, evaluate_held_out, token_scores
-from .statistics import Interval, mean_interval
+from .evaluate import (
+    Evaluation,
+    Interval,
+    answer_questions,
+    mean_interval,
+    questions,
+    token_scores,
+    with_interval,
+)  # fmt: skip
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
-FREE = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
+MAY_DIFFER = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
+
+Progress = Callable[[str, int, int], object]
 
 
-@dataclass(frozen=True)
-class Change:
-    """How a set of questions is answered before training and after it; shares from 0 to 1."""
-
-    name: str
-    count: int
-    exact_match_before: float
-    exact_match_after: float
-    f1_before: float
-    f1_after: float
-
-
-def compare(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> list[Change]:
-    """One row for each set of questions that both evaluated, in the order of `after`."""
-    base = {evaluation.name: evaluation for evaluation in before}
-    return [
-        Change(new.name, new.count, base[new.name].exact_match, new.exact_match, base[new.name].f1, new.f1)
-        for new in after
-        if new.name in base
-    ]
+def compare(before: Evaluation | None, after: Evaluation) -> Table:
+    """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
+    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none)."""
+    old = {(score.set, score.kind): score for score in (before.groups if before else ()) if not score.table}
+    rows = []
+    for new in after.groups:
+        if not new.table:
+            was = old.get((new.set, new.kind))
+            exact, f1 = (was.exact_match, was.f1) if was else (math.nan, math.nan)
+            rows.append((new.label, new.count, exact, new.exact_match, f1, new.f1))
+    shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
+    return Table(
+        rows,
+        columns=["", "perguntas", *shares],
+        formats=dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share)),
+    )
 
 
-@dataclass(frozen=True)
+def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
+    """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
+    both were asked the same questions."""
+    wrong = before.wrong[:: max(1, len(before.wrong) // count)][:count]
+    return Table(
+        {
+            "Pergunta": wrong["question"],
+            "Resposta certa": wrong["expected"],
+            "Modelo base": wrong["answer"],
+            "Com o adaptador": after.answers["answer"][wrong.index],
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What it took to train a run: seconds of updates, all tokens a second, MLX's peak in GB, and the bytes
     of its adapter on the disk."""
@@ -60,8 +88,8 @@ class Training:
     adapter_bytes: int
 
 
-@dataclass(frozen=True)
-class Contender:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
     """A model in the comparison: the base (without `training`) or a run's best adapter on it.
 
     `base_gb` is its base in memory, `base_disk_bytes` that base's files; `answer_tokens_per_s` is the speed
@@ -74,16 +102,50 @@ class Contender:
     base_gb: float
     base_disk_bytes: int
     answer_tokens_per_s: float
-    tokens: TokenScores
-    evaluations: tuple[Evaluation, ...]
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON has it."""
+        about = {name: value for name, value in vars(self).items() if name != "evaluation"}
+        training, tokens = self.training, self.evaluation.tokens
+        return {
+            **about,
+            "training": asdict(training) if training else None,
+            "tokens": asdict(tokens) if tokens else None,
+            "evaluations": self.evaluation.to_json(),
+        }
+
+    def cells(self) -> dict[str, str]:
+        """Every measure as people read it, under its name."""
+        tokens, training = self.evaluation.tokens, self.training
+        shown = {}
+        for score in self.evaluation.sets:
+            shown[f"{score.set}: certas"] = with_interval(score.exact_match, score.exact_interval)
+            shown[f"{score.set}: F1"] = with_interval(score.f1, score.f1_interval)
+        assert tokens is not None
+        return {
+            **shown,
+            "perplexidade na validação": tokens.perplexity_text(),
+            "tokens certos na validação": with_interval(tokens.accuracy, tokens.accuracy_interval),
+            "bits da base": str(self.bits),
+            "tempo de treino": duration(training.seconds) if training else "—",
+            "atualizações": str(training.updates) if training else "—",
+            "treino, tokens/s": decimal(training.tokens_per_s, 0) if training else "—",
+            "pico de memória do treino": f"{decimal(training.peak_memory_gb, 2)} GB" if training else "—",
+            "adaptador no disco": _megabytes(training.adapter_bytes) if training else "—",
+            "base no disco": _megabytes(self.base_disk_bytes),
+            "base em memória": _megabytes(1e9 * self.base_gb),
+            "resposta em lotes, tokens/s": decimal(self.answer_tokens_per_s, 0),
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
-    """`measure` of `one` less that of `other`, on the same items, with its paired 95 % interval; for the
-    perplexity their ratio."""
+    """A `measure` ("exact", "f1" or "perplexity") of `one` less that of `other`, on the same items (those of
+    `set`), with its paired 95 % interval; for the perplexity, which is of the validation, their ratio."""
 
     measure: str
+    set: str
     one: str
     other: str
     value: float
@@ -92,73 +154,140 @@ class Difference:
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out "no difference"."""
-        nothing = 1.0 if self.measure == PERPLEXITY else 0.0
+        nothing = 1.0 if self.measure == "perplexity" else 0.0
         return not self.interval[0] <= nothing <= self.interval[1]
 
+    @property
+    def label(self) -> str:
+        """What is measured, for people."""
+        return {"exact": f"certas: {self.set}", "f1": f"F1: {self.set}"}.get(self.measure, "perplexidade")
 
-PERPLEXITY = "perplexidade"
+    def cells(self) -> tuple[str, str, str, str]:
+        """As people read it: of what, of whom to whom, how much, how sure."""
+        ratio = self.measure == "perplexity"
+        value, low, high = (
+            f"×{decimal(number, 3)}" if ratio else _signed(100 * number)
+            for number in (self.value, *self.interval)
+        )
+        shown = f"{value}{'' if ratio else ' p.p.'} [{low}; {high}]"
+        verdict = "sim" if self.clear else "não se distingue"
+        return self.label, f"{self.one} face a {self.other}", shown, verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it: the measure by its label, which tells the set too."""
+        about = {**vars(self), "measure": self.label}
+        del about["set"]
+        return about
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Contenders under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
+    """Models under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
 
     model: str
-    contenders: tuple[Contender, ...]
-    differences: tuple[Difference, ...]
+    entries: tuple[Entry, ...]
     notes: tuple[str, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """What the entries are called."""
+        return [entry.name for entry in self.entries]
 
-def pair(config: Config) -> list[Config]:
-    """The LoRA (16-bit base) and the QLoRA (4-bit base) that differ in nothing else."""
-    return [config.changed(bits=bits) for bits in (16, 4)]
+    @property
+    def measures(self) -> Table:
+        """All measures, a column for each entry."""
+        columns = [entry.cells() for entry in self.entries]
+        rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
+        return Table(rows, columns=["", *self.names], formats=dict.fromkeys(self.names, str))
+
+    @cached_property
+    def pairs(self) -> list[Difference]:
+        """How every later entry differs from every earlier one."""
+        return paired(self.entries)
+
+    @property
+    def differences(self) -> Table:
+        """The `pairs` as people read them."""
+        header = ["medida", "quem", "diferença [95 %]", "há diferença?"]
+        return Table([pair.cells() for pair in self.pairs], columns=header, formats={header[2]: str})
+
+    @property
+    def answers(self) -> Table:
+        """Every question with its true answer and that of each entry."""
+        asked = self.entries[0].evaluation.answers
+        given = [entry.evaluation.answers["answer"] for entry in self.entries]
+        answers = Table(pd.concat([asked["question"], asked["expected"], *given], axis=1))
+        answers.columns = ["Pergunta", "Resposta verdadeira", *self.names]
+        return answers
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON has it."""
+        return {
+            "model": self.model,
+            "contenders": [entry.to_json() for entry in self.entries],
+            "differences": [pair.to_json() for pair in self.pairs],
+            "notes": list(self.notes),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `compare.json` and `compare.md` to `folder`; raises `UserError` when it cannot."""
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        tables = [self.measures.to_markdown(), self.differences.to_markdown(), notes]
+        about = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
+        for name, text in (("compare.json", about), ("compare.md", "\n\n".join(tables))):
+            with atomic_write(folder / name) as path:
+                path.write_text(text + "\n", encoding="utf-8")
+
+    def __repr__(self) -> str:
+        tables = [repr(self.measures), repr(self.differences)]
+        return "\n\n".join([*tables, *(f"nota: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"{self.measures._repr_html_()}{self.differences._repr_html_()}<ul>{notes}</ul>"
 
 
-def compare_runs(
-    runs: Sequence[Run], progress: Callable[[str, int, int], object] = lambda name, done, total: None
-) -> Comparison:
+def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, total: None) -> Comparison:
     """Measure the base of the last of `runs` and the best adapter of each, one after the other.
 
     `progress` is told of whom, how many answers are done, and of how many. Raises `UserError` when the runs
     cannot be compared: another model, or other held-out questions.
     """
-    configs, names = [run.config for run in runs], _names(runs)
     _check_comparable(runs)
-    contenders = []
-    for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
-        config = run.config if run else configs[-1]
-        base = load_base(config)
-        data = load_data(configs[0], base)
-        if run:
-            load_adapter(base.model, run.best_adapter)
-        contenders.append(_measure(name, run, base, data, progress))
-        del base
-    return Comparison(configs[0].model, tuple(contenders), differences(contenders), _notes(runs))
-
-
-def differences(contenders: Sequence[Contender]) -> tuple[Difference, ...]:
-    """Every later contender against every earlier one."""
-    found = []
-    for other, one in combinations(contenders, 2):
-        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
-        low, high = mean_interval(losses, one.tokens.row_tokens)
-        ratio = math.exp(sum(losses) / one.tokens.tokens)
-        found.append(Difference(PERPLEXITY, one.name, other.name, ratio, (math.exp(low), math.exp(high))))
-        for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
-            pairs = list(zip(mine.answers, theirs.answers, strict=True))
-            for measure, apart in (
-                (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
-                (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
-            ):
-                mean = sum(apart) / len(apart)
-                found.append(Difference(measure, one.name, other.name, mean, mean_interval(apart)))
-    return tuple(sorted(found, key=lambda difference: difference.measure == PERPLEXITY))
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """«LoRA» and «QLoRA», or the runs' own names where those do not tell them apart."""
+    first, last = runs[0].config, runs[-1].config
     kinds = ["QLoRA" if run.config.bits == 4 else "LoRA" for run in runs]
-    return kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
+    names = kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
+    base = load_base(last)
+    entries = [_measure(BASE, None, base, load_data(first, base), progress)]
+    for name, run in zip(names, runs, strict=True):
+        del base  # before the next is loaded
+        base = load_tuned(run.config, run.best_adapter)
+        entries.append(_measure(name, run, base, load_data(first, base), progress))
+    return Comparison(model=first.model, entries=tuple(entries), notes=tuple(_notes(runs)))
+
+
+def paired(entries: Sequence[Entry]) -> list[Difference]:
+    """Every later entry against every earlier one, item by item; the perplexity last."""
+    answers, perplexities = [], []
+    for other, one in combinations(entries, 2):
+        names = {"one": one.name, "other": other.name}
+        mine, theirs = one.evaluation, other.evaluation
+        scores = ["exact", "f1"]
+        apart = mine.answers[scores].astype(float) - theirs.answers[scores].astype(float)
+        for name, items in apart.groupby(mine.answers["set"], sort=False):
+            for measure in scores:
+                values = items[measure].tolist()
+                mean, interval = sum(values) / len(values), mean_interval(values)
+                answers.append(Difference(measure=measure, set=name, **names, value=mean, interval=interval))
+        if mine.tokens and theirs.tokens:
+            pairs = zip(mine.tokens.row_losses, theirs.tokens.row_losses, strict=True)
+            losses = [a - b for a, b in pairs]
+            low, high = mean_interval(losses, mine.tokens.row_tokens)
+            ratio, interval = math.exp(sum(losses) / mine.tokens.tokens), (math.exp(low), math.exp(high))
+            perplexities.append(
+                Difference(measure="perplexity", set="", **names, value=ratio, interval=interval)
+            )
+    return answers + perplexities
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -174,13 +303,12 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         raise UserError("o mesmo treino está duas vezes na lista: diga treinos diferentes")
 
 
-def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+def _notes(runs: Sequence[Run]) -> list[str]:
     """In what the runs differ besides the bits of their base, and what of their data has changed since."""
     notes = []
-    dumps = [run.config.model_dump() for run in runs]
-    for name in dumps[0]:
-        values = [dump[name] for dump in dumps]
-        if name not in FREE and any(value != values[0] for value in values):
+    for name in Config.model_fields:
+        values = [getattr(run.config, name) for run in runs]
+        if name not in MAY_DIFFER and any(value != values[0] for value in values):
             notes.append(f"os treinos diferem em {name}: {', '.join(map(str, values))}")
     for run in runs:
         for checkpoint in checkpoints(run.folder)[:1]:
@@ -191,45 +319,50 @@ def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
             "a miniatura só existe em 4 bits: a sua base de 16 bits são esses mesmos pesos, desquantizados; "
             "aqui mede-se o método, não o que a quantização perde"
         )
-    return tuple(notes)
+    return notes
 
 
-def _measure(
-    name: str,
-    run: Run | None,
-    base: Base,
-    data: Data,
-    progress: Callable[[str, int, int], object],
-) -> Contender:
-    total, done = sum(sum(map(asks, rows)) for rows in data.held_out().values()), 0
+def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progress) -> Entry:
+    sets, done = questions(data.held_out()), 0
+    total = sum(map(len, sets.values()))
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         progress(name, done, total)
 
-    progress(name, 0, total)
-    tokens = token_scores(base, data)
+    count(0)
     start = time.perf_counter()
-    evaluations = tuple(evaluate_held_out(base, data, count))
+    answers = answer_questions(base, sets, count)
     seconds = time.perf_counter() - start
-    said = [answer.got for evaluation in evaluations for answer in evaluation.answers]
-    total_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
-    files = sum(path.stat().st_size for path in base.path.glob("model*.safetensors"))
-    return Contender(
-        name, base.bits, _training(run) if run else None, base.size_gb, files, total_tokens / seconds, tokens,
-        evaluations,
-    )  # fmt: skip
+    said = [len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in answers["answer"]]
+    return Entry(
+        name=name,
+        bits=base.bits,
+        training=_training(run) if run else None,
+        base_gb=base.size_gb,
+        base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
+        answer_tokens_per_s=sum(said) / seconds,
+        evaluation=Evaluation(answers=answers, tokens=token_scores(base, data)),
+    )
 
 
 def _training(run: Run) -> Training:
     steps = [event for event in run.events() if isinstance(event, Stepped)]
     seconds = sum(step.seconds for step in steps)
     return Training(
-        run.name,
-        len(steps),
-        seconds,
-        sum(step.tokens for step in steps) / seconds,
-        max(step.peak_memory_gb for step in steps),
-        (run.best_adapter / "adapters.safetensors").stat().st_size,
+        run=run.name,
+        updates=len(steps),
+        seconds=seconds,
+        tokens_per_s=sum(step.tokens for step in steps) / seconds,
+        peak_memory_gb=max(step.peak_memory_gb for step in steps),
+        adapter_bytes=(run.best_adapter / "adapters.safetensors").stat().st_size,
     )
+
+
+def _megabytes(count: float) -> str:
+    return f"{decimal(count / 1e6, 1)} MB"
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else '+'}{decimal(abs(value), 1)}"

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,19 +146,42 @@ def doctor(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
+    from ..answers.evaluate import evaluate_rows, questions
+    from ..data.tokens import read_rows
+    from ..model.adapters import load_adapter
+
     config, adapter = _adapter(args)
-    base, before = fq.load_base(config), None
-    data = args.data or fq.load_data(config, base)
+    base = fq.load_base(config)
+    if args.data:
+        rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
+        sets = {args.data.name: rows}
+        measure = partial(evaluate_rows, base, rows, args.data.name)
+    else:
+        data = fq.load_data(config, base)
+        sets = data.held_out()
+        measure = partial(fq.evaluate, base, data)
+    before, count = None, sum(map(len, questions(sets).values()))
     if args.base:
-        with _counting("modelo base", None) as progress:
-            before = fq.evaluate(base, data, progress)
-    tuned = fq.load_tuned(config, adapter)
-    with _counting("adaptador", None) as progress:
-        after = fq.evaluate(tuned, data, progress)
+        with _counting("modelo base", count) as progress:
+            before = measure(progress)
+    load_adapter(base.model, adapter)
+    with _counting("adaptador", count) as progress:
+        after = measure(progress)
     if not (args.data or args.adapter):
         after.save(_run(args.run).folder, before)
-    texts = [str(after)] if before is None else [str(after), str(fq.compare(before, after))]
-    _write(args, {"adapter": str(adapter), **after.as_json(before)}, "\n\n".join(texts))
+    texts = [str(after), *([str(fq.compare(before, after))] if before else [])]
+    for name, wrong in after.wrong.groupby("set", sort=False):
+        for answer in wrong[:WRONG_ANSWERS_SHOWN].itertuples():
+            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.answer}")
+        if (more := len(wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{name}: e mais {more} respostas erradas, todas com --json")
+    result = {
+        "adapter": str(adapter),
+        "tokens": asdict(after.tokens) if after.tokens else None,
+        "before": before.to_json() if before else [],
+        "after": after.to_json(),
+    }
+    _write(args, result, "\n\n".join(texts))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -178,11 +202,11 @@ def compare(args: argparse.Namespace) -> None:
             runs.append(fq.start(Config.of(**settings).changed(bits=bits)))
             follow(runs[-1])
     with tqdm(bar_format="{desc}", leave=False) as bar:
-        comparison = fq.compare(
+        comparison = fq.compare_runs(
             runs, lambda who, done, total: bar.set_description_str(f"{who}: {done} de {total} respostas")
         )
     page = save_comparison(comparison, args.to)
-    result = {"runs": [run.name for run in runs], "folder": str(args.to), **asdict(comparison)}
+    result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
     _write(args, result, f"{comparison}\n\nrelatório em {page}")
 
 

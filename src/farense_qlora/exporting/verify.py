@@ -18,7 +18,6 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..answers.generate import BATCH, answers
 from ..config import Config
 from ..data.chat import spoken, taken
 from ..data.load import load_data
@@ -28,6 +27,7 @@ from ..data.tokens import Example
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import load_base
+from ..model.decode import BATCH, answers
 from ..model.machine import on_cpu
 from ..text import decimal, percent, scientific, text_table
 from . import loaders as consumers

@@ -9,7 +9,7 @@ from html import escape
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..answers.conversation import Conversation
+from ..answers.generate import Conversation
 from ..model.base import Base
 
 SECONDS_BETWEEN_UPDATES = 0.1

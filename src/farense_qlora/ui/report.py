@@ -1,24 +1,22 @@
 """One run as one HTML page that needs nothing else: to keep, to send, to print."""
 
 import base64
-import json
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
-from ..answers.evaluate import LABELS, STORED, TokenScores
-from ..answers.scoreboard import tokens_text
+from ..answers.compare import compare
+from ..answers.evaluate import Evaluation
 from ..config import Config
 from ..data.sources import fingerprint
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.machine import machine
-from ..text import decimal, percent
+from ..text import decimal
 from ..training.checkpoints import versions
 from ..training.events import Event, Finished, Started, sentence
 from ..training.overview import STATUS, differences, overview
@@ -104,38 +102,12 @@ def _data_table(config: Config, events: Sequence[Event]) -> Table:
 
 def _evaluation_table(run: Run) -> Table | None:
     """The stored evaluation, before (if it was measured) and after training; None when there is none."""
-    try:
-        stored: dict[str, Any] = json.loads((run.folder / STORED).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    evaluation = Evaluation.read(run.folder)
+    if evaluation is None:
         return None
-    except ValueError:
-        raise UserError(f"{run.folder / STORED} não se lê: repita a avaliação ou apague-o") from None
-    before = {one["name"]: one for one in stored.get("before", [])}
-    rows = []
-    for one in stored["after"]:
-        old = before.get(one["name"])
-        rows.append((one["name"], one, old))
-        rows += [
-            (f"– {LABELS.get(kind, kind)}", score, old and old["by_kind"].get(kind))
-            for kind, score in one["by_kind"].items()
-        ]
-    return Table(
-        ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois"),
-        tuple(
-            (
-                name,
-                str(new["count"]),
-                *(
-                    percent(score[key]) if score else "—"
-                    for key in ("exact_match", "f1")
-                    for score in (old, new)
-                ),
-            )
-            for name, new, old in rows
-        ),
-        tokens_text(TokenScores(**stored["tokens"])),
-        numeric=frozenset(range(1, 6)),
-    )
+    shown = compare(evaluation.before, evaluation)
+    rows = tuple(tuple(row) for row in shown.cells())
+    return Table(tuple(shown.columns), rows, str(evaluation.tokens), numeric=frozenset(range(1, 6)))
 
 
 def _environment_table() -> Table:
