@@ -334,10 +334,9 @@ def export(args: argparse.Namespace) -> None:
     run = _run(args.run)
     from tqdm import tqdm
 
-    from ..exporting.export import export, export_folder, push, verification
-    from ..exporting.verify import verification_text
+    from ..exporting.export import export, push, verification
+    from ..exporting.verify import verification_table
 
-    to = args.to or export_folder(run, args.format)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -345,10 +344,10 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress=progress, replace=args.replace)
+        folder = export(run, args.to, args.format, args.gguf_type, progress=progress, replace=args.replace)
     report = verification(folder)
     result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
-    text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
+    text = f"{verification_table([report])}\n\ntreino «{run.name}» exportado para {folder}"
     if args.push:
         result["pushed"] = push(folder, args.push)
         text += f" e enviado para {result['pushed']}"
