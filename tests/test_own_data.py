@@ -136,7 +136,7 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
     config = Config(model=str(tiny_model), train_data=str(tmp_path / "t.jsonl"), batch_size=4, max_steps=2)
     run = run_of(tmp_path / "runs" / "x", config)
     base = load_base(config)
-    data = load_data(config, base.tokenizer, base.path)
+    data = load_data(config, base)
     found = evaluate(base, data)
     assert len(found.answers) == 0 and found.tokens is not None and found.tokens.tokens > 0
     assert "não há perguntas que fazer" in repr(found)

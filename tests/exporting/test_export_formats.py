@@ -19,7 +19,8 @@ from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import verify
 from farense_qlora.exporting.export import FORMATS, export, exported_config, push
-from farense_qlora.exporting.formats import write_gguf, write_modelfile
+from farense_qlora.exporting.formats import write_gguf
+from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.model.adapters import save_arrays
 from farense_qlora.model.base import load_base
@@ -220,7 +221,18 @@ def test_divergence_is_that_of_two_known_distributions() -> None:
 def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
     change: dict[str, float], said: str
 ) -> None:
-    just = Verification("x", "y", QUESTIONS, 500, 0.1, 1.0, 0.99, 0.95, 1.0, EXACT)
+    just = Verification(
+        format="x",
+        consumer="y",
+        questions=QUESTIONS,
+        tokens=500,
+        kl=0.1,
+        kl_base=1.0,
+        top1=0.99,
+        same_answers=0.95,
+        same_prompts=1.0,
+        limits=EXACT,
+    )
     assert not just.failures
     (failure,) = replace(just, **change).failures  # type: ignore[arg-type]
     assert re.match(said, failure)

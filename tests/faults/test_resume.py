@@ -13,7 +13,7 @@ from farense_qlora.config import HOME, Config
 from farense_qlora.model.base import load_base
 from farense_qlora.training import session
 from farense_qlora.training.events import Event, Stepped
-from farense_qlora.training.journal import settled
+from farense_qlora.training.event_log import replay
 from farense_qlora.training.loop import train
 
 UPDATES, ROWS = 10, {"train_data": 64, "val_data": 16}
@@ -46,7 +46,7 @@ def cut_off_and_resumed(config: Config, run: Path, cut: int) -> Result:
         if isinstance(event, Stepped) and event.step == cut:
             break
     events += train(config, load_base(config), run)
-    return result_of(run, settled(events), UPDATES)
+    return result_of(run, replay(events), UPDATES)
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -258,6 +258,7 @@ def export(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..exporting.export import push, verification
+    from ..exporting.verify import verification_table
 
     run = _run(args.run)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:

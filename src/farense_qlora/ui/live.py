@@ -21,7 +21,7 @@ from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..table import Table
 from ..text import decimal, duration, plain, scientific
-from ..training.estimate import estimate, overflow
+from ..training.cost import estimate, overflow
 from ..training.event_log import EventReader
 from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentence
 from ..training.numbers import Numbers, numbers
