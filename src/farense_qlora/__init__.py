@@ -1,7 +1,7 @@
 """Teach a 4-bit language model the history of Sporting Clube Farense: QLoRA on Apple's MLX.
 
-`import farense_qlora as fq` is all that a notebook needs: the names below, each imported when it is first used.
-What they return draws itself as the last line of a cell.
+`import farense_qlora as fq` is all that a notebook needs: the names below, each imported when it is first
+used. What they return draws itself as the last line of a cell.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ _HOMES = {
     "load_base": ".model.base",
     "load_tuned": ".model.base",
     "load_data": ".data.load",
-    "rows": ".ui.row_view",
+    "RowView": ".ui.row_view",
     "lengths": ".ui.figures",
     "fit": ".training.fit",
     "train": ".training.loop",
@@ -26,11 +26,12 @@ _HOMES = {
     "Run": ".training.run",
     "watch": ".ui.live",
     "curves": ".ui.figures",
-    "runs": ".training.numbers",
+    "runs": ".training.overview",
     "evaluate": ".answers.evaluate",
     "compare": ".answers.compare",
-    "vote": ".ui.comparison",
-    "beside": ".ui.runs",
+    "compare_runs": ".answers.compare",
+    "BlindVote": ".ui.comparison",
+    "RunPicker": ".ui.runs",
     "ask": ".answers.generate",
     "chat": ".ui.chat_box",
     "export": ".exporting.export",
@@ -43,6 +44,7 @@ __all__ = [*_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(".model.cpu", __name__).enable()  # before anything imports mlx
     value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value  # next time it is found at once
     return value

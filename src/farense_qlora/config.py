@@ -26,7 +26,7 @@ def _in(group: str) -> Any:
     """A function that declares a setting of `group`: its default, label, description and bounds."""
 
     def setting(default: Any, label: str, description: str, **bounds: Any) -> Any:
-        about = {"group": group}
+        about: dict[str, Any] = {"group": group}
         return Field(default, title=label, description=description, json_schema_extra=about, **bounds)
 
     return setting

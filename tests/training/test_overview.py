@@ -14,7 +14,7 @@ from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.training import run as run_module
-from farense_qlora.training.overview import differences, overview, overviews, overviews_text
+from farense_qlora.training.overview import differences, overview, runs, runs_text
 from farense_qlora.training.run import Run
 from farense_qlora.ui.live import state
 from farense_qlora.ui.monitor import screen
@@ -50,7 +50,7 @@ def test_notebook_monitor_report_and_table_show_the_same_numbers(run: Run, tmp_p
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
         assert f"<small>{name}</small><br><b>{value}</b>" in notebook
     (row,) = runs_table().rows
-    (cells,) = overviews().cells()
+    (cells,) = runs().cells()
     assert [cell.replace("\u00a0", " ").replace("\u200b", "") for cell in row] == cells
     shown = now.labelled()
     assert {shown["passo"], shown["melhor validação"], shown["distância"], shown["tempo"]} <= set(cells)
@@ -59,7 +59,7 @@ def test_notebook_monitor_report_and_table_show_the_same_numbers(run: Run, tmp_p
 def test_the_table_of_runs_names_differences_and_survives_a_config_that_cannot_be_read(
     run: Run, tmp_path: Path
 ) -> None:
-    text = overviews_text([overview(run)])
+    text = runs_text([overview(run)])
     assert "rank=4" in text and "interrompido" in text
     (run.folder / "config.json").write_text("{}x", encoding="utf-8")
     row = overview(run)
@@ -70,15 +70,15 @@ def test_the_table_of_runs_names_differences_and_survives_a_config_that_cannot_b
 def test_the_table_of_runs_sorts_as_numbers_and_draws_what_is_not_known(run: Run, tmp_path: Path) -> None:
     write_run(tmp_path / "novo", [])
     write_run(tmp_path / "todo", events(), dropout=0.5)
-    table = overviews()
+    table = runs()
     assert table.sort_values("passo")["treino"].tolist() == ["novo", "meio", "todo"]
     assert table.sort_values("melhor validação")["treino"].tolist() == ["todo", "meio", "novo"]
     assert table.sort_values("tokens", ascending=False)["treino"].tolist() == ["todo", "meio", "novo"]
     (new,) = table[table["treino"] == "novo"].cells()
     assert new[:6] == ["novo", "por começar", "mini", "0 / 0", "—", "—"]
     long = overview(write_run(tmp_path / "longo", [], model="m" * 60))
-    assert "m…" in overviews_text([long]) and "m" * 60 in overviews([long])._repr_html_()
-    assert overviews_text([]).startswith("ainda não há treinos")
+    assert "m…" in runs_text([long]) and "m" * 60 in runs([long])._repr_html_()
+    assert runs_text([]).startswith("ainda não há treinos")
 
 
 def test_an_overview_survives_checkpoints_that_come_and_go(run: Run) -> None:

@@ -88,11 +88,11 @@ def stop(args: argparse.Namespace) -> None:
 
 def runs(args: argparse.Namespace) -> None:
     """Show every run."""
-    from ..training.overview import overview, overviews_text
+    from ..training.overview import overview, runs_text
     from ..training.run import all_runs
 
     rows = [overview(run) for run in all_runs()]
-    _write(args, {"runs": [asdict(row) for row in rows]}, overviews_text(rows))
+    _write(args, {"runs": [asdict(row) for row in rows]}, runs_text(rows))
 
 
 def monitor(args: argparse.Namespace) -> None:

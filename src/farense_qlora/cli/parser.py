@@ -49,7 +49,7 @@ def build_parser() -> Parser:
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
     _json(sub)
 
-    _json(add("runs", commands.list_runs, "mostra todos os treinos"))
+    _json(add("runs", commands.runs, "mostra todos os treinos"))
 
     sub = add("monitor", commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")

@@ -55,7 +55,7 @@ def overview(run: Run, events: Sequence[Event] | None = None) -> Overview:
     return Overview(**vars(now), run=run.name, status=state, profile=profile, differs=differs, bytes=taken)
 
 
-def overviews(rows: Sequence[Overview] | None = None, caption: str = "Todos os treinos") -> Table:
+def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treinos") -> Table:
     """The runs `rows`, or every run, the oldest first, as a table for people.
 
     Cells with two numbers are pairs, and sort by the first: (step, of how many), (loss, at which step),
@@ -89,11 +89,11 @@ def overviews(rows: Sequence[Overview] | None = None, caption: str = "Todos os t
     )
 
 
-def overviews_text(rows: Sequence[Overview]) -> str:
+def runs_text(rows: Sequence[Overview]) -> str:
     """The same for a terminal, where long settings are cut."""
     if not rows:
         return "ainda não há treinos: comece com «farense-qlora train»"
-    table = overviews(rows, "")
+    table = runs(rows, "")
     table["definições"] = [text if len(text) <= 40 else f"{text[:39]}…" for text in table["definições"]]
     return repr(table)
 

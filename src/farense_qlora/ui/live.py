@@ -21,7 +21,7 @@ from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..table import Table
 from ..text import decimal, duration, plain, scientific
-from ..training.cost import estimate, overflow
+from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
 from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentence
 from ..training.numbers import Numbers, numbers
@@ -255,7 +255,7 @@ def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
 def _foretold(run: Run) -> str | None:
     """What to say of a run that is foretold not to fit; one that has begun speaks for itself."""
     with suppress(UserError):  # on bad data, of which the worker tells
-        return None if run.events() else overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)
+        return None if run.events() else memory_warning(estimate(run.config, on_cpu()), memory_limit() / 1e9)
     return None
 
 

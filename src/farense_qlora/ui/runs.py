@@ -7,7 +7,7 @@ from IPython.display import display
 
 from ..table import Table
 from ..training.events import Event, Sampled, last
-from ..training.overview import overview, overviews
+from ..training.overview import overview, runs
 from ..training.run import Run, all_runs
 from .figures import compare_curves
 from .live import WIDTH
@@ -36,7 +36,7 @@ class RunPicker:
         picked = [Run.open(name) for name in self.picked.value]
         events = {run.name: run.events() for run in picked}
         self.curves.value = compare_curves(events)._repr_png_()
-        numbers = overviews([overview(run, events[run.name]) for run in picked], "")
+        numbers = runs([overview(run, events[run.name]) for run in picked], "")
         self.tables.value = numbers._repr_html_() + last_answers(events)._repr_html_()
 
     def _ipython_display_(self) -> None:
