@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 import ipywidgets as widgets
-import jinja2
 import numpy as np
 from IPython.display import HTML, display
 
@@ -13,6 +12,7 @@ from ..answers.compare import Comparison
 from ..answers.evaluate import Score, with_interval
 from ..files import atomic_write
 from ..table import Table
+from ..templates import render
 from .figures import SERIES, Drawing, ThemeName
 
 EXAMPLES = 14
@@ -42,14 +42,12 @@ def comparison_figure(comparison: Comparison, theme: ThemeName = "auto") -> Draw
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as one page of HTML that loads nothing."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("farense_qlora.ui", ""), autoescape=True, trim_blocks=True
-    )
     evaluations = [entry.evaluation.answers for entry in comparison.entries]
     questions = list(disputed(comparison).index)
     count = min(EXAMPLES, len(questions))
     spread = [questions[i * len(questions) // count] for i in range(count)]
-    return environment.get_template("compare.html").render(
+    return render(
+        "ui/compare.html",
         comparison=comparison,
         sets=_scores_by_set(comparison),
         examples=[[answers.loc[index] for answers in evaluations] for index in spread],
