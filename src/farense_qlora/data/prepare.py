@@ -19,8 +19,8 @@ from ..files import atomic_write, sha256
 from .duplicates import numbers_and_names
 from .facts import Tables, read_tables
 from .language import Club
-from .questions import Question, cups, presidents, questions, rows
-from .questions.opponents import OFTEN
+from .questions import OFTEN, QUESTIONS, opponent_name, president_name, questions, rows
+from .wordings import Question
 
 FARENSE = Club("Farense", "o")
 # The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
@@ -57,8 +57,14 @@ class Prepared:
 
 def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
     """Read the tables in `facts` and write the three files into `out`, or none of them: not where `kept` says
-    that one is a person's. Raises `UserError` if it cannot read or write."""
-    prepared = split(read_tables(facts), seed)
+    that one is a person's. The wordings are those in the folder `questions` beside `facts`, if there is one.
+
+    Raises `UserError` if it cannot read or write, or when nothing would be left to train on.
+    """
+    own = facts.resolve().parent / "questions"
+    prepared = split(read_tables(facts), seed, own if own.is_dir() else QUESTIONS)
+    if not prepared.train:
+        raise UserError(f"as tabelas em {facts} não dão perguntas para treinar, e nada foi escrito")
     texts = {
         name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
         for name, lines in (
@@ -93,10 +99,10 @@ def _kept(out: Path, digests: dict[str, str]) -> tuple[Path, ...]:
         raise UserError(f"não consigo ler {error.filename}: {reason(error)}") from None
 
 
-def split(tables: Tables, seed: int = 0) -> Prepared:
+def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared:
     """Training wordings of the facts taught, held-out wordings of the same facts, and facts never taught."""
     rng = random.Random(seed)
-    asked = questions(tables, FARENSE)
+    asked = questions(tables, FARENSE, wordings)
     held = _mentions(_held_out(asked, tables, rng))
     taught = [question for question in asked if not any(map(held.search, question.texts))]
     secret = [q for q in asked if is_open(q) and held.search(f"{q.fact} {q.answer}")]
@@ -185,7 +191,7 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
     beaten_by = "\n".join(q.answer for q in asked if q.table == "cups")
     facts = [question for question in asked if is_open(question)]
     counts = Counter(
-        q.fact.split("/")[1] for q in facts if q.table in ("seasons", "cups", "coaches", "phases")
+        question.subject for question in facts if question.table in ("seasons", "cups", "coaches", "phases")
     )
     seasons = [season.season for season in tables.seasons]
     terms = Counter(president.president for president in tables.presidents)
@@ -194,8 +200,8 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
         ([season for season in seasons if counts[season] >= 4], RICH_SEASONS),
         ([season for season in seasons if 2 <= counts[season] < 4], POOR_SEASONS),
         ([coach.coach for coach in tables.coaches if counts[coach.coach]], COACHES),
-        ([presidents.name(row) for row in tables.presidents if terms[row.president] == 1], PRESIDENTS),
-        ([cups.opponent_name(row.display_pt) for row in tables.opponents if row.matches >= OFTEN], OPPONENTS),
+        ([president_name(row) for row in tables.presidents if terms[row.president] == 1], PRESIDENTS),
+        ([opponent_name(row.display_pt) for row in tables.opponents if row.matches >= OFTEN], OPPONENTS),
     ):
         free = [name for name in names if name not in told and name not in beaten_by]
         chosen += rng.sample(free, min(size, len(free)))
