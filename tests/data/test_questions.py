@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farense_qlora.data.facts import Tables, read_tables
-from farense_qlora.data.language import Club, counted, listed, record, with_article
+from farense_qlora.data.language import Club, counted, listed, record, with_article, without_brackets
 from farense_qlora.data.prepare import FARENSE, near_duplicates
 from farense_qlora.data.questions import Question, questions, rows
 

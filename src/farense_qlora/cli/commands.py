@@ -372,16 +372,6 @@ def bench(args: argparse.Namespace) -> None:
     _write(args, {**report, "status": "ok"}, f"{module.report_text(results)}\n\nguardado em {args.to}")
 
 
-def mini_build(args: argparse.Namespace) -> None:
-    """Pre-train the miniature, in `--to` or in place of the one there is."""
-    from ..model.base import MINIATURE
-    from ..model.mini import build
-
-    folder = args.to or MINIATURE
-    build(out=folder)
-    print(f"miniatura em {folder}")
-
-
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run that the flags give; a path that is only where the user stands, whole."""
     settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}

@@ -131,10 +131,6 @@ def build_parser() -> Parser:
     sub.add_argument("--rounds", type=int, default=3, metavar="N", help="voltas de que se toma a mediana (3)")
     sub.add_argument("--to", type=Path, default=OUTPUT / "bench", metavar="PASTA", help="onde fica a tabela")
     _json(sub)
-
-    mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")
-    sub = _adder(mini)("build", commands.mini_build, "pré-treina a miniatura de raiz (menos de meia hora)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (a pasta da miniatura incluída)")
     return root
 
 

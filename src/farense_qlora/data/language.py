@@ -23,8 +23,6 @@ FEMININE_BEGINNINGS = ("Académica", "Associação", "Naval")
 BARE = {"Portugal", "Espanha", "Inglaterra", "Marrocos", "Angola", "França", "Itália", "Trás-os-Montes"}
 FEMININE_NOUNS = {"Bulgária", "Hungria", "Argentina", "Alemanha", "Suécia", "Beira Alta", "Beira Baixa",
                   "Estremadura", "águia", "raposa", "pantera"}  # fmt: skip
-MONTHS = ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro",
-          "novembro", "dezembro")  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -76,7 +74,7 @@ def record(wins: int, draws: int, losses: int) -> str:
 
 def competition(name: str) -> str:
     """`"AF Algarve 2.ª Divisão"` -> "2.ª Divisão da AF Algarve"; other names stay as they are."""
-    return re.sub(r"^(AF .+) (\S+ Divisão)$", r"\2 da \1", name)
+    return re.sub(r"^(AF .+?) (\S+)(?: Divisão)?$", r"\2 Divisão da \1", name)
 
 
 def without_brackets(text: str) -> str:

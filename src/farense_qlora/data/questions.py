@@ -12,7 +12,7 @@ from ..config import ROOT
 from ..errors import UserError
 from .facts import Cup, Honour, Phase, President, Season, Tables
 from .language import Club, competition, listed, record, with_article, without_brackets
-from .wordings import Question, Template, Wordings, read_templates
+from .wordings import Question, Wordings, read_templates
 
 QUESTIONS = ROOT / "data" / "questions"
 OFTEN = 20  # games against an opponent that is worth asking about
@@ -213,13 +213,11 @@ def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     people = {_slug(row.coach): row.coach for row in tables.coaches}
     told: dict[str, str] = {}  # the answers so far, by key, without their full stop
 
-    def together(
-        name: str, template: Template, subject: str, part: str = "", **keys: str
-    ) -> Iterator[Question]:
-        if all(need in told for need in template.needs):
+    def together(name: str, subject: str, part: str = "", **keys: Any) -> Iterator[Question]:
+        if all(need in told for need in wordings.templates[name].needs):
             values = {key.replace("*", ""): answer for key, answer in told.items()}
-            small = {f"min_{key}": answer[:1].lower() + answer[1:] for key, answer in values.items()}
-            yield wordings.ask(name, subject, part, guessable=True, **keys, **values, **small)
+            keys |= values | {f"min_{key}": answer[:1].lower() + answer[1:] for key, answer in values.items()}
+            yield wordings.ask(name, subject, part, guessable=True, **keys)
 
     for row in tables.club:
         key, keys = _general(row.key, people)
@@ -230,11 +228,11 @@ def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
         question = wordings.ask(key, row.key, "", guessable=True, **keys, **_parts(found.groups("")))
         told[key] = question.answer.removesuffix(".")
         yield question
-        if talk := wordings.templates.get(f"{key}/talk"):
-            yield from together(f"{key}/talk", talk, row.key, "talk", **keys)
+        if f"{key}/talk" in wordings.templates:
+            yield from together(f"{key}/talk", row.key, "talk", **keys)
     for name, template in wordings.templates.items():
         if template.needs and template.kind != "conversa":
-            yield from together(name, template, name)
+            yield from together(name, name)
 
 
 def _general(key: str, people: dict[str, str]) -> tuple[str, dict[str, Any]]:
@@ -256,7 +254,7 @@ def _general(key: str, people: dict[str, str]) -> tuple[str, dict[str, Any]]:
 
 
 def _parts(groups: Sequence[str]) -> dict[str, Any]:
-    """Each part of a value: {v0} as it stands, {min0} in small letters, {lista0} as a list, {extenso0} a word."""
+    """Each part of a value: {v0} as it is, {min0} in small letters, {lista0} as a list, {extenso0} a word."""
     values = {}
     for number, group in enumerate(groups):
         bare = without_brackets(group)

@@ -20,9 +20,9 @@ from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
-from ..model.mini_tokenizer import PIECES
 from .ollama import go_template
 
+PIECES = r"[ -]?\p{N}{1,2}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"  # data/miniature/tokenizer.py
 GGUF = "model.gguf"
 GGUF_TYPES = ("f16", "bf16", "q8_0")
 # The pre-tokenizers of llama.cpp, by the expression that a tokenizer.json has for the same; None is that of

@@ -14,11 +14,11 @@ from typing import Any
 from mlx_lm import convert
 from mlx_lm.utils import load_config
 
-from ..config import CACHE, HOME
+from ..config import CACHE, HOME, ROOT
 from ..errors import UserError
 from .rope import in_old_keys
 
-MINIATURE = Path(__file__).parent / "miniature"
+MINIATURE = ROOT / "data" / "miniature" / "model"
 GROUP_SIZE = 64
 TEMPLATE = "chat_template.jinja"
 AGAIN = "descarregue o modelo outra vez"

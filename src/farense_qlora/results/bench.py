@@ -18,8 +18,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from ..config import Config
-from ..data.invented import invented
+from ..config import ROOT, Config
 from ..data.questions import questions
 from ..data.tokens import read_rows
 from ..errors import UserError
@@ -214,6 +213,9 @@ def write_rows(workload: Workload, folder: Path) -> None:
     ]
     training = rows
     if workload.rows:
+        sys.path.append(str(ROOT / "data" / "miniature"))
+        from clubs import invented  # type: ignore[import-not-found]
+
         asked = chain.from_iterable(questions(*invented(seed)) for seed in count())
         prompts = ((question, prompt) for question in asked for prompt in question.prompts)
         talks = (question.messages(prompt) for question, prompt in prompts)

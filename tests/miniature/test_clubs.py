@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+from clubs import invented
 
 from farense_qlora.data.facts import read_tables
-from farense_qlora.data.invented import invented
 from farense_qlora.data.prepare import FARENSE
 from farense_qlora.data.questions import Question, questions
 
