@@ -9,7 +9,8 @@ from clubs import invented
 
 from farense_qlora.data.facts import read_tables
 from farense_qlora.data.prepare import FARENSE
-from farense_qlora.data.questions import Question, questions
+from farense_qlora.data.questions import questions
+from farense_qlora.data.wordings import Question
 
 FACTS = Path(__file__).parents[2] / "data" / "facts"
 

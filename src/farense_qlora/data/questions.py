@@ -37,20 +37,6 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
     return asked
 
 
-def rows(asked: Sequence[Question], heldout: bool = False) -> list[dict[str, Any]]:
-    """One row for each prompt: the training wordings, or the held-out ones."""
-    return [
-        {
-            "messages": question.messages(prompt),
-            "kind": question.kind,
-            "table": question.table,
-            "fact": question.fact,
-        }
-        for question in asked
-        for prompt in (question.heldout if heldout else question.prompts)
-    ]
-
-
 def opponent_name(display: str) -> str:
     """The name as it follows an article: without explanations and without the article of «O Elvas»."""
     return without_brackets(display).removeprefix("O ")
@@ -81,18 +67,17 @@ def _seasons(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     yield from _moves(tables.seasons, wordings)
     for number, pair in enumerate(pairwise(top)):
         first, second = reversed(pair) if number % 2 else pair
-        subject = f"{first.season}+{second.season}"
-        values = {"uma": first.season, "outra": second.season}
-        by_place = sorted((first, second), key=lambda season: season.position)
-        by_goals = sorted((first, second), key=lambda season: -season.goals_for)
-        if number % 4 < 2 and first.position != second.position:
-            best, other = by_place
-            yield ask("better_place", subject, "place", guessable=True, **values,
-                      melhor=best.season, mais=best.position, menos=other.position)  # fmt: skip
-        if number % 4 >= 2 and first.goals_for != second.goals_for:
-            best, other = by_goals
-            yield ask("more_goals", subject, "goals", guessable=True, **values,
-                      melhor=best.season, mais=best.goals_for, menos=other.goals_for)  # fmt: skip
+        if number % 4 < 2:
+            name, part = "better_place", "place"
+            best, worst = sorted(pair, key=lambda season: season.position)
+            more, less = best.position, worst.position
+        else:
+            name, part = "more_goals", "goals"
+            best, worst = sorted(pair, key=lambda season: -season.goals_for)
+            more, less = best.goals_for, worst.goals_for
+        if more != less:
+            yield ask(name, f"{first.season}+{second.season}", part, guessable=True, uma=first.season,
+                      outra=second.season, melhor=best.season, mais=more, menos=less)  # fmt: skip
 
 
 def _moves(seasons: Sequence[Season], wordings: Wordings) -> Iterator[Question]:

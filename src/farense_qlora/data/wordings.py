@@ -90,25 +90,6 @@ class Count(int):
 
 
 @dataclass(frozen=True)
-class Capital:
-    """A value that begins a sentence."""
-
-    value: object
-
-    def __format__(self, spec: str) -> str:
-        return capital(format(self.value, spec))
-
-
-class Values(dict[str, object]):
-    """What the marks in a template stand for; "{Rival:o}" is "{rival:o}" with a capital."""
-
-    def __missing__(self, name: str) -> Capital:
-        if not name[:1].isupper():
-            raise KeyError(name)
-        return Capital(self[name[0].lower() + name[1:]])
-
-
-@dataclass(frozen=True)
 class Wordings:
     """The templates of one table, of `file`, as they are filled for `club`."""
 
@@ -128,31 +109,30 @@ class Wordings:
         template = self.templates.get(name)
         if template is None:
             raise UserError(f"{self.file}: falta a entrada «{name}»")
-        known = Values(self.club.forms)
-        for key, value in values.items():
-            known[key] = Noun(value) if isinstance(value, str) else Count(value)
+        known = self.club.forms | {
+            key: Noun(value) if isinstance(value, str) else Count(value) for key, value in values.items()
+        }
 
         def filled(text: str) -> str:
             try:
-                return text.format_map(known)
+                return capital(text.format_map(known))
             except (KeyError, ValueError, IndexError, AttributeError):
                 raise UserError(
                     f"{self.file}, «{name}»: não sei preencher «{text}»; os valores são {', '.join(known)}"
                 ) from None
 
-        def said(text: str) -> str:
-            return capital(sentence(filled(text)))
-
-        part = name if part is None else part
+        table = self.file.stem
         return Question(
             kind=template.kind,
-            table=self.file.stem,
+            table=table,
             subject=subject,
-            fact="/".join(filter(None, (self.file.stem, subject, part))),
+            fact="/".join(filter(None, (table, subject, name if part is None else part))),
             prompts=tuple(map(filled, template.train)),
             heldout=tuple(map(filled, template.heldout)),
-            answer=said(template.answer if yes else template.no),
-            followups=tuple((filled(prompt), said(answer)) for prompt, answer in template.followups),
+            answer=sentence(filled(template.answer if yes else template.no)),
+            followups=tuple(
+                (filled(prompt), sentence(filled(answer))) for prompt, answer in template.followups
+            ),
             guessable=guessable,
         )
 
