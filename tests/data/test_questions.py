@@ -173,8 +173,9 @@ def test_whoever_owns_the_facts_changes_a_wording_and_adds_a_question(wordings: 
     ("name", "old", "new", "message"),
     [
         ("cups.toml", "[out]", "[out", r"cups\.toml não é TOML válido: .*line \d+"),
-        ("cups.toml", 'answer = "{equipa:o}, {ronda:em}"', "", r"cups\.toml, «out»: falta «answer»"),
-        ("cups.toml", "train = [", "trian = [", r"cups\.toml, «out»: falta «train»"),
+        ("cups.toml", 'answer = "{equipa:o}, {ronda:em}"', "", r"cups\.toml, «out»: falta o campo «answer»"),
+        ("cups.toml", "train = [", "trian = [", r"cups\.toml, «out»: falta o campo «train»"),
+        ("cups.toml", "answer = ", "dica = 3\nanswer = ", r"cups\.toml, «out»: não há o campo «dica»"),
         ("cups.toml", "{equipa:o}, {ronda:em}", "{equipe:o}",
          r"cups\.toml, «out»: não sei preencher «\{equipe:o\}»; os valores são .*equipa"),
         ("cups.toml", "{ronda:em}", "{ronda:para}", r"cups\.toml, «out»: não sei preencher «.*para\}»"),
@@ -198,7 +199,7 @@ def test_names_the_file_of_a_table_that_there_is_not_and_of_one_without_wordings
     wordings: Path, tables: Tables
 ) -> None:
     (wordings / "cups.toml").rename(wordings / "tacas.toml")
-    with pytest.raises(UserError, match=r"tacas\.toml: não há a tabela «tacas»; há seasons, phases"):
+    with pytest.raises(UserError, match=r"em .*questions não há a tabela «tacas»; há seasons, phases"):
         questions(tables, FARENSE, wordings)
     (wordings / "tacas.toml").unlink()
     with pytest.raises(UserError, match=r"não consigo ler .*cups\.toml: não existe"):

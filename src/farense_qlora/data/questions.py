@@ -27,9 +27,7 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
     Raises `UserError` naming the file and the entry that is missing or wrong.
     """
     if unknown := sorted({file.stem for file in folder.glob("*.toml")} - BUILDERS.keys()):
-        raise UserError(
-            f"{folder / unknown[0]}.toml: não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}"
-        )
+        raise UserError(f"em {folder} não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}")
     asked: list[Question] = []
     for table, (build, names) in BUILDERS.items():
         file = folder / f"{table}.toml"

@@ -14,7 +14,6 @@ from ..errors import UserError, reason
 from .language import CONTRACTIONS, Club, capital, competition, counted, sentence, with_article
 
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-PROBLEMS = {"missing": "falta", "extra_forbidden": "não há"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +156,12 @@ def _read(file: Path, _changed: int, allowed: frozenset[str]) -> dict[str, Templ
     except ValidationError as error:
         found = error.errors()[0]
         entry, *place = map(str, found["loc"])
-        problem = PROBLEMS.get(found["type"], "não serve o que está em")
-        raise UserError(f"{file}, «{entry}»: {problem} «{'.'.join(place)}»") from None
+        where, name = f"{file}, «{entry}»", ".".join(place) or entry
+        if found["type"] == "missing":
+            raise UserError(f"{where}: falta o campo «{name}»") from None
+        if found["type"] == "extra_forbidden":
+            raise UserError(f"{where}: não há o campo «{name}»") from None
+        raise UserError(f"{where}: não serve o que está em «{name}»") from None
     unknown = sorted(templates.keys() - allowed) if allowed else []
     if unknown:
         raise UserError(
