@@ -258,13 +258,9 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    clubs: Iterator[int],
-    count: int,
-    asked: int,
-    copied: int,
-    tokenizer: TokenizerWrapper,
+    clubs: Iterator[int], count: int, asked: int, copied: int, tokenizer: TokenizerWrapper,
     random: np.random.Generator,
-) -> list[Example]:
+) -> list[Example]:  # fmt: skip
     """`count` examples of new clubs: of each, `asked` questions and `copied` requests to repeat a name."""
     examples: list[Example] = []
     while len(examples) < count:

@@ -174,6 +174,7 @@ def test_whoever_owns_the_facts_changes_a_wording_and_adds_a_question(wordings: 
     [
         ("cups.toml", "[out]", "[out", r"cups\.toml não é TOML válido: .*line \d+"),
         ("cups.toml", 'answer = "{equipa:o}, {ronda:em}"', "", r"cups\.toml, «out»: falta o campo «answer»"),
+        ("cups.toml", 'no = "Não, ficou {ronda:em}"', "", r"cups\.toml, «far»: falta o campo «no»"),
         ("cups.toml", "train = [", "trian = [", r"cups\.toml, «out»: falta o campo «train»"),
         ("cups.toml", "answer = ", "dica = 3\nanswer = ", r"cups\.toml, «out»: não há o campo «dica»"),
         ("cups.toml", "{equipa:o}, {ronda:em}", "{equipe:o}",

@@ -108,6 +108,8 @@ class Wordings:
         template = self.templates.get(name)
         if template is None:
             raise UserError(f"{self.file}: falta a entrada «{name}»")
+        if not yes and not template.no:
+            raise UserError(f"{self.file}, «{name}»: falta o campo «no»")
         known = self.club.forms | {
             key: Noun(value) if isinstance(value, str) else Count(value) for key, value in values.items()
         }
