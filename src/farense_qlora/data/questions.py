@@ -205,8 +205,10 @@ def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     for row in tables.club:
         key, keys = _general(row.key, people)
         template = wordings.templates.get(key)
-        found = template and not template.needs and template.value.fullmatch(row.value_pt)
-        if not (row.verified and found):
+        if not row.verified or not template or template.needs or not without_brackets(row.value_pt):
+            continue
+        found = template.value.fullmatch(row.value_pt)
+        if not found:
             continue
         question = wordings.ask(key, row.key, "", guessable=True, **keys, **_parts(found.groups("")))
         told[key] = question.answer.removesuffix(".")
