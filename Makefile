@@ -89,7 +89,7 @@ data: setup
 	$(BIN)/farense-qlora prepare
 
 mini: setup
-	$(BIN)/farense-qlora mini build
+	$(BIN)/python data/miniature/build.py
 
 UV_COMPILE = .venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
     --no-annotate --quiet

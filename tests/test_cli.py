@@ -41,8 +41,6 @@ COMMANDS = [
     ["chat"],
     ["serve"],
     ["export"],
-    ["mini"],
-    ["mini", "build"],
 ]
 ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
 

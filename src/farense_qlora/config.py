@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .errors import UserError
 from .text import plain
 
-# FARENSE_HOME moves everything that a run reads and writes; otherwise it is the clone that holds this file.
-HOME = Path(os.environ.get("FARENSE_HOME") or Path(__file__).resolve().parents[2])
+ROOT = Path(__file__).resolve().parents[2]  # the clone that holds this file
+# FARENSE_HOME moves everything that a run reads and writes.
+HOME = Path(os.environ.get("FARENSE_HOME") or ROOT)
 RUNS = HOME / "checkpoints_qlora"
 OUTPUT = HOME / "output"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"

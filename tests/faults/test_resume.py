@@ -12,8 +12,8 @@ from faults.common import WHOLE, Result, result_of
 from farense_qlora.config import HOME, Config
 from farense_qlora.model.base import load_base
 from farense_qlora.training import session
-from farense_qlora.training.events import Event, Stepped
 from farense_qlora.training.event_log import replay
+from farense_qlora.training.events import Event, Stepped
 from farense_qlora.training.loop import train
 
 UPDATES, ROWS = 10, {"train_data": 64, "val_data": 16}

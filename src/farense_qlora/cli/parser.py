@@ -118,9 +118,6 @@ def build_parser() -> Parser:
     sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hub, privado se for novo")
     _json(sub)
 
-    mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")
-    sub = _adder(mini)("build", commands.mini_build, "pré-treina a miniatura de raiz (menos de meia hora)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (a pasta da miniatura incluída)")
     return root
 
 

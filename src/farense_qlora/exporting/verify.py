@@ -18,7 +18,6 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..model.decode import BATCH, answers
 from ..data.chat import spoken, taken
 from ..data.rows import Row
 from ..data.template import settings
@@ -26,6 +25,7 @@ from ..data.tokens import Encoded, Example
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import Base
+from ..model.decode import BATCH, answers
 from ..model.loss import head
 from ..model.machine import on_cpu
 from ..model.packed import hidden_states

@@ -16,12 +16,12 @@ from mlx_lm import convert
 from mlx_lm.utils import load_config
 from safetensors import SafetensorError, safe_open
 
-from ..config import CACHE, HOME
+from ..config import CACHE, HOME, ROOT
 from ..errors import UserError
 from ..files import atomic_dir
 from .rope import in_old_keys
 
-MINIATURE = Path(__file__).parent / "miniature"
+MINIATURE = ROOT / "data" / "miniature" / "model"
 GROUP_SIZE = 64
 TEMPLATE = "chat_template.jinja"
 AGAIN = "descarregue o modelo outra vez"

@@ -5,11 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+from clubs import invented
 
 from farense_qlora.data.facts import read_tables
-from farense_qlora.data.invented import invented
 from farense_qlora.data.prepare import FARENSE
-from farense_qlora.data.questions import Question, questions
+from farense_qlora.data.questions import questions
+from farense_qlora.data.wordings import Question
 
 FACTS = Path(__file__).parents[2] / "data" / "facts"
 

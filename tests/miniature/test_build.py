@@ -5,11 +5,11 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from build import Recipe, build, exact_share, measure, rows_of_club
 
 from farense_qlora.config import HOME, Config
 from farense_qlora.data.tokens import encode, read_rows
 from farense_qlora.model.base import MINIATURE, load_base
-from farense_qlora.model.mini import Recipe, build, exact_share, measure, rows_of_club
 
 TINY = Recipe(
     vocab_size=900,

@@ -1,7 +1,7 @@
 """Seasons are three tokens, and no text is lost."""
 
-from farense_qlora.model.mini import Recipe, texts
-from farense_qlora.model.mini_tokenizer import train_tokenizer
+from build import Recipe, texts
+from tokenizer import train_tokenizer
 
 
 def test_a_season_is_three_tokens_and_text_survives_the_tokenizer() -> None:

@@ -1,9 +1,12 @@
 """Build the miniature: a small Mistral pre-trained from scratch on invented clubs, in 4 bits.
 
 It knows the form of every question and answer and none of the facts, so that what it knows of Farense after
-training it learnt there. Same recipe, same machine: same weights.
+training it learnt there. Same recipe, same machine: same weights. `make mini` runs this file.
 """
 
+import farense_qlora.model  # noqa: F401  before mlx, which it makes fast on the CPU
+
+# isort: split
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,22 +17,22 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
+from clubs import invented
 from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import quantize_model, save_config, save_model
+from tokenizer import SPECIAL, train_tokenizer
 
-from ..data.batches import Batch, collate
-from ..data.invented import invented
-from ..data.questions import questions
-from ..data.rows import Row
-from ..data.tokens import Example, encode
-from ..files import atomic_dir
-from ..text import decimal, percent
-from .base import GROUP_SIZE, MINIATURE
-from .cpu.ops import exp, use_cpu_operations
-from .cpu.parallel import parts, side_by_side, summed
-from .loss import backbone, head
-from .mini_tokenizer import SPECIAL, train_tokenizer
+from farense_qlora.data.batches import Batch, collate
+from farense_qlora.data.questions import questions
+from farense_qlora.data.rows import Row
+from farense_qlora.data.tokens import Example, encode
+from farense_qlora.files import atomic_dir
+from farense_qlora.model.base import GROUP_SIZE, MINIATURE
+from farense_qlora.model.cpu.ops import exp, use_cpu_operations
+from farense_qlora.model.cpu.parallel import parts, side_by_side, summed
+from farense_qlora.model.loss import backbone, head
+from farense_qlora.text import decimal, percent
 
 Update = Callable[[optim.Optimizer, Sequence[Example]], float]  # one update on examples: its loss
 UNSEEN = range(2 * 10**6, 2 * 10**6 + 4)  # seeds of invented clubs that no training sees
@@ -255,13 +258,9 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    clubs: Iterator[int],
-    count: int,
-    asked: int,
-    copied: int,
-    tokenizer: TokenizerWrapper,
+    clubs: Iterator[int], count: int, asked: int, copied: int, tokenizer: TokenizerWrapper,
     random: np.random.Generator,
-) -> list[Example]:
+) -> list[Example]:  # fmt: skip
     """`count` examples of new clubs: of each, `asked` questions and `copied` requests to repeat a name."""
     examples: list[Example] = []
     while len(examples) < count:
@@ -342,3 +341,7 @@ def measure(model: nn.Module, tokenizer: TokenizerWrapper) -> dict[str, float]:
         name: exact_share(model, encode([row for club in UNSEEN for row in rows(club)], tokenizer, 256))
         for name, rows in made.items()
     }
+
+
+if __name__ == "__main__":
+    build()

@@ -5,53 +5,37 @@ any real club. Equal seeds give equal clubs.
 """
 
 import random
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
-from . import invented_names as names
-from .facts import ClubFact, Coach, Cup, Honour, Opponent, Phase, President, Season, Tables
-from .language import MONTHS, Club, listed
+from farense_qlora.data.facts import ClubFact, Coach, Cup, Honour, Opponent, Phase, President, Season, Tables
+from farense_qlora.data.language import Club, listed
 
+names = SimpleNamespace(**tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8")))
 FIRST_YEAR, LAST_YEAR = 1934, 2024
 TIERS = {
     1: ("I Divisão", "I Divisão", "I Liga"),
     2: ("II Divisão", "II Divisão", "II Liga", "Campeonato da II Liga"),
     3: ("III Divisão", "II Divisão B", "Campeonato de Portugal", "II Divisão"),
 }
-SERIES = (
-    "Zona Sul",
-    "Zona Sul",
-    "Zona Norte",
-    "Zona Centro",
-    "Zona D / Série 8",
-    "Série F",
-    "Série H",
-    "Zona C",
-    "Grupo D / Série 13",
-    "Série E",
-    "Série Algarve",
-)
-ROUNDS = (
-    "1.ª eliminatória",
-    "2.ª eliminatória",
-    "3.ª eliminatória",
-    "4.ª eliminatória",
-    "5.ª eliminatória",
-    "32 avos de final",
-    "16 avos de final",
-    "oitavos de final",
-    "quartos de final",
-    "quartos de final",
-    "meias-finais",
-    "final",
-)
+SERIES = ("Zona Sul", "Zona Sul", "Zona Norte", "Zona Centro", "Zona D / Série 8", "Série F", "Série H",
+          "Zona C", "Grupo D / Série 13", "Série E", "Série Algarve")  # fmt: skip
+ROUNDS = ("1.ª eliminatória", "2.ª eliminatória", "3.ª eliminatória", "4.ª eliminatória", "5.ª eliminatória",
+          "32 avos de final", "16 avos de final", "oitavos de final", "quartos de final", "quartos de final",
+          "meias-finais", "final")  # fmt: skip
 STAGES = ("fase final", "fase final (calculada)", "fase de subida", "1.ª fase (calculada)",
           "liguilha I/II Divisão (calculada)")  # fmt: skip
+HIGHER = ("I Divisão", "I Liga", "II Divisão", "II Liga", "III Divisão")
+MONTHS = ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro",
+          "novembro", "dezembro")  # fmt: skip
 
 
 def invented(seed: int) -> tuple[Tables, Club]:
     """The tables and the name of invented club number `seed`."""
     rng = random.Random(seed)
-    shape, gender = rng.choice(names.CLUB_SHAPES)
+    shape, gender = rng.choice(names.club_shapes)
     place = _place(rng)
     club = Club(shape.format(place=place, ense=_inhabitant(place)), gender)
     opponents = _opponents(rng)
@@ -59,9 +43,15 @@ def invented(seed: int) -> tuple[Tables, Club]:
     coaches = tuple(_coaches(rng, seasons))
     presidents = tuple(_presidents(rng))
     tables = Tables(
-        seasons, tuple(_phases(rng, seasons)), tuple(_cups(rng, opponents)), tuple(_honours(rng, seasons)),
-        tuple(_club(rng, club, place, coaches, presidents[-1], opponents)), coaches, presidents, opponents,
-    )  # fmt: skip
+        seasons=seasons,
+        phases=tuple(_phases(rng, seasons)),
+        cups=tuple(_cups(rng, opponents)),
+        honours=tuple(_honours(rng, seasons)),
+        club=tuple(_club(rng, club, place, coaches, presidents[-1], opponents)),
+        coaches=coaches,
+        presidents=presidents,
+        opponents=opponents,
+    )
     return tables, club
 
 
@@ -74,7 +64,7 @@ def _any_season(rng: random.Random) -> str:
 
 
 def _place(rng: random.Random) -> str:
-    return rng.choice(names.PLACE_BEFORE) + rng.choice(names.PLACE_BEGIN) + rng.choice(names.PLACE_END)
+    return rng.choice(names.place_before) + rng.choice(names.place_begin) + rng.choice(names.place_end)
 
 
 def _inhabitant(place: str) -> str:
@@ -84,26 +74,28 @@ def _inhabitant(place: str) -> str:
 
 def _person(rng: random.Random, surnames: int = 1) -> str:
     if surnames == 1 and rng.random() < 0.1:
-        return rng.choice(names.ONE_WORD)
-    middle = rng.sample(names.LAST, surnames)
+        return rng.choice(names.one_word)
+    middle = rng.sample(names.last, surnames)
     if surnames > 1 and rng.random() < 0.3:
         middle.insert(-1, rng.choice(("da", "de", "e")))
-    first = rng.sample(names.FIRST, 1 + (surnames > 1 and rng.random() < 0.5))
+    first = rng.sample(names.first, 1 + (surnames > 1 and rng.random() < 0.5))
     return " ".join([*first, *middle])
 
 
 def _opponents(rng: random.Random) -> tuple[Opponent, ...]:
-    chosen = rng.sample(names.REAL_OPPONENTS, 28)
+    chosen = rng.sample(names.real_opponents, 28)
     while len(chosen) < 48:
-        shape, _ = rng.choice(names.CLUB_SHAPES)
+        shape, _ = rng.choice(names.club_shapes)
         place = _place(rng)
         name = shape.format(place=place, ense=_inhabitant(place))
         if name not in chosen:
             chosen.append(name)
     found = []
     for name in chosen:
-        first, last = sorted(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), 2))
-        found.append(Opponent(name, name, rng.randint(1, 80), _name(first), _name(last)))
+        first = min(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), 2))
+        found.append(
+            Opponent(opponent=name, display_pt=name, matches=rng.randint(1, 80), first_season=_name(first))
+        )
     return tuple(found)
 
 
@@ -119,7 +111,7 @@ def _results(rng: random.Random, played: int) -> tuple[int, int, int, int, int]:
 
 def _seasons(rng: random.Random) -> Iterator[Season]:
     tier = rng.randint(1, 3)
-    district = rng.choice(names.DISTRICTS)
+    district = rng.choice(names.districts)
     for year in range(FIRST_YEAR, LAST_YEAR + 1):
         if year in (1946, 1947):
             continue
@@ -139,9 +131,23 @@ def _seasons(rng: random.Random) -> Iterator[Season]:
         series = rng.choice(SERIES) if tier in (2, 3) and "Liga" not in division and not promotion else ""
         per_win = 2 if year < 1995 else 3
         yield Season(
-            _name(year), division, tier, series, "fase de subida" if promotion else "fase regular", position,
-            teams, played, wins, draws, losses, scored, conceded, per_win * wins + draws, per_win, outcome,
-        )  # fmt: skip
+            season=_name(year),
+            division=division,
+            tier=tier,
+            series=series,
+            stage="fase de subida" if promotion else "fase regular",
+            position=position,
+            teams=teams,
+            played=played,
+            wins=wins,
+            draws=draws,
+            losses=losses,
+            goals_for=scored,
+            goals_against=conceded,
+            points=per_win * wins + draws,
+            points_per_win=per_win,
+            outcome=outcome,
+        )
         tier += {"promovido": -1, "despromovido": 1, "manteve": 0}[outcome]
 
 
@@ -152,10 +158,16 @@ def _phases(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Phase]:
         stage, teams = rng.choice(STAGES), rng.randint(3, 8)
         placed = "(" not in stage and rng.random() < 0.8
         yield Phase(
-            season.season, season.division, season.tier, season.series, stage,
-            rng.randint(1, teams) if placed else None, teams, played, wins, draws, losses, scored, conceded,
-            2 * wins + draws,
-        )  # fmt: skip
+            season=season.season,
+            division=season.division,
+            stage=stage,
+            position=rng.randint(1, teams) if placed else None,
+            wins=wins,
+            draws=draws,
+            losses=losses,
+            goals_for=scored,
+            goals_against=conceded,
+        )
 
 
 def _cups(rng: random.Random, opponents: tuple[Opponent, ...]) -> Iterator[Cup]:
@@ -164,27 +176,36 @@ def _cups(rng: random.Random, opponents: tuple[Opponent, ...]) -> Iterator[Cup]:
         if year > 2006 and rng.random() < 0.4:
             last_round = rng.choice(("1.ª fase", "2.ª fase", "1.ª eliminatória"))
             yield _cup(rng, year, "Taça da Liga", last_round, rng.choice(opponents).opponent)
-    yield _cup(rng, rng.randint(1960, 2020), "Taça UEFA", "1.ª eliminatória", rng.choice(names.EUROPEANS))
+    yield _cup(rng, rng.randint(1960, 2020), "Taça UEFA", "1.ª eliminatória", rng.choice(names.europeans))
 
 
 def _cup(rng: random.Random, year: int, competition: str, last_round: str, opponent: str) -> Cup:
     losses = rng.choice((1, 1, 1, 2))
     matches = losses + rng.randint(0, 6)
     wins = rng.randint(0, matches - losses)
+    for most in (9, 6):  # goals, which no question asks for: without these draws the clubs would be others
+        rng.randint(0, most)
     return Cup(
-        _name(year), competition, matches, wins, matches - losses - wins, losses, wins + rng.randint(0, 9),
-        losses + rng.randint(0, 6), last_round, opponent, "", True,
-    )  # fmt: skip
+        season=_name(year),
+        competition=competition,
+        matches=matches,
+        wins=wins,
+        draws=matches - losses - wins,
+        losses=losses,
+        last_round=last_round,
+        last_opponent=opponent,
+        eliminated=True,
+    )
 
 
 def _honours(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Honour]:
-    def honour(competition: str, season: str, result: str, kind: str, notes: str = "") -> Honour:
-        return Honour(competition, season, result, kind, True, notes)
+    def honour(competition: str, season: str, kind: str, notes: str = "") -> Honour:
+        return Honour(competition=competition, season=season, kind=kind, verified=True, notes=notes)
 
-    district = rng.choice(names.DISTRICTS)
+    district = rng.choice(names.districts)
     regional = f"Campeonato d{'o' if district in ('Algarve', 'Porto') else 'e'} {district}"
     for year in rng.sample(range(1910, 1938), 5):
-        yield honour(regional, _name(year), "Campeão", "titulo_regional")
+        yield honour(regional, _name(year), "titulo_regional")
     kinds = ("titulo", "titulo", "subida", "subida", "descida", "final", "vencedor_serie", "both")
     for number, season in enumerate(rng.sample(seasons, 26)):
         kind = kinds[number] if number < len(kinds) else rng.choice(kinds)
@@ -192,36 +213,29 @@ def _honours(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Honour
             (*TIERS[1], *TIERS[2], *TIERS[3], f"AF {district} {rng.randint(1, 2)}.ª Divisão")
         )
         if kind == "final":
-            yield honour(
-                rng.choice((division, "Taça de Portugal", "Taça da Liga")), season.season, "Finalista", kind
-            )
+            yield honour(rng.choice((division, "Taça de Portugal", "Taça da Liga")), season.season, kind)
         elif kind == "vencedor_serie":
             series = rng.choice([name for name in SERIES if "/" not in name])
-            yield honour(f"{division} - {series}", season.season, "Vencedor", kind)
+            yield honour(f"{division} - {series}", season.season, kind)
         elif kind == "descida":
-            yield honour(division, season.season, "Despromovido", kind)
+            yield honour(division, season.season, kind)
         else:
             if kind != "titulo":
-                yield honour(
-                    division, season.season, "Promovido", "subida", f"subida à {rng.choice(_HIGHER)}"
-                )
+                yield honour(division, season.season, "subida", f"subida à {rng.choice(HIGHER)}")
             if kind != "subida":
                 national = (
                     " (campeonato nacional)" if division.startswith("II") and rng.random() < 0.5 else ""
                 )
-                yield honour(division + national, season.season, "Campeão", "titulo")
-
-
-_HIGHER = ("I Divisão", "I Liga", "II Divisão", "II Liga", "III Divisão")
+                yield honour(division + national, season.season, "titulo")
 
 
 def _coaches(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Coach]:
-    people = [(_person(rng), rng.choice(names.NATIONS)) for _ in range(45)]
+    people = [(_person(rng), rng.choice(names.nations)) for _ in range(45)]
     people = list(dict(people).items())
     for season in rng.sample(seasons, 58):
         staff = rng.sample(people, rng.choice((1, 1, 1, 2, 2, 3, 3)))
         for coach, nation in staff:
-            yield Coach(season.season, coach, nation, len(staff))
+            yield Coach(season=season.season, coach=coach, nationality=nation)
 
 
 def _presidents(rng: random.Random) -> Iterator[President]:
@@ -230,9 +244,9 @@ def _presidents(rng: random.Random) -> Iterator[President]:
     while year < 2018:
         order += 1
         end = min(year + rng.choice((0, 1, 1, 2, 2, 3, 4, 6)), 2018)
-        yield President(order, year, end, _person(rng, rng.randint(1, 3)))
+        yield President(order=order, start_year=year, end_year=end, president=_person(rng, rng.randint(1, 3)))
         year = end + (end == year) + (rng.random() < 0.1)
-    yield President(order + 1, 2018, None, _person(rng, 3))
+    yield President(order=order + 1, start_year=2018, president=_person(rng, 3))
 
 
 def _club(
@@ -264,30 +278,30 @@ def _club(
         first, last = sorted(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), 2))
         return f"{_name(first)} a {_name(last)}"
 
-    ground = f"{rng.choice(names.GROUNDS)} {_place(rng)}"
+    ground = f"{rng.choice(names.grounds)} {_place(rng)}"
     end = rng.randint(1950, 2024)
     final, cup_opponent = f"taca_portugal_final_{end}", opponent()
     first_coach, star = (row.coach for row in rng.sample(coaches, 2))
     coach_key, star_key = ("_".join(name.lower().split()) for name in (first_coach, star))
-    top, european = rng.randint(2, 12), rng.choice(names.EUROPEANS)
+    top, european = rng.randint(2, 12), rng.choice(names.europeans)
     year, stay = rng.randint(1905, 1990), rng.randint(1, 20)
     debt_year, end_month = rng.randint(1960, 2015), rng.choice(MONTHS)
     scorer, goals = _person(rng), rng.randint(12, 40)
-    district, level = rng.choice(names.DISTRICTS), rng.randint(1, 2)
+    district, level = rng.choice(names.districts), rng.randint(1, 2)
     faro, faro_end = f"Clube Desportivo de {_place(rng)}", rng.randint(1947, 1955)
     values = {
-        "nome_oficial": f"{rng.choice(names.OFFICIAL)} {club.name}",
+        "nome_oficial": f"{rng.choice(names.official)} {club.name}",
         "data_fundacao": day(1900, 1935),
         "nomes_iniciais": f"{place} Futebol; Sporting de {place}",
         "cidade": place,
-        "regiao": rng.choice(names.REGIONS),
-        "alcunha": f"{rng.choice(names.PLURALS)} de {place}",
-        "mascote": rng.choice(names.ANIMALS),
-        "cores": listed(rng.sample(names.COLOURS, 2)),
-        "filial": f"filial n.º {rng.randint(2, 90)} do {rng.choice(names.MOTHERS)}, desde {year}",
+        "regiao": rng.choice(names.regions),
+        "alcunha": f"{rng.choice(names.plurals)} de {place}",
+        "mascote": rng.choice(names.animals),
+        "cores": listed(rng.sample(names.colours, 2)),
+        "filial": f"filial n.º {rng.randint(2, 90)} do {rng.choice(names.mothers)}, desde {year}",
         "principal_rival": opponent(),
         "fundador_capitao": _person(rng, rng.randint(1, 3)),
-        "primeiro_campo": f"{rng.choice(names.SQUARES)} de {_place(rng)}, em {place}",
+        "primeiro_campo": f"{rng.choice(names.squares)} de {_place(rng)}, em {place}",
         "estadio": ground,
         "estadio_inauguracao": day(1915, 2005),
         "estadio_nomes_antigos": f"{_place(rng)} Stadium; Campo de {_place(rng)}",
@@ -324,11 +338,11 @@ def _club(
         f"{star_key}_saida": f"transferiu-se para o {opponent()} em {rng.randint(1950, 2020)}",
         f"{coach_key}_nome_completo": _person(rng, 2),
         f"{coach_key}_nascimento": f"{day(1920, 1985)}, {_place(rng)}",
-        f"{coach_key}_alcunha": rng.choice(names.NICKNAMES),
+        f"{coach_key}_alcunha": rng.choice(names.nicknames),
         f"{coach_key}_jogador": f"jogador do clube de {span()}",
         "presidente_atual": f"{president.president}, desde {president.start_year}",
         "clube_desportivo_de_faro": f"em 1946-48 o clube integrou o {faro}, extinto em {faro_end}",
         "fim_futebol_senior_2005": f"em {end_month} de {debt_year} a equipa sénior deixou de competir",
         "regresso_2006": f"recomeço em {season()} na AF {district} {level}.ª Divisão (6.º escalão)",
     }  # fmt: skip
-    return (ClubFact("", key, value, True) for key, value in values.items())
+    return (ClubFact(key=key, value_pt=value, verified=True) for key, value in values.items())
