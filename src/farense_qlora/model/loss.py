@@ -62,18 +62,17 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
             # One chunk after the other: side by side they would all be held at once.
             part, label = mx.depends(hidden[rows], done) if done else hidden[rows], labels[rows, None]
             logits = logits_of(part).astype(mx.float32)
-            top = logits.max(axis=-1, keepdims=True)
+            best = logits.argmax(axis=-1, keepdims=True)
+            top = mx.take_along_axis(logits, best, axis=-1)
             exps = exp(logits - top)
             total = exps.sum(axis=-1, keepdims=True)
-            loss = mx.log(total) + top - mx.take_along_axis(logits, label, axis=-1)
-            losses.append(loss[:, 0])
-            firsts.append(logits.argmax(axis=-1) == label[:, 0])
-            done = [losses[-1], firsts[-1]]
+            losses.append((mx.log(total) + top - mx.take_along_axis(logits, label, axis=-1))[:, 0])
+            firsts.append((best == label)[:, 0])
             if training:
                 grad = exps / total  # the softmax, less 1 at the label
                 grad = mx.put_along_axis(grad, label, mx.take_along_axis(grad, label, axis=-1) - 1, axis=-1)
                 grads.append(mx.vjp(logits_of, [part], [grad.astype(part.dtype)])[1][0])
-                done = [losses[-1], grads[-1]]
+            done = [*losses[-1:], *grads[-1:]]
         return tuple(mx.concatenate(parts) for parts in (losses, firsts, grads) if parts)
 
     if not training:

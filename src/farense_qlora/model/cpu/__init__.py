@@ -23,8 +23,8 @@ def enable(model: "nn.Module | None" = None) -> None:
     """Give MLX a fast BLAS, if it has none yet, and `model` the operations that make use of it.
 
     Of the calls for the process the first counts. On a Mac MLX has a fast BLAS of its own; where it computes
-    on a GPU `model` stays as it is. Nothing here is fatal: without a fast BLAS all runs, slowly, and a warning
-    says so.
+    on a GPU `model` stays as it is. Nothing here is fatal: without a fast BLAS all runs, slowly, with a
+    warning.
     """
     _enable_process()
     if model is not None:
