@@ -20,11 +20,11 @@ from ..errors import UserError
 from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..text import decimal, plain, scientific
-from ..training import control
 from ..training.estimate import estimate, overflow
 from ..training.events import Event, Finished, Sampled, Started
 from ..training.journal import Reader
 from ..training.overview import STATUS, Numbers, numbers
+from ..training.requests import PAUSE, is_requested
 from ..training.run import Run, status
 from ..training.words import ENDINGS, duration, sentence
 from .figures import training_curves
@@ -158,7 +158,7 @@ class Controls:
 
     @property
     def _asked_to_pause(self) -> bool:
-        return (self._run.folder / control.PAUSE).exists()
+        return is_requested(self._run.folder, PAUSE)
 
     def _pause_or_resume(self) -> str:
         if self._asked_to_pause:
