@@ -59,9 +59,12 @@ class Table(pd.DataFrame):
         return Table
 
     def cells(self) -> list[list[str]]:
-        """Every cell as people read it, row by row."""
+        """Every cell as people read it, row by row; a dash for what is missing (None or NaN)."""
         return [
-            [self.formats.get(str(name), show)(value) for name, value in zip(self.columns, row, strict=True)]
+            [
+                "—" if value is None or value != value else self.formats.get(str(name), show)(value)
+                for name, value in zip(self.columns, row, strict=True)
+            ]
             for row in self.itertuples(index=False)
         ]
 
@@ -103,6 +106,20 @@ class Table(pd.DataFrame):
         rule = ["---:" if numeric else "---" for numeric in self._numeric()]
         lines = [[str(name) for name in self.columns], rule, *self.cells()]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+class Drawn:
+    """What is drawn as its `table`, in a notebook and in a terminal."""
+
+    def table(self) -> Table:
+        """The same for people."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.table())
 
 
 def show(value: object) -> str:

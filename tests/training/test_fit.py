@@ -48,7 +48,6 @@ def test_what_does_not_fit_gets_the_nearest_settings_that_do(
     assert told == list(trials) and found.fits and [trial.fits for trial in trials] == [False, False, True]
     assert trials[-1].config == config.changed(grad_checkpoint=True, batch_size=2, grad_accumulation_steps=2)
     assert "batch_size = 2" in trials[-1].sentence(config)
-    assert found.config == trials[-1].config
     for text in (found._repr_html_(), repr(found)):
         assert "Tentativa 3" in text and trials[-1].sentence(config) in text
 

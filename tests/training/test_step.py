@@ -7,7 +7,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from mlx import nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import Batch, collate
@@ -29,6 +29,12 @@ def batches(count: int) -> list[Batch]:
     return [collate([rows[i : i + 2], rows[i + 2 : i + 4]], 40) for i in range(0, 4 * count, 4)]
 
 
+def step_for(model: nn.Module, compiled: bool, config: Config = CONFIG) -> Step:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_module, "on_cpu", lambda: not compiled)
+        return Step(model, config)
+
+
 def trained(
     folder: Path, compiled: bool, checkpointing: bool
 ) -> tuple[list[tuple[float, float]], dict[str, mx.array]]:
@@ -36,9 +42,7 @@ def trained(
     attach(model, CONFIG)
     if checkpointing:
         use_checkpointing(model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_module, "on_cpu", lambda: not compiled)
-        step = Step(model, CONFIG)
+    step = step_for(model, compiled)
     mx.random.seed(3)
     if compiled:
         mx.enable_compile()
@@ -70,3 +74,24 @@ def test_matrices_end_to_end_learn_as_they_do_one_by_one(tiny_model: Path) -> No
     for name, array in tree_flatten(whole.trainable_parameters()):
         # A hundredth of one update: Adam magnifies the last bits of small gradients, which differ by BLAS.
         assert mx.allclose(array, others[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_that_is_restored_goes_on_as_before(tiny_model: Path, compiled: bool) -> None:
+    """Also one that has been compiled: its optimizer is put back in place."""
+    model = load_base(Config(model=str(tiny_model))).model
+    config = CONFIG.changed(dropout=0)
+    attach(model, config)
+    first, *others = batches(4)
+    if compiled:
+        mx.enable_compile()
+    try:
+        step = step_for(model, compiled, config)
+        step([[first]], 1e-3)
+        weights, state = tree_flatten(model.trainable_parameters()), tree_map(mx.array, step.state)
+        said = [step([[batch]], 1e-3) for batch in others]
+        model.load_weights(weights, strict=False)
+        step.restore(state)
+        assert [step([[batch]], 1e-3) for batch in others] == said
+    finally:
+        mx.disable_compile()

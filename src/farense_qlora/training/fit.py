@@ -19,7 +19,7 @@ from statistics import median
 from ..config import Config
 from ..errors import UserError
 from ..model import cpu
-from ..table import Table
+from ..table import Drawn, Table
 from ..text import decimal
 from .cost import remember
 
@@ -60,7 +60,7 @@ class Trial:
 
 
 @dataclass(frozen=True, repr=False)
-class Fit:
+class Fit(Drawn):
     """The config that was asked for and, while they did not fit, the nearest that take less; the last one
     fits, or nothing does."""
 
@@ -71,22 +71,11 @@ class Fit:
         """Whether some config does."""
         return self.trials[-1].fits
 
-    @property
-    def config(self) -> Config:
-        """The last config tried: the one that fits, if any does."""
-        return self.trials[-1].config
-
     def table(self) -> Table:
         """Each trial in a sentence."""
         asked = self.trials[0].config
         facts = [(f"Tentativa {i}", trial.sentence(asked)) for i, trial in enumerate(self.trials, 1)]
         return Table.of_facts("Memória de treino, medida num processo à parte", facts)
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
-    def __repr__(self) -> str:
-        return repr(self.table())
 
 
 def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> Fit:
@@ -95,7 +84,7 @@ def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -
     Raises `UserError` on a config that cannot be trained at all, or when the process that tries ends for
     another reason than memory.
 
-    >>> config = fit(Config.of("mistral-7b")).config  # doctest: +SKIP
+    >>> fit(Config.of("mistral-7b")).trials[-1].config  # doctest: +SKIP
     """
     trials: list[Trial] = []
     for candidate in chain([config], smaller(config)):

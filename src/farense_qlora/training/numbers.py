@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from ..table import Table
+from ..table import Drawn, Table
 from ..text import decimal, duration, scientific, size
 from .events import (
     Evaluated,
@@ -23,23 +24,9 @@ from .events import (
 )
 
 RECENT = 30  # updates over which speed and time left are taken
+WHOLE, TWO_DECIMALS = partial(decimal, digits=0), partial(decimal, digits=2)
 VERDICTS = ((0.05, "excelente"), (0.15, "bom"), (0.30, "moderado"))
 WORST = "crítico"
-
-
-def or_dash(form: Callable[[float], str]) -> Callable[[float | None], str]:
-    """`form`, with a dash for what is not known (None, or NaN in a table)."""
-    return lambda value: "—" if value is None or value != value else form(value)
-
-
-def whole(value: float) -> str:
-    """A number without decimals."""
-    return decimal(value, 0)
-
-
-def two_decimals(value: float) -> str:
-    """A number with two decimals."""
-    return decimal(value, 2)
 
 
 @dataclass(kw_only=True)
@@ -74,25 +61,29 @@ class Numbers:
 
     def labelled(self) -> dict[str, str]:
         """Every number as people read it, by its name in Portuguese."""
+
+        def known(value: float | None, form: Callable[[float], str] = decimal) -> str:
+            return "—" if value is None else form(value)
+
         trouble = {"saltadas": self.skipped, "recuos": self.rollbacks, "picos": self.spikes}
         left = {} if self.seconds_left is None else {"tempo que falta": duration(self.seconds_left)}
-        loss = or_dash(decimal)
-        best, gap = loss(self.best_loss), loss(self.gap)
         return {
             "passo": f"{self.step} / {self.total_steps}",
-            "época": two_decimals(self.epoch),
-            "perda de treino": loss(self.loss),
-            "perda de validação": loss(self.val_loss),
-            "melhor validação": best if self.best_loss is None else f"{best} (passo {self.best_step})",
-            "distância": gap if self.gap is None else f"{gap} ({self.verdict})",
-            "taxa de aprendizagem": or_dash(scientific)(self.learning_rate),
-            "norma do gradiente": or_dash(two_decimals)(self.grad_norm),
-            "tokens/s": or_dash(whole)(self.tokens_per_s),
-            "memória máxima": or_dash(size)(self.peak_memory_gb),
-            "tokens vistos": whole(self.tokens),
+            "época": TWO_DECIMALS(self.epoch),
+            "perda de treino": known(self.loss),
+            "perda de validação": known(self.val_loss),
+            "melhor validação": known(
+                self.best_loss, lambda loss: f"{decimal(loss)} (passo {self.best_step})"
+            ),
+            "distância": known(self.gap, lambda gap: f"{decimal(gap)} ({self.verdict})"),
+            "taxa de aprendizagem": known(self.learning_rate, scientific),
+            "norma do gradiente": known(self.grad_norm, TWO_DECIMALS),
+            "tokens/s": known(self.tokens_per_s, WHOLE),
+            "memória máxima": known(self.peak_memory_gb, size),
+            "tokens vistos": WHOLE(self.tokens),
             "tempo": duration(self.seconds),
             **left,
-            "último ponto de controlo": "—" if self.checkpoint is None else f"passo {self.checkpoint}",
+            "último ponto de controlo": known(self.checkpoint, lambda step: f"passo {step}"),
             **{name: str(count) for name, count in trouble.items() if count},
         }
 
@@ -105,12 +96,6 @@ def numbers(events: Sequence[Event]) -> Numbers:
     at_work, evaluating = False, 0.0
     for event in events:
         match event:
-            case Started():
-                now.total_steps, at_work = event.total_steps, True
-            case Resumed():
-                at_work = True
-            case Paused() | Finished() | Failed():
-                at_work = False
             case Stepped():
                 recent.append(event)
                 now.step, now.epoch, now.loss = event.step, event.epoch, event.loss
@@ -118,6 +103,12 @@ def numbers(events: Sequence[Event]) -> Numbers:
                 now.peak_memory_gb = event.peak_memory_gb
                 now.tokens += event.tokens
                 now.seconds += event.seconds
+            case Started():
+                now.total_steps, at_work = event.total_steps, True
+            case Resumed():
+                at_work = True
+            case Paused() | Finished() | Failed():
+                at_work = False
             case Evaluated():
                 now.val_loss = event.loss
                 if event.best:
@@ -143,8 +134,8 @@ def numbers(events: Sequence[Event]) -> Numbers:
     return now
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gap(Drawn):
     """How far validation lies from training, in nats a supervised token: `gap` is validation less training
     loss, `verdict` says in Portuguese what that means. All None before the first evaluation."""
 
@@ -164,12 +155,6 @@ class Gap:
             ("Veredicto", str(self.verdict)),
         ]
         return Table.of_facts("Distância entre treino e validação", facts)
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
-    def __repr__(self) -> str:
-        return repr(self.table())
 
 
 def generalization_gap(events: Sequence[Event]) -> Gap:
@@ -202,17 +187,13 @@ def history(events: Sequence[Event]) -> Table:
         elif isinstance(event, Stepped):
             row |= vars(event) | {"tokens_per_s": event.tokens / event.seconds}
     formats: dict[str, Callable[[float], str]] = {
-        "epoch": two_decimals,
+        "epoch": TWO_DECIMALS,
         "loss": decimal,
         "val_loss": decimal,
         "learning_rate": scientific,
-        "grad_norm": two_decimals,
-        "tokens_per_s": whole,
+        "grad_norm": TWO_DECIMALS,
+        "tokens_per_s": WHOLE,
         "peak_memory_gb": size,
-        "seconds": two_decimals,
+        "seconds": TWO_DECIMALS,
     }
-    return Table(
-        list(rows.values()),
-        columns=["step", *formats],
-        formats={name: or_dash(form) for name, form in formats.items()},
-    )
+    return Table(list(rows.values()), columns=["step", *formats], formats=formats)

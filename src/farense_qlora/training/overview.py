@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..table import Table
 from ..text import decimal, duration, plain, size
 from .events import Event
-from .numbers import Numbers, numbers, whole
+from .numbers import WHOLE, Numbers, numbers
 from .run import Run, all_runs, status
 
 STATUS = {
@@ -78,10 +78,10 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
     ]
     formats: dict[str, Callable[[Any], str]] = {
         "passo": lambda at: f"{at[0]} / {at[1]}",
-        "melhor validação": lambda best: "—" if best is None else f"{decimal(best[0])} (passo {best[1]})",
-        "distância": lambda gap: "—" if gap is None else f"{decimal(gap[0])} ({gap[1]})",
+        "melhor validação": lambda best: f"{decimal(best[0])} (passo {best[1]})",
+        "distância": lambda gap: f"{decimal(gap[0])} ({gap[1]})",
         "tempo": duration,
-        "tokens": whole,
+        "tokens": WHOLE,
         "disco": lambda taken: size(taken / 1e9),
     }
     return Table(
