@@ -9,8 +9,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from ..answers.evaluate import LABELS, STORED, TokenScores
 from ..answers.scoreboard import tokens_text
 from ..config import Config
@@ -18,6 +16,8 @@ from ..data.sources import fingerprint
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.machine import machine
+from ..table import Table
+from ..templates import render
 from ..text import decimal, percent
 from ..training.checkpoints import versions
 from ..training.events import Event, Finished, Started
@@ -26,31 +26,30 @@ from ..training.run import Run
 from ..training.words import sentence
 from .figures import ThemeName, training_curves
 from .live import samples
-from .tables import Table, config_table, machine_table
+from .tables import config_table, machine_table
 
 
 def report(run: Run, folder: Path) -> Path:
     """Write the report of `run` into `folder` and return its path; raises `UserError` when it cannot."""
-    events = run.events()
-    config = run.config
+    events, config = run.events(), run.config
+    started = next((event for event in events if isinstance(event, Started)), None)
     now = overview(run, events)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("farense_qlora.ui", ""), autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        "ui/report.html",
         run=run.name,
         status=STATUS[now.status],
         day=f"{datetime.fromtimestamp(events[-1].time):%d-%m-%Y}" if events else "",
         numbers=now.labelled(),
-        light=_svg(events, "light"),
-        dark=_svg(events, "dark"),
+        light=_curves(events, started, "light"),
+        dark=_curves(events, started, "dark"),
         said=[text for event in events if not isinstance(event, Finished) and (text := sentence(event))],
-        changed={str(Config.model_fields[name].title) for name in now.differs},
-        settings=config_table(config),
-        data=_data_table(config, events),
         samples=samples(events),
         evaluation=_evaluation_table(run),
-        machine=_environment_table(),
+        data=_data_table(config, started),
+        changed=[Config.model_fields[name].title for name in now.differs],
+        settings=config_table(config),
+        machine=machine_table(machine()),
+        versions=versions(),
         command=train_command(run),
     )
     path = folder / f"relatorio-{run.name}.html"
@@ -74,16 +73,15 @@ def train_command(run: Run) -> str:
     return shlex.join(words)
 
 
-def _svg(events: Sequence[Event], theme: ThemeName) -> str:
-    started = next((event for event in events if isinstance(event, Started)), None)
+def _curves(events: Sequence[Event], started: Started | None, theme: ThemeName) -> str:
+    """The curves as SVG, in the Base64 of a data URL."""
     svg = BytesIO()
     training_curves(events, started.total_steps if started else None, theme).savefig(svg, format="svg")
     return base64.b64encode(svg.getvalue()).decode()
 
 
-def _data_table(config: Config, events: Sequence[Event]) -> Table:
+def _data_table(config: Config, started: Started | None) -> Table:
     """The files, with the digest by which they can be told from others, and what of them was used."""
-    started = next((event for event in events if isinstance(event, Started)), None)
     rows = []
     for what, path, count in (
         ("Treino", config.train_data, started.train_rows if started else None),
@@ -96,10 +94,10 @@ def _data_table(config: Config, events: Sequence[Event]) -> Table:
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
     cut = f"; {started.truncated_rows} linhas cortadas" if started and started.truncated_rows else ""
     return Table(
-        ("Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"),
-        tuple(rows),
-        f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
-        numeric=frozenset({2}),
+        rows,
+        columns=["Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"],
+        caption=f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
+        formats={"Linhas": str},
     )
 
 
@@ -112,35 +110,17 @@ def _evaluation_table(run: Run) -> Table | None:
     except ValueError:
         raise UserError(f"{run.folder / STORED} não se lê: repita a avaliação ou apague-o") from None
     before = {one["name"]: one for one in stored.get("before", [])}
-    rows = []
+    rows: list[tuple[str, ...]] = []
+
+    def add(name: str, new: dict[str, Any], old: dict[str, Any] | None) -> None:
+        shares = [percent(one[key]) if one else "—" for key in ("exact_match", "f1") for one in (old, new)]
+        rows.append((name, str(new["count"]), *shares))
+
     for one in stored["after"]:
         old = before.get(one["name"])
-        rows.append((one["name"], one, old))
-        rows += [
-            (f"– {LABELS.get(kind, kind)}", score, old and old["by_kind"].get(kind))
-            for kind, score in one["by_kind"].items()
-        ]
-    return Table(
-        ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois"),
-        tuple(
-            (
-                name,
-                str(new["count"]),
-                *(
-                    percent(score[key]) if score else "—"
-                    for key in ("exact_match", "f1")
-                    for score in (old, new)
-                ),
-            )
-            for name, new, old in rows
-        ),
-        tokens_text(TokenScores(**stored["tokens"])),
-        numeric=frozenset(range(1, 6)),
-    )
-
-
-def _environment_table() -> Table:
-    """The computer that writes the report, and what it computes with."""
-    about = machine_table(machine())
-    others = ", ".join(f"{name} {versions()[name]}" for name in ("farense-qlora", "transformers"))
-    return Table(about.columns, (*about.rows, ("Outras versões", others)))
+        add(one["name"], one, old)
+        for kind, score in one["by_kind"].items():
+            add(f"– {LABELS.get(kind, kind)}", score, old and old["by_kind"].get(kind))
+    numbers = ["Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois"]
+    caption = tokens_text(TokenScores(**stored["tokens"]))
+    return Table(rows, columns=["", *numbers], caption=caption, formats=dict.fromkeys(numbers, str))
