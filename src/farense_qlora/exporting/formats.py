@@ -233,7 +233,7 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
 
 
 def _pre_tokenizer(described: dict[str, Any]) -> tuple[str | None, int]:
-    """What llama.cpp calls the way in which a tokenizer.json cuts text in pieces, or None if it has none such;
+    """What llama.cpp calls the way in which a tokenizer.json cuts text in pieces, None if it has no such way,
     and in groups of how many digits it has to be told to cut numbers (0: it knows)."""
     cuts: list[str] = []
     steps = _steps(described["pre_tokenizer"], "pretokenizers")
