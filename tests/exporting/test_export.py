@@ -80,23 +80,20 @@ def test_the_commands_for_a_folder_with_spaces_find_it(run: Run, format: str) ->
     report = dict.fromkeys(("consumer", "questions"), 1) | dict.fromkeys(
         ("kl", "kl_base", "top1", "same_answers"), 1.0
     )
-    texts = {
-        "README.md": model_card(about, report, folder),
-        "INTEGRATION_GUIDE.md": integration_guide(about, folder),
-    }
-    blocks = re.findall(r"```sh\n(.*?)```", texts["INTEGRATION_GUIDE.md"], re.DOTALL)
-    asked = texts["README.md"].split("## Perguntar")[1].split("`INTEGRATION_GUIDE.md`")[0]
-    indented = re.findall(r"(?m)^    (?!FROM)(mlx_lm\..*)$", texts["INTEGRATION_GUIDE.md"])
-    paths = []
-    for line in "\n".join([asked, *blocks, *indented]).replace("\\\n", " ").splitlines():
-        if line.strip() and not line.strip().startswith("#") and "curl" not in line and "{" not in line:
-            paths += [word for word in shlex.split(line) if word.startswith("/")]
+    guide = integration_guide(about, folder)
+    card = model_card(about, report, folder)
+    commands = [
+        card.split("## Perguntar")[1].split("`INTEGRATION_GUIDE.md`")[0],
+        *re.findall(r"```sh\n(.*?)```", guide, re.DOTALL),
+        *re.findall(r"(?m)^    (mlx_lm\..*)$", guide),
+    ]
+    words = shlex.split("\n".join(commands).replace("\\\n", " "), comments=True)
+    paths = {word for word in words if word.startswith("/")}
     named = {str(folder), str(folder / "model.gguf"), str(folder / "Modelfile"), "/modelos do clube/base"}
-    assert set(paths) <= named
-    assert paths or format == "peft"
-    (code,) = re.findall(r"```python\n(.*?)```", texts["INTEGRATION_GUIDE.md"], re.DOTALL)
+    assert paths <= named and (paths or format == "peft")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     strings = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
-    assert format == "ollama" or {str(folder), str(folder / "model.gguf")} & strings
+    assert named & strings
 
 
 def test_without_a_folder_the_export_goes_to_that_of_the_run_and_the_format(run: Run, output: Path) -> None:
