@@ -233,9 +233,8 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
 
 
 def _pre_tokenizer(described: dict[str, Any]) -> tuple[str | None, int]:
-    """What llama.cpp calls the way in which a tokenizer.json cuts text in pieces ("default": SentencePiece's),
-    and in groups of how many digits it has to be told to cut numbers (0: it knows). None is one that it does
-    not have."""
+    """What llama.cpp calls the way in which a tokenizer.json cuts text in pieces, None if it has no such way,
+    and in groups of how many digits it has to be told to cut numbers (0: it knows)."""
     cuts: list[str] = []
     steps = _steps(described["pre_tokenizer"], "pretokenizers")
     if described["model"].get("byte_fallback") and all(step["type"] != "Split" for step in steps):
