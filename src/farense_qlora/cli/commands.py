@@ -11,8 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import HOME, RUNS, Config, Limits
+from ..config import HOME, RUNS, Config
 from ..errors import UserError
+from ..serving.api import Limits
 
 if TYPE_CHECKING:
     from ..data.tokens import Example
@@ -319,7 +320,12 @@ def serve(args: argparse.Namespace) -> None:
         token = args.token_file.read_text(encoding="utf-8").strip()
         if not token:
             raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
-    from ..serving.app import serve
+    try:
+        from ..serving.app import serve
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"para servir falta {error.name}: instale com «pip install 'farense-qlora[serve]'»"
+        ) from None
 
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
 
