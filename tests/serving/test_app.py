@@ -254,11 +254,11 @@ def test_a_bad_request_says_what_is_wrong(client: httpx.Client, change: dict[str
     assert response.status_code == 400 and said in refusal(response)
 
 
-def test_what_was_read_before_is_not_read_again_but_for_the_last_token(client: httpx.Client) -> None:
+def test_what_was_read_before_is_not_read_again_but_for_its_end(client: httpx.Client) -> None:
     """A batch, given a prompt of which nothing is left to read, fails."""
     question = [{"role": "user", "content": "Hassan: quem foi mesmo?"}]
     first, again = (asked(client, question).json() for _ in range(2))
-    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 1
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 2
     assert again["choices"] == first["choices"]
 
 
