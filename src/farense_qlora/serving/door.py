@@ -23,6 +23,11 @@ from .api import Failure, Limits, Problem
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 PATHS = {"/", "/health", "/openapi.json", MODELS, CHAT}
+CORS = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Vary": "Origin",
+}
 
 
 class Refused(Exception):
@@ -69,7 +74,9 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update(self._headers(request))
+                headers.update({"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+                if (origin := request.headers.get("origin", "")) in self.origins:
+                    headers.update({"Access-Control-Allow-Origin": origin, **CORS})
                 if unread:
                     headers["Connection"] = "close"
             await send(message)
@@ -87,17 +94,6 @@ class Door:
         finally:
             if status:
                 log(scope["client"][0], request.method, scope["path"], status, time.monotonic() - started)
-
-    def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        if (origin := request.headers.get("origin")) in self.origins:
-            headers |= {
-                "Access-Control-Allow-Origin": str(origin),
-                "Access-Control-Allow-Methods": "GET, POST",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type",
-                "Vary": "Origin",
-            }
-        return headers
 
     def _check(self, request: Request) -> None:
         if request.scope["http_version"] not in ("1.0", "1.1"):
@@ -157,8 +153,8 @@ class Connection(H11Protocol):
     def __init__(self, *arguments: Any, limits: Limits, **settings: Any):
         super().__init__(*arguments, **settings)
         self.limits = limits
-        self.waiting: asyncio.TimerHandle | None = None
-        self.stalled: asyncio.TimerHandle | None = None
+        self.waiting: asyncio.TimerHandle
+        self.stalled: asyncio.TimerHandle
 
     @property
     def answering(self) -> bool:
@@ -171,13 +167,6 @@ class Connection(H11Protocol):
         self._wait()
         if len(self.connections) > self.limits.max_connections:
             self._refuse(Refused(503, "demasiadas ligações; tente daqui a pouco", {"Retry-After": "1"}))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
-        for timer in (self.waiting, self.stalled):
-            if timer is not None:
-                timer.cancel()
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what comes in, unless the end has been said."""
@@ -201,6 +190,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
+        self.waiting.cancel()
         super().on_response_complete()
         self._wait()
 
@@ -212,12 +202,9 @@ class Connection(H11Protocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
-        if self.stalled is not None:
-            self.stalled.cancel()
+        self.stalled.cancel()
 
     def _wait(self) -> None:
-        if self.waiting is not None:
-            self.waiting.cancel()
         self.waiting = self.loop.call_later(self.limits.max_seconds, self._give_up)
 
     def _give_up(self) -> None:
@@ -233,6 +220,9 @@ class Connection(H11Protocol):
             for event in (start, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
             log(self.client[0] if self.client else "-", "-", "-", response.status_code, 0)
+        if self.answering:  # to somebody who is now told something else
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
 
