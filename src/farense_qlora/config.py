@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import UserError
+from .errors import UserError, validation_message
 from .text import plain
 
 ROOT = Path(__file__).resolve().parents[2]  # the clone that holds this file
@@ -210,7 +210,7 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(_in_portuguese(error)) from None
+            raise UserError(validation_message(error)) from None
 
     @classmethod
     def read(cls, path: Path) -> "Config":
@@ -258,27 +258,6 @@ def _shown(value: object) -> str:
     return str(value)
 
 
-class Limits(BaseModel):
-    """What the server gives to one request, and to all; beyond it refuses, and says why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_body: int = Field(262_144, ge=1_000, description="bytes de um pedido")
-    max_prompt: int = Field(2_048, ge=16, description="tokens da conversa que vem no pedido")
-    max_tokens: int = Field(1_024, ge=1, description="tokens da resposta")
-    max_requests: int = Field(32, ge=1, description="respostas ao mesmo tempo")
-    max_connections: int = Field(256, ge=1, description="ligações abertas ao mesmo tempo")
-    max_seconds: int = Field(10, ge=1, description="segundos para chegar um pedido, e de espera por quem lê")
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "Limits":
-        """Validate `values`; raises `UserError` in Portuguese."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UserError(_in_portuguese(error)) from None
-
-
 MISTRAL_7B = {
     "model": "mistralai/Mistral-7B-Instruct-v0.3",
     "rank": 16,
@@ -324,30 +303,3 @@ PROFILES: dict[str, dict[str, Any]] = {
         "max_seq_length": 1024,
     },
 }
-
-_REASONS = {
-    "greater_than": "tem de ser maior do que {gt:g}",
-    "greater_than_equal": "tem de ser pelo menos {ge:g}",
-    "less_than": "tem de ser menor do que {lt:g}",
-    "less_than_equal": "pode ser no máximo {le:g}",
-    "literal_error": "os valores possíveis são {expected}",
-    "extra_forbidden": "esta definição não existe",
-    "string_too_short": "não pode ficar vazio",
-    "finite_number": "tem de ser um número finito",
-}
-
-
-def _in_portuguese(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name, kind = ".".join(str(part) for part in first["loc"]), first["type"]
-    if kind == "value_error":
-        return str(first["ctx"]["error"])
-    if kind.startswith("int"):
-        reason = "tem de ser um número inteiro"
-    elif kind.startswith("float"):
-        reason = "tem de ser um número"
-    elif kind.startswith("bool"):
-        reason = "tem de ser true ou false"
-    else:
-        reason = _REASONS.get(kind, "valor inválido").format(**first.get("ctx", {})).replace(" or ", " ou ")
-    return f"{name} = {first['input']!r}: {reason}"

@@ -11,20 +11,16 @@ from pathlib import Path
 from threading import Barrier
 
 import httpx
-import mlx.core as mx
 import openai
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
 from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
 from farense_qlora.answers.generate import stream
-from farense_qlora.config import Limits
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.serving.api import ChatRequest
-from farense_qlora.serving.served_model import PromptCache
+from farense_qlora.serving.api import ChatRequest, Limits
 from farense_qlora.training.run import Run
 
 CHAT = "/v1/chat/completions"
@@ -197,13 +193,13 @@ def test_more_tokens_than_the_limit_are_the_limit(client: httpx.Client) -> None:
         assert content(asked(client, **{name: 10**30})) == "Foi avançado."
     limits = Limits.parse({"max_tokens": 5})
     for body in ({}, {"max_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 7}):
-        request = ChatRequest.read(json.dumps({"messages": ONE, **body}).encode(), limits)
-        assert request.for_mlx_lm("x", limits)["max_tokens"] == 5
+        request = ChatRequest.model_validate({"messages": ONE, **body})
+        assert request.answer_tokens(256, limits) == 5
 
 
 def test_a_developer_is_who_the_template_calls_system() -> None:
     messages = [{"role": "developer", "content": "Sê breve."}, *ONE]
-    request = ChatRequest.read(json.dumps({"messages": messages}).encode(), Limits.parse({}))
+    request = ChatRequest.model_validate({"messages": messages})
     assert request.conversation == [{"role": "system", "content": "Sê breve."}, *ONE]
 
 
@@ -258,14 +254,12 @@ def test_a_bad_request_says_what_is_wrong(client: httpx.Client, change: dict[str
     assert response.status_code == 400 and said in refusal(response)
 
 
-def test_what_a_cache_holds_whole_is_still_read_to_its_end(tuned: Base) -> None:
-    """mlx-lm's server, given a prompt of which nothing is left to read, loses its generation thread."""
-    tokens, cache = prompt_tokens(ONE, tuned.tokenizer), make_prompt_cache(tuned.model)
-    tuned.model(mx.array([tokens]), cache=cache)
-    held = PromptCache()
-    held.insert_cache("modelo", tokens, cache)
-    again, rest = held.fetch_nearest_cache("modelo", tokens)
-    assert rest == tokens[-1:] and again[0].offset == len(tokens) - 1
+def test_what_was_read_before_is_not_read_again_but_for_its_end(client: httpx.Client) -> None:
+    """A batch, given a prompt of which nothing is left to read, fails."""
+    question = [{"role": "user", "content": "Hassan: quem foi mesmo?"}]
+    first, again = (asked(client, question).json() for _ in range(2))
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 2
+    assert again["choices"] == first["choices"]
 
 
 def test_the_same_short_question_again_and_again(client: httpx.Client) -> None:

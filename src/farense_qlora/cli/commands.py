@@ -15,6 +15,7 @@ import farense_qlora as fq
 
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
+from ..serving.api import Limits
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -236,8 +237,6 @@ def chat(args: argparse.Namespace) -> None:
 
 def serve(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C; raises `UserError` as `serving.app.serve` does, and on a bad token file."""
-    from ..config import Limits
-
     config, adapter = _adapter(args)
     limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
@@ -245,12 +244,19 @@ def serve(args: argparse.Namespace) -> None:
         token = args.token_file.read_text(encoding="utf-8").strip()
         if not token:
             raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
+    try:
+        serve = fq.serve
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"para servir falta {error.name}: instale com «pip install 'farense-qlora[serve]'»"
+        ) from None
+
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
 
     def ready(address: str) -> None:
         print(f"a servir «{name}» em {address} (Ctrl-C termina)", flush=True)
 
-    fq.serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
+    serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
 
 
 def export(args: argparse.Namespace) -> None:

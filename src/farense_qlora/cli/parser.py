@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ..config import HOME, OUTPUT, PROFILES, Config, Limits
+from ..config import HOME, OUTPUT, PROFILES, Config
+from ..serving.api import Limits
 from . import commands
 from .portuguese import Parser
 
