@@ -1,34 +1,15 @@
-"""How a data set becomes batches, and the loss over a whole one."""
+"""The loss over a whole data set."""
 
 from collections.abc import Callable
 from itertools import chain
 
 import mlx.nn as nn
-import numpy as np
 
 from ..config import Config
-from ..data.batches import Batch, MicroBatch, Order, Packed, Unpacked, collate
+from ..data.batches import collate_parts, make_sampler
 from ..data.tokens import Encoded
-from ..model.cpu.parallel import parts, side_by_side, summed
-from ..model.machine import on_cpu
+from ..model.cpu.parallel import side_by_side, summed
 from .update import arrays, batch_loss
-
-
-def make_order(config: Config, lengths: np.ndarray, side_by_side: int) -> Order:
-    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
-    for batches of which so many parts are computed side by side."""
-    arguments = (lengths, config.batch_size, config.grad_accumulation_steps, config.seed)
-    if not config.packing:
-        return Unpacked(*arguments)
-    return Packed(*arguments, config.max_seq_length, short=on_cpu(), streams=side_by_side)
-
-
-def collated(data: Encoded, micro_batch: MicroBatch, window: int | None, count: int) -> list[Batch]:
-    """The batches of a micro-batch, in `count` parts to compute side by side."""
-    return [
-        collate([[data[row] for row in rows] for rows in windows], window, few_shapes=not on_cpu())
-        for windows in parts(micro_batch, count)
-    ]
 
 
 def validation_loss(
@@ -38,9 +19,9 @@ def validation_loss(
     between batches, said so."""
     model.eval()
     count = side_by_side(model)
-    order = make_order(config, data.lengths, count)
+    order = make_sampler(config, data.lengths, count)
     batches = [
-        collated(data, micro_batch, order.window, count)
+        collate_parts(data, micro_batch, order.window, count)
         for n in range(order.updates_per_epoch)
         for micro_batch in order[n]
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from ..config import Config
-from ..data.batches import Order
+from ..data.batches import BatchSampler
 from ..errors import UserError
 from ..text import decimal
 from .estimate import remember
@@ -162,7 +162,7 @@ def _process_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
 
 
-def _worst(order: Order, lengths: list[int], most: int = 2000) -> int:
+def _worst(order: BatchSampler, lengths: list[int], most: int = 2000) -> int:
     """The update of the first epoch (of the first `most`) with the largest micro-batch."""
 
     def tokens(step: int) -> int:

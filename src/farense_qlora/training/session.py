@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..config import Config
-from ..data.batches import Batch
+from ..data.batches import Batch, collate_parts, make_sampler
 from ..data.load import VALIDATION, load_data, write_left_out
 from ..errors import DiskFullError, UserError
 from ..model.adapters import attach
@@ -22,7 +22,7 @@ from ..model.from_adapter import start_from
 from ..model.packed import check_packable
 from .checkpoints import State, changes, fingerprints, latest, restore, save, save_best, tidy
 from .control import Asked
-from .evaluation import collated, make_order, validation_loss
+from .evaluation import validation_loss
 from .events import Evaluated, Event, Paused, Resumed, Sampled, Saved
 from .probes import Probes
 from .run import adapter_folder
@@ -58,7 +58,7 @@ class Session:
         validation = self.data.held_out()[VALIDATION] if config.probes else []
         self._probes = Probes(validation, base.tokenizer, config.probes)
         self._count = side_by_side(base.model)
-        self.order = make_order(config, self.data.training.lengths, self._count)
+        self.order = make_sampler(config, self.data.training.lengths, self._count)
         total = max(1, round(config.epochs * self.order.updates_per_epoch))
         self.total_steps = min(total, config.max_steps or total)
 
@@ -85,7 +85,7 @@ class Session:
     def batches(self, step: int) -> list[list[Batch]]:
         """The micro-batches of update `step`, each in parts to compute side by side."""
         return [
-            collated(self.data.training, micro_batch, self.order.window, self._count)
+            collate_parts(self.data.training, micro_batch, self.order.window, self._count)
             for micro_batch in self.order[step]
         ]
 

@@ -8,12 +8,12 @@ import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
 from ..config import Config
+from ..data.batches import make_sampler
 from ..data.load import Data, Repeat
 from ..data.tokens import Encoded
 from ..model.base import Base
 from ..model.cpu.parallel import side_by_side
 from ..text import decimal, percent
-from ..training.evaluation import make_order
 from .tables import Table
 
 LEARNT = "background:rgba(43,140,196,.38)"
@@ -25,7 +25,7 @@ TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inli
 def data_table(config: Config, base: Base, rows: Data) -> Table:
     """What training will see of `rows`: tokens, how full the windows are, and what is left out."""
     data = rows.training
-    order = make_order(config, data.lengths, side_by_side(base.model))
+    order = make_sampler(config, data.lengths, side_by_side(base.model))
     tokens = int((data.lengths - 1).sum())
     learnt = sum(int(example.supervised[1:].sum()) for example in data)
     batches = [batch for n in range(order.updates_per_epoch) for batch in order[n]]
