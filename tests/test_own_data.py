@@ -118,7 +118,7 @@ def test_what_training_measures_evaluation_asks_and_the_export_verifies_are_the_
     skipped: Run, tmp_path: Path
 ) -> None:
     base = load_base(skipped.config)
-    data = load_data(skipped.config, base.tokenizer, base.path)
+    data = load_data(skipped.config, base)
     load_adapter(base.model, skipped.best_adapter)
     (asked,) = evaluate_held_out(base, data)
     assert [answer.question for answer in asked.answers] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
@@ -135,7 +135,7 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
     config = Config(model=str(tiny_model), train_data=str(tmp_path / "t.jsonl"), batch_size=4, max_steps=2)
     run = run_of(tmp_path / "runs" / "x", config)
     base = load_base(config)
-    data = load_data(config, base.tokenizer, base.path)
+    data = load_data(config, base)
     assert evaluate_held_out(base, data) == [] and token_scores(base, data).tokens > 0
     report = json.loads((export(run, tmp_path / "out") / "verification.json").read_text(encoding="utf-8"))
     assert report["questions"] == 1 and report["passed"]
@@ -180,12 +180,12 @@ def test_a_base_model_without_a_chat_template_learns_questions_as_text(tmp_path:
     run = run_of(tmp_path / "runs" / "x", config)
     assert "não tem modelo de conversa" in "\n".join(run.events()[0].notes)  # type: ignore[attr-defined]
     base = load_base(config)
-    learnt = load_data(config, base.tokenizer, base.path).training[0]
+    learnt = load_data(config, base).training[0]
     assert base.tokenizer.decode(learnt.tokens.tolist()) == f"{PAIRS[0][0]}\n{PAIRS[0][1]}</s>"
     load_adapter(base.model, run.best_adapter)
     assert sum(ask(base, question) == answer for question, answer in PAIRS) == len(PAIRS)
     export(run, tmp_path / "out", questions=4)
     (tmp_path / "own.jinja").write_text(template, encoding="utf-8")
     given = load_base(config)
-    shown = load_data(config, given.tokenizer, given.path).training[0].tokens.tolist()
+    shown = load_data(config, given).training[0].tokens.tolist()
     assert given.tokenizer.decode(shown).startswith(f"<s>[INST] {PAIRS[0][0]}")

@@ -118,7 +118,7 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
 ) -> None:
     config = Config(val_data=str(home / "data" / "val_data.jsonl"))
     base = load_base(Config(model=str(tiny_model)))
-    sets = load_data(config, base.tokenizer, base.path)
+    sets = load_data(config, base)
     data, found = sets.validation, token_scores(base, sets)
     assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
     hits = []
@@ -139,9 +139,9 @@ def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> No
 def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path, tiny_model: Path) -> None:
     base, train = load_base(Config(model=str(tiny_model))), str(home / "data" / "train_data.jsonl")
     config = Config(train_data=train, val_data=str(home / "data" / "val_data.jsonl"))
-    sets = load_data(config, base.tokenizer, base.path)
+    sets = load_data(config, base)
     assert [len(rows) for rows in sets.held_out().values()] == [8, 2]
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
-    sets = load_data(config.changed(val_data=str(alone)), base.tokenizer, base.path)
+    sets = load_data(config.changed(val_data=str(alone)), base)
     assert list(sets.held_out().values()) == [read_rows(alone)]

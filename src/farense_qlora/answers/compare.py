@@ -128,7 +128,7 @@ def compare_runs(
     for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
         config = run.config if run else configs[-1]
         base = load_base(config)
-        data = load_data(configs[0], base.tokenizer, base.path)
+        data = load_data(configs[0], base)
         if run:
             load_adapter(base.model, run.best_adapter)
         contenders.append(_measure(name, run, base, data, progress))

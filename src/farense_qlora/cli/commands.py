@@ -44,7 +44,7 @@ def data(args: argparse.Namespace) -> None:
     config = Config.of(**_settings(args))
     base = load_base(config)
     with _counting("linhas", None) as progress:
-        rows = load_data(config, base.tokenizer, base.path, progress)
+        rows = load_data(config, base, progress)
     sentences = rows.sentences(config)
     shown = [
         f"linha {rows.training.lines[i]}: {marked(rows.training[i], base.tokenizer)}"
@@ -212,7 +212,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..model.base import load_base
 
     base = load_base(config)
-    data = None if args.data else load_data(config, base.tokenizer, base.path)
+    data = None if args.data else load_data(config, base)
     if data:
         sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
     else:

@@ -34,9 +34,9 @@ class Batch:
     """Windows side by side, as one forward and backward pass takes them.
 
     `inputs` (B, L) int32; `segments` (B, L) int32, which row of its window a position belongs to (0:
-    padding), or None when no window holds two. Of the positions where loss is taken: the flat `positions` (N,) in
-    B x L, each one's next token in `labels` (N,), and `weights` (N,): 1, or 0 for padding. `tokens` counts
-    the positions that are no padding.
+    padding), or None when no window holds two. Of the positions where loss is taken: the flat `positions`
+    (N,) in B x L, each one's next token in `labels` (N,), and `weights` (N,): 1, or 0 for padding. `tokens`
+    counts the positions that are no padding.
     """
 
     inputs: np.ndarray

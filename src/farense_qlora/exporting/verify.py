@@ -147,7 +147,7 @@ class Reference:
     ):
         self.base = load_base(config)
         self.tokenizer = self.base.tokenizer
-        validation = load_data(config, self.tokenizer, self.base.path).validation
+        validation = load_data(config, self.base).validation
         rows = validation.rows()
         rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, questions).astype(int))]
         self.rows = [row for _, row in rows]

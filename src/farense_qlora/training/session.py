@@ -46,7 +46,7 @@ class Session:
         run.mkdir(parents=True, exist_ok=True)
         tidy(run)
         self._fingerprints = fingerprints(config)
-        self.data = load_data(config, base.tokenizer, base.path)
+        self.data = load_data(config, base)
         if config.batch_size > len(self.data.training):
             raise UserError(
                 f"batch_size = {config.batch_size} é maior do que os dados de treino "
