@@ -97,9 +97,7 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
     assert "os últimos 2 foram cortados" in view._repr_html_()
     short = asked.changed(max_seq_length=16, skip_bad=True)
     text.write_text(
-        '{"prompt": "'
-        + 40 * "quem "
-        + '", "completion": "a"}\n{"text": "O Farense subiu em 1970, em 1983, em 1986 e em 1990."}\n',
+        '{"prompt": "' + 40 * "quem " + '", "completion": "a"}\n{"text": "O Farense subiu."}\n',
         encoding="utf-8",
     )
     saltadas = table_of(short.changed(batch_size=1), base)["Saltadas"]
