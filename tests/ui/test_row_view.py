@@ -85,7 +85,8 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
-        '{"text": "O Farense subiu em 1970, em 1983, em 1986 e em 1990."}\n{"text": "O Farense desceu, e voltou."}\n',
+        '{"text": "O Farense subiu em 1970, em 1983, em 1986 e em 1990."}\n'
+        '{"text": "O Farense desceu, e voltou."}\n',
         encoding="utf-8",
     )
     asked = config.changed(train_data=str(text))

@@ -17,17 +17,10 @@ from ..errors import UserError, reason
 from ..files import sha256
 from .rows import SHAPES, shape
 
-COLUMNS = {
-    "pergunta": "prompt",
-    "prompt": "prompt",
-    "resposta": "completion",
-    "completion": "completion",
-    "sistema": "system",
-    "system": "system",
-    "texto": "text",
-    "text": "text",
-}
-FIELDS = set().union(*SHAPES.values(), {"input", "system", "history", "tools", "kind", "table", "fact"})
+COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
+COLUMNS |= {name: name for name in COLUMNS.values()}
+FIELDS = set().union(*(fields for fields, _ in SHAPES))
+FIELDS |= {"input", "system", "history", "tools", "kind", "table", "fact"}
 TABLES = (".csv", ".tsv")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DELIMITERS = {"\t": "tabulação", ";": "ponto e vírgula", ",": "vírgula"}
