@@ -221,7 +221,7 @@ def _batches(rows: Iterable[Numbered], tokenizer: Any) -> Iterator[pa.RecordBatc
     """The table of `rows`, a part at a time."""
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
-        encoded = encode_rows([row for _, row in some if isinstance(row, Row)], tokenizer)
+        encoded = iter(encode_rows([row for _, row in some if isinstance(row, Row)], tokenizer))
         records: list[dict[str, Any]] = []
         for line, row in some:
             pieces = next(encoded) if isinstance(row, Row) else row
