@@ -22,11 +22,23 @@ from farense_qlora.data.batches import (
 from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.model.base import load_base
 
+
+def settings(batch_size: int, grad_accumulation_steps: int, max_seq_length: int, seed: int = 0) -> Config:
+    return Config(
+        batch_size=batch_size,
+        grad_accumulation_steps=grad_accumulation_steps,
+        max_seq_length=max_seq_length,
+        seed=seed,
+    )
+
+
 LENGTHS = np.random.default_rng(0).integers(5, 90, 253)
 SAMPLERS = {
-    "unpacked": lambda seed: LengthGroupedSampler(LENGTHS, 4, 3, seed),
-    "packed, short windows": lambda seed: PackedSampler(LENGTHS, 4, 3, seed, 256, short=True, parts=2),
-    "packed, long windows": lambda seed: PackedSampler(LENGTHS, 4, 3, seed, 256),
+    "unpacked": lambda seed: LengthGroupedSampler(settings(4, 3, 512, seed), LENGTHS),
+    "packed, short windows": lambda seed: PackedSampler(
+        settings(4, 3, 256, seed), LENGTHS, parts=2, short=True
+    ),
+    "packed, long windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS),
 }
 each_sampler = pytest.mark.parametrize("sampler_of", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -56,7 +68,7 @@ def test_an_update_can_be_had_without_those_before_it(sampler_of: Callable[[int]
 
 def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    sampler = PackedSampler(lengths, 16, 2, 0, 128, short=True, parts=2)
+    sampler = PackedSampler(settings(16, 2, 128), lengths, parts=2, short=True)
     sizes = [len(rows_of(sampler, n)) for n in range(sampler.updates_per_epoch)]
     assert np.mean(sizes[:-1]) == pytest.approx(32, rel=0.1)
     shapes = {tuple(len(windows) for windows in sampler[n]) for n in range(sampler.updates_per_epoch - 1)}
@@ -65,14 +77,14 @@ def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
 
 def test_a_long_window_holds_a_whole_update_and_no_micro_batch_passes_the_limit() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    assert [len(windows) for windows in PackedSampler(lengths, 1, 8, 0, 512)[0]] == [1]
-    sampler = PackedSampler(lengths, 1, 64, 0, 128)  # 64 rows are more than one window of 128 holds
+    assert [len(windows) for windows in PackedSampler(settings(1, 8, 512), lengths)[0]] == [1]
+    sampler = PackedSampler(settings(1, 64, 128), lengths)  # 64 rows are more than one window of 128 holds
     assert all(len(windows) == 1 for windows in sampler[0]) and len(sampler[0]) > 10
 
 
 def test_rows_of_like_length_go_together() -> None:
     lengths = np.random.default_rng(1).integers(10, 100, 640)
-    sampler = LengthGroupedSampler(lengths, 8, 1, seed=0)
+    sampler = LengthGroupedSampler(settings(8, 1, 512), lengths)
     padded = sum(8 * max(lengths[rows_of(sampler, n)]) for n in range(sampler.updates_per_epoch))
     assert lengths.sum() / padded > 0.9
 

@@ -61,14 +61,14 @@ class BatchSampler(ABC):
     window: int | None = None
     updates_per_epoch: int
 
-    def __init__(self, lengths: np.ndarray, seed: int):
-        self.lengths, self.seed = lengths, seed
+    def __init__(self, config: Config, lengths: np.ndarray):
+        self.config, self.lengths = config, lengths
         self._planned: tuple[int, list[list[MicroBatch]]] = (-1, [])
 
     def __getitem__(self, n: int) -> list[MicroBatch]:
         epoch, index = divmod(n, self.updates_per_epoch)
         if self._planned[0] != epoch:
-            self._planned = epoch, self._plan(np.random.default_rng([self.seed, epoch]))
+            self._planned = epoch, self._plan(np.random.default_rng([self.config.seed, epoch]))
         return self._planned[1][index]
 
     @abstractmethod
@@ -79,18 +79,17 @@ class BatchSampler(ABC):
 class LengthGroupedSampler(BatchSampler):
     """`batch_size` rows a micro-batch, each in a window of its own, like lengths together."""
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, grad_accumulation_steps: int, seed: int):
-        super().__init__(lengths, seed)
-        self.batch_size, self.micro_batches = batch_size, grad_accumulation_steps
-        self.updates_per_epoch = -(-len(lengths) // (batch_size * grad_accumulation_steps))
+    def __init__(self, config: Config, lengths: np.ndarray):
+        super().__init__(config, lengths)
+        self.updates_per_epoch = -(-len(lengths) // (config.batch_size * config.grad_accumulation_steps))
 
     def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
-        batches: list[MicroBatch] = []
-        for pool in _chunks(random.permutation(len(self.lengths)), POOL * self.batch_size):
+        size, batches = self.config.batch_size, list[MicroBatch]()
+        for pool in _chunks(random.permutation(len(self.lengths)), POOL * size):
             by_length = pool[np.argsort(self.lengths[pool], kind="stable")]
-            batches += [list(rows[:, None]) for rows in _chunks(by_length, self.batch_size)]
+            batches += [list(rows[:, None]) for rows in _chunks(by_length, size)]
         shuffled = [batches[i] for i in random.permutation(len(batches))]
-        return _chunks(shuffled, self.micro_batches)
+        return _chunks(shuffled, self.config.grad_accumulation_steps)
 
 
 class PackedSampler(BatchSampler):
@@ -103,28 +102,18 @@ class PackedSampler(BatchSampler):
 
     window: int
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        grad_accumulation_steps: int,
-        seed: int,
-        max_seq_length: int,
-        short: bool = False,
-        parts: int = 1,
-    ):
-        super().__init__(lengths - 1, seed)  # a row of n tokens has n - 1 to predict from
-        rows = min(batch_size * grad_accumulation_steps, len(lengths))
-        positions = int(rows * float(self.lengths.mean()))
-        self.window = best_window(
-            self.lengths, 0 if short else min(positions, max_seq_length), max_seq_length
-        )
+    def __init__(self, config: Config, lengths: np.ndarray, parts: int = 1, short: bool = False):
+        super().__init__(config, lengths - 1)  # a row of n tokens has n - 1 to predict from
+        longest, rows = config.max_seq_length, config.batch_size * config.grad_accumulation_steps
+        rows = min(rows, len(lengths))
+        at_least = 0 if short else min(int(rows * float(self.lengths.mean())), longest)
+        self.window = best_window(self.lengths, at_least, longest)
         self.bins = bins(self.lengths, self.window)
         windows = sum(many for _, many in self.bins)
         per_update = max(1, round(rows * windows / len(lengths) / parts) * parts)
         self.windows_per_update = min(per_update, windows)
         self.updates_per_epoch = -(-windows // self.windows_per_update)
-        at_once = max(1, batch_size * max_seq_length // self.window)
+        at_once = max(1, config.batch_size * longest // self.window)
         self.micro_batches = -(-self.windows_per_update // at_once)
 
     def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
@@ -136,10 +125,9 @@ class PackedSampler(BatchSampler):
 def make_sampler(config: Config, lengths: np.ndarray, parts: int) -> BatchSampler:
     """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
     for batches of which so many `parts` are computed side by side."""
-    common = lengths, config.batch_size, config.grad_accumulation_steps, config.seed
-    if not config.packing:
-        return LengthGroupedSampler(*common)
-    return PackedSampler(*common, config.max_seq_length, short=_on_cpu(), parts=parts)
+    if config.packing:
+        return PackedSampler(config, lengths, parts, short=_on_cpu())
+    return LengthGroupedSampler(config, lengths)
 
 
 def collate_parts(encoded: Encoded, micro_batch: MicroBatch, window: int | None, parts: int) -> list[Batch]:
