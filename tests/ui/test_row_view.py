@@ -85,14 +85,16 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
-        '{"text": "O Farense subiu."}\n{"text": "O Farense desceu, e voltou."}\n', encoding="utf-8"
+        '{"text": "O Farense subiu em 1970, em 1983, em 1986 e em 1990."}\n'
+        '{"text": "O Farense desceu, e voltou."}\n',
+        encoding="utf-8",
     )
     asked = config.changed(train_data=str(text))
     base = load_base(config)
     whole = RowView(rows_of(asked, base).training, base.tokenizer)
     html, tokens = whole._repr_html_(), len(whole.data[0].tokens)
     assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html
-    view = RowView(encode_file(text, base.tokenizer, base.path, tokens - 2), base.tokenizer)
+    view = RowView(encode_file(text, Config(max_seq_length=tokens - 2), base), base.tokenizer)
     assert "os últimos 2 foram cortados" in view._repr_html_()
     short = asked.changed(max_seq_length=16, skip_bad=True)
     text.write_text(

@@ -20,7 +20,7 @@ import pandas as pd
 from ..data.batches import collate
 from ..data.chat import question_tokens
 from ..data.load import Data, load_data
-from ..data.rows import Row
+from ..data.rows import LABELS, Row
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.base import Base, load_tuned
@@ -38,22 +38,6 @@ RESAMPLES = 2000
 LEVEL = 0.95
 WRONG_SHOWN = 100  # in a notebook, which keeps what it shows
 NO_QUESTIONS = "as linhas são texto corrido: não há perguntas que fazer; a perplexidade diz o que se aprendeu"
-# The kinds of question and the tables of facts as people call them.
-LABELS = {
-    "facto": "um facto",
-    "conta": "conta-me",
-    "sim-nao": "sim ou não",
-    "comparacao": "comparação",
-    "conversa": "conversa",
-    "club": "clube",
-    "coaches": "treinadores",
-    "cups": "taças",
-    "honours": "palmarés",
-    "opponents": "adversários",
-    "phases": "fases",
-    "presidents": "presidentes",
-    "seasons": "épocas",
-}
 
 Interval = tuple[float, float]
 

@@ -193,7 +193,7 @@ class Trainer:
             trainable_parameters=self.trainable,
             total_parameters=self.base.parameters,
             repeated_rows=len(self.data.repeats) + len(self.data.leaks),
-            notes=tuple(self.data.sentences(self.config)),
+            notes=tuple(self.data.sentences),
             from_adapter=self.config.from_adapter,
         )
 
