@@ -1,4 +1,4 @@
-"""`import farense_qlora as fq` costs nothing until a name is used, and every name says how, by an example that runs."""
+"""`import farense_qlora as fq` costs nothing until a name is used; every name has an example, which runs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 assert seconds < 0.1, seconds
 assert threading.active_count() == 1
-heavy = {"mlx", "mlx_lm", "numpy", "pandas", "transformers", "matplotlib", "datasets", "pydantic", "subprocess"}
+heavy = {"mlx", "mlx_lm", "numpy", "pandas", "transformers", "matplotlib", "datasets", "pydantic"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 maps = Path("/proc/self/maps")
 assert not maps.exists() or "openblas" not in maps.read_text().lower()

@@ -44,7 +44,7 @@ def test_repeats_and_leaks_are_left_out_by_line(base: Base, tmp_path: Path) -> N
     ]
     kept = load(base, train_data=train, val_data=val, remove_duplicates=False)
     assert len(kept.training) == 4 and len(kept.validation) == 2 and not kept.repeats + kept.leaks
-    said = "\n".join(data.sentences(Config(train_data=train, val_data=val)))
+    said = "\n".join(data.sentences)
     assert "1 de treino, 1 da validação (a 3 repete a 1; a 2 da validação está no treino (2))" in said
 
 
@@ -60,7 +60,7 @@ def test_one_question_with_two_answers_is_said(base: Base, tmp_path: Path) -> No
         base, train_data=write(tmp_path / "train.jsonl", rows), val_data=write(tmp_path / "v", asks("E?"))
     )
     assert data.conflicts == ((1, 3),) and len(data.training) == 3
-    assert any("respostas diferentes: 1 (linhas 1 e 3)" in one for one in data.sentences(Config()))
+    assert any("respostas diferentes: 1 (linhas 1 e 3)" in one for one in data.sentences)
 
 
 def test_the_clubs_validation_is_not_for_other_rows(base: Base, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_clubs_validation_is_not_for_other_rows(base: Base, tmp_path: Path) 
     assert again.validation.lines.tolist() == data.validation.lines.tolist()
     other = load_data(config.changed(seed=1), base)
     assert other.validation.lines.tolist() != data.validation.lines.tolist()
-    assert any("4 linhas do treino" in one for one in data.sentences(config))
+    assert any("4 linhas do treino" in one for one in data.sentences)
 
 
 def test_alike_rows_are_on_one_side_of_a_split(base: Base, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_validation_rows_beside_the_training_are_said_and_not_taken(base: Base, 
     beside = write(tmp_path / "valid.jsonl", asks("Porquê?"))
     data = load(base, train_data=train)
     assert data.split and data.found == beside
-    assert any(f"--val-data {beside}" in one for one in data.sentences(Config(train_data=train)))
+    assert any(f"--val-data {beside}" in one for one in data.sentences)
     assert not load(base, train_data=train, val_data=beside).split
 
 
@@ -141,7 +141,7 @@ def test_what_the_template_does_to_the_rows_is_said(tmp_path: Path, tiny_model: 
     config = Config(
         train_data=write(tmp_path / "t.jsonl", rows), val_data=write(tmp_path / "v.jsonl", asks("E?"))
     )
-    said = load_data(config, base).sentences(config)
+    said = load_data(config, base).sentences
     assert "3 linhas; de texto corrido" in said[0] and "à parte: 2" in said[0]
     assert any("fica fixa em 2026-01-01" in one for one in said)
 
