@@ -38,7 +38,7 @@ from farense_qlora.config import Config
 from farense_qlora.model.base import load_base
 from farense_qlora.model.machine import machine
 load_base(Config())
-assert "OpenBLAS" in machine().blas and machine().gflops > 10, machine()
+assert "OpenBLAS" in machine().blas and machine().gflops > 5, machine()  # MLX's own: 1 to 4
 """
     )
 
