@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from ..config import Config
@@ -244,4 +243,6 @@ def _chunks(items: Any, size: int) -> list[Any]:
 
 
 def _on_cpu() -> bool:
+    import mlx.core as mx  # not before `model.cpu.enable`
+
     return bool(mx.default_device() == mx.cpu)

@@ -17,6 +17,8 @@ import farense_qlora.cli, farense_qlora.ui
 libraries = open("/proc/self/maps").read()
 assert not started and len(os.listdir("/proc/self/task")) == 1, started
 assert "mlx" not in sys.modules and "libmlx" not in libraries and "openblas" not in libraries
+import farense_qlora.cli.commands, farense_qlora.training.worker, farense_qlora.training.fit
+assert "mlx" not in sys.modules  # these enable it themselves before
 """
 
 
