@@ -243,6 +243,6 @@ def _chunks(items: Any, size: int) -> list[Any]:
 
 
 def _on_cpu() -> bool:
-    import mlx.core as mx
+    import mlx.core as mx  # not before `model.cpu.enable`
 
     return bool(mx.default_device() == mx.cpu)

@@ -1,7 +1,7 @@
 """The frozen head and its loss, without ever holding all logits: a large vocabulary costs no memory."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -14,8 +14,6 @@ from .cpu.ops import exp
 LOGITS_AT_ONCE = 2_000_000
 ROWS_AT_LEAST = 64  # fewer would not be worth making the head's weight for
 
-Head = Callable[[mx.array], mx.array]
-
 
 def backbone(model: nn.Module) -> nn.Module:
     """The part of `model` that gives hidden states (after the last norm), before the head.
@@ -25,7 +23,7 @@ def backbone(model: nn.Module) -> nn.Module:
     return _language_model(model).model
 
 
-def head(model: nn.Module) -> Head:
+def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
     """What `model` does after its backbone: hidden (..., D) to logits (..., V). Raises as `backbone` does.
 
     It is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the model,
@@ -34,16 +32,6 @@ def head(model: nn.Module) -> Head:
     bare = copy.copy(_language_model(model))
     bare.model = _Through(bare.model)
     return bare
-
-
-def logits(model: nn.Module, hidden: mx.array) -> Iterator[mx.array]:
-    """The logits (n, V) in float32 of `hidden` (N, D), a chunk after the other.
-
-    Copied or evaluated each before the next is asked for, no more than a chunk is held.
-    """
-    logits_of = head(model)
-    for rows in _chunks(logits_of, hidden):
-        yield logits_of(hidden[rows]).astype(mx.float32)
 
 
 def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
@@ -58,7 +46,9 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
     def forward(hidden: mx.array, labels: mx.array) -> tuple[mx.array, ...]:
         losses, firsts, grads = [], [], []
         done: list[mx.array] = []
-        for rows in _chunks(logits_of, hidden):
+        size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
+        for start in range(0, hidden.shape[0], size):
+            rows = slice(start, start + size)
             # One chunk after the other: side by side they would all be held at once.
             part, label = mx.depends(hidden[rows], done) if done else hidden[rows], labels[rows, None]
             logits = logits_of(part).astype(mx.float32)
@@ -89,11 +79,6 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
     return losses, firsts
 
 
-def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
-    """`loss(hidden, labels, weights)`: the sum of the `token_losses`, each times its weight (N,)."""
-    return lambda hidden, labels, weights: (token_losses(model, hidden, labels)[0] * weights).sum()
-
-
 class _Through:
     """Stands in for a backbone: hands on the hidden states that it is given."""
 
@@ -105,12 +90,6 @@ class _Through:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
-
-
-def _chunks(logits_of: Head, hidden: mx.array) -> Iterator[slice]:
-    """Parts of the rows of `hidden` (N, D) whose logits may be held at once."""
-    size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
-    return (slice(start, start + size) for start in range(0, hidden.shape[0], size))
 
 
 def _language_model(model: nn.Module) -> nn.Module:

@@ -21,8 +21,7 @@ from ..data.chat import prompt_tokens, spoken
 from ..data.template import Template
 from ..data.turns import around
 from ..errors import UserError
-from ..model.adapters import load_adapter
-from ..model.base import load_base
+from ..model.base import load_tuned
 from ..model.machine import memory_bytes
 from .api import ChatRequest, Limits
 
@@ -93,9 +92,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            base = load_base(self._config)
-            load_adapter(base.model, self._adapter)
-            base.model.eval()
+            base = load_tuned(self._config, self._adapter)
         except Exception as error:
             self._closing = True
             self._loaded.put(error)

@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.batches import Batch, collate_parts, make_sampler
 from ..data.tokens import Encoded
 from ..model.cpu.parallel import side_by_side, summed
-from ..model.loss import head_loss
+from ..model.loss import token_losses
 from ..model.machine import on_cpu
 from ..model.packed import hidden_states
 
@@ -114,7 +114,8 @@ def batch_loss(model: nn.Module, *batch: Any) -> mx.array:
     """The weighted sum, a scalar in nats, of the cross-entropies of a batch given as `arrays`."""
     inputs, segments, positions, labels, weights = batch
     hidden = hidden_states(model, inputs, segments)
-    return head_loss(model)(hidden.reshape(-1, hidden.shape[-1])[positions], labels, weights)
+    losses, _ = token_losses(model, hidden.reshape(-1, hidden.shape[-1])[positions], labels)
+    return (losses * weights).sum()
 
 
 def arrays(batch: Batch, total: int) -> Arrays:

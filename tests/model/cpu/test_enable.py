@@ -17,6 +17,8 @@ import farense_qlora.cli, farense_qlora.ui
 libraries = open("/proc/self/maps").read()
 assert not started and len(os.listdir("/proc/self/task")) == 1, started
 assert "mlx" not in sys.modules and "libmlx" not in libraries and "openblas" not in libraries
+import farense_qlora.cli.commands, farense_qlora.training.worker, farense_qlora.training.fit
+assert "mlx" not in sys.modules  # these enable it themselves before
 """
 
 
@@ -38,7 +40,7 @@ from farense_qlora.config import Config
 from farense_qlora.model.base import load_base
 from farense_qlora.model.machine import machine
 load_base(Config())
-assert "OpenBLAS" in machine().blas and machine().gflops > 10, machine()
+assert "OpenBLAS" in machine().blas and machine().gflops > 5, machine()  # MLX's own: 1 to 4
 """
     )
 
