@@ -122,7 +122,8 @@ def train(
 
 
 class Trainer:
-    """A run in progress: the adapter, its optimizer `step`, the batches of `sampler`, the `state` of the run.
+    """A run in progress: its optimizer `step`, the rows of each update in `sampler`, how many updates there
+    are in all (`total_steps`), and the `state` that it has come to.
 
     Goes on from the last whole `checkpoint` in `folder`; `damaged` lists newer ones, each with what is wrong.
     Without any it begins with a fresh adapter, or with the weights of the one that the config names. Raises
