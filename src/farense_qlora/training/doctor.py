@@ -32,9 +32,7 @@ class Check:
     detail: str
     remedy: str = ""
 
-    @property
-    def title(self) -> str:
-        """Its name, marked."""
+    def __str__(self) -> str:
         return f"{'✓' if self.ok else '✗'} {self.name}"
 
 
@@ -54,13 +52,13 @@ class Report:
     def _repr_html_(self) -> str:
         checked = {check.name for check in self.checks}
         facts = [fact for fact in machine_facts(self.machine) if fact[0] not in checked]  # said only once
-        facts += [(one.title, one.detail if one.ok else f"{one.detail}: {one.remedy}") for one in self.checks]
+        facts += [(str(one), one.detail if one.ok else f"{one.detail}: {one.remedy}") for one in self.checks]
         return Table.of_facts("Este computador", [*facts, ("Perfil recomendado", self.profile)])._repr_html_()
 
     def __repr__(self) -> str:
         lines = []
         for check in self.checks:
-            lines.append(f"{check.title}: {check.detail}")
+            lines.append(f"{check}: {check.detail}")
             lines += [] if check.ok else [f"    a fazer: {check.remedy}"]
         return "\n".join([*lines, f"perfil recomendado: {self.profile}"])
 
