@@ -27,5 +27,6 @@ def contender(name: str, right: int, loss: float, count: int = 40) -> Entry:
         base_gb=0.1,
         base_disk_bytes=1000,
         answer_tokens_per_s=50.0,
-        evaluation=Evaluation(answers=answers_table(judged), tokens=tokens),
+        tokens=tokens,
+        evaluation=Evaluation(answers=answers_table(judged)),
     )

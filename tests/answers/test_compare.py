@@ -10,7 +10,7 @@ import pytest
 from conftest import Command
 from contenders import contender
 
-from farense_qlora.answers.compare import Comparison, compare, compare_runs, examples, pair, paired
+from farense_qlora.answers.compare import Comparison, compare, compare_runs, examples, pair
 from farense_qlora.answers.evaluate import Evaluation, answers_table, judge
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
@@ -52,14 +52,15 @@ def test_answers_to_the_same_words_are_told_apart() -> None:
 
 
 def test_differences_are_paired_and_say_whether_they_are_clear() -> None:
-    found = paired([contender("base", 10, 2.0), contender("LoRA", 30, 1.0), contender("QLoRA", 30, 1.0)])
+    entries = (contender("base", 10, 2.0), contender("LoRA", 30, 1.0), contender("QLoRA", 30, 1.0))
+    found = Comparison(model="mini", entries=entries, notes=()).pairs
     by = {(d.measure, d.one, d.other): d for d in found}
-    assert by["exact", "LoRA", "base"].value == 0.5
-    assert by["exact", "LoRA", "base"].clear
-    assert by["exact", "LoRA", "base"].cells()[2].startswith("+50,0 p.p. [+")
-    same = by["exact", "QLoRA", "LoRA"]
+    assert by["certas: novas", "LoRA", "base"].value == 0.5
+    assert by["certas: novas", "LoRA", "base"].clear
+    assert by["certas: novas", "LoRA", "base"].cells()[2].startswith("+50,0 p.p. [+")
+    same = by["certas: novas", "QLoRA", "LoRA"]
     assert (same.value, same.interval, same.clear) == (0.0, (0.0, 0.0), False)
-    ratio = by["perplexity", "LoRA", "base"]
+    ratio = by["perplexidade", "LoRA", "base"]
     assert ratio.value == pytest.approx(0.3679, abs=1e-3) and ratio.clear
     assert ratio.cells()[2].startswith("×0,368 [×0,")
 
@@ -143,7 +144,7 @@ def test_what_makes_runs_unlike_is_noted(trained: Path, home: Path, monkeypatch:
     assert found.names == ["base", "decorado", "outra-semente"]
     assert "os treinos diferem em seed: 0, 7" in found.notes
     assert told[0] == ("base", 0, 10) and told[-1] == ("outra-semente", 10, 10)
-    best = found.entries[1].evaluation
-    assert best.sets[0].exact_match == 1.0 and best.tokens and best.tokens.accuracy > 0.95
-    assert any(d.one == "decorado" and d.measure == "exact" and d.clear for d in found.pairs)
+    best = found.entries[1]
+    assert best.evaluation.sets[0].exact_match == 1.0 and best.tokens.accuracy > 0.95
+    assert any(d.one == "decorado" and d.measure.startswith("certas") and d.clear for d in found.pairs)
     assert "100,0 % [100,0; 100,0]" in repr(found.measures) and len(found.answers) == 10

@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..config import Config
@@ -30,12 +31,13 @@ from ..training.words import duration
 from .evaluate import (
     Evaluation,
     Interval,
+    TokenScores,
     answer_questions,
     mean_interval,
     questions,
     token_scores,
     with_interval,
-)  # fmt: skip
+)
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
@@ -103,27 +105,20 @@ class Entry:
     base_gb: float
     base_disk_bytes: int
     answer_tokens_per_s: float
+    tokens: TokenScores
     evaluation: Evaluation
 
     def to_json(self) -> dict[str, Any]:
         """The entry as JSON has it."""
         about = {name: value for name, value in vars(self).items() if name != "evaluation"}
-        training, tokens = self.training, self.evaluation.tokens
-        return {
-            **about,
-            "training": asdict(training) if training else None,
-            "tokens": asdict(tokens) if tokens else None,
-            "evaluations": self.evaluation.to_json(),
-        }
+        about["training"] = asdict(self.training) if self.training else None
+        return {**about, "tokens": asdict(self.tokens), "evaluations": self.evaluation.to_json()}
 
     def cells(self) -> dict[str, str]:
         """Every measure as people read it, under its name."""
-        tokens, training = self.evaluation.tokens, self.training
-        shown = {}
+        tokens, training, shown = self.tokens, self.training, {}
         for score in self.evaluation.sets:
-            shown[f"{score.set}: certas"] = with_interval(score.exact_match, score.exact_interval)
-            shown[f"{score.set}: F1"] = with_interval(score.f1, score.f1_interval)
-        assert tokens is not None
+            shown[f"{score.set}: certas"], shown[f"{score.set}: F1"] = score.cells()
         return {
             **shown,
             "perplexidade na validação": tokens.perplexity_text(),
@@ -142,43 +137,30 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A `measure` ("exact", "f1" or "perplexity") of `one` less that of `other`, on the same items (those of
-    `set`), with its paired 95 % interval; for the perplexity, which is of the validation, their ratio."""
+    """`measure`, as people call it, of `one` less that of `other` on the same items, or its `ratio` to that,
+    with its paired 95 % interval."""
 
     measure: str
-    set: str
     one: str
     other: str
     value: float
     interval: Interval
+    ratio: bool = False
 
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out "no difference"."""
-        nothing = 1.0 if self.measure == "perplexity" else 0.0
-        return not self.interval[0] <= nothing <= self.interval[1]
-
-    @property
-    def label(self) -> str:
-        """What is measured, for people."""
-        return {"exact": f"certas: {self.set}", "f1": f"F1: {self.set}"}.get(self.measure, "perplexidade")
+        return not self.interval[0] <= float(self.ratio) <= self.interval[1]
 
     def cells(self) -> tuple[str, str, str, str]:
         """As people read it: of what, of whom to whom, how much, how sure."""
-        ratio = self.measure == "perplexity"
         value, low, high = (
-            f"×{decimal(number, 3)}" if ratio else _signed(100 * number)
+            f"×{decimal(number, 3)}" if self.ratio else _signed(100 * number)
             for number in (self.value, *self.interval)
         )
-        shown = f"{value}{'' if ratio else ' p.p.'} [{low}; {high}]"
+        shown = f"{value}{'' if self.ratio else ' p.p.'} [{low}; {high}]"
         verdict = "sim" if self.clear else "não se distingue"
-        return self.label, f"{self.one} face a {self.other}", shown, verdict
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it: the measure by its label, which tells the set too."""
-        about = {**vars(self), "measure": self.label}
-        del about["set"]
-        return about
+        return self.measure, f"{self.one} face a {self.other}", shown, verdict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,8 +185,29 @@ class Comparison:
 
     @cached_property
     def pairs(self) -> list[Difference]:
-        """How every later entry differs from every earlier one."""
-        return paired(self.entries)
+        """How every later entry differs from every earlier one, item by item; the perplexity last."""
+        answers, perplexities = [], []
+        for other, one in combinations(self.entries, 2):
+            names = {"one": one.name, "other": other.name}
+            mine, theirs = one.evaluation.answers, other.evaluation.answers
+            for name in mine["set"].unique():
+                for measure, column in ((f"certas: {name}", "exact"), (f"F1: {name}", "f1")):
+                    apart = mine[column].astype(float) - theirs[column].astype(float)
+                    items = apart[mine["set"] == name].tolist()
+                    mean, interval = sum(items) / len(items), mean_interval(items)
+                    answers.append(Difference(measure=measure, **names, value=mean, interval=interval))
+            losses = np.subtract(one.tokens.row_losses, other.tokens.row_losses)
+            low, high = mean_interval(losses, one.tokens.row_tokens)
+            perplexities.append(
+                Difference(
+                    measure="perplexidade",
+                    **names,
+                    value=math.exp(losses.sum() / one.tokens.tokens),
+                    interval=(math.exp(low), math.exp(high)),
+                    ratio=True,
+                )
+            )
+        return answers + perplexities
 
     @property
     def differences(self) -> Table:
@@ -223,12 +226,12 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON has it."""
-        return {
-            "model": self.model,
-            "contenders": [entry.to_json() for entry in self.entries],
-            "differences": [pair.to_json() for pair in self.pairs],
-            "notes": list(self.notes),
-        }
+        differences = [asdict(pair) for pair in self.pairs]
+        for difference in differences:
+            del difference["ratio"]
+        contenders = [entry.to_json() for entry in self.entries]
+        about = {"model": self.model, "contenders": contenders}
+        return {**about, "differences": differences, "notes": list(self.notes)}
 
     def save(self, folder: Path) -> None:
         """Write `compare.json` and `compare.md` to `folder`; raises `UserError` when it cannot."""
@@ -270,30 +273,6 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
         base = load_tuned(run.config, run.best_adapter)
         entries.append(_measure(name, run, base, load_data(first, base.tokenizer, base.path), progress))
     return Comparison(model=first.model, entries=tuple(entries), notes=tuple(_notes(runs)))
-
-
-def paired(entries: Sequence[Entry]) -> list[Difference]:
-    """Every later entry against every earlier one, item by item; the perplexity last."""
-    answers, perplexities = [], []
-    for other, one in combinations(entries, 2):
-        names = {"one": one.name, "other": other.name}
-        mine, theirs = one.evaluation, other.evaluation
-        scores = ["exact", "f1"]
-        apart = mine.answers[scores].astype(float) - theirs.answers[scores].astype(float)
-        for name, items in apart.groupby(mine.answers["set"], sort=False):
-            for measure in scores:
-                values = items[measure].tolist()
-                mean, interval = sum(values) / len(values), mean_interval(values)
-                answers.append(Difference(measure=measure, set=name, **names, value=mean, interval=interval))
-        if mine.tokens and theirs.tokens:
-            pairs = zip(mine.tokens.row_losses, theirs.tokens.row_losses, strict=True)
-            losses = [a - b for a, b in pairs]
-            low, high = mean_interval(losses, mine.tokens.row_tokens)
-            ratio, interval = math.exp(sum(losses) / mine.tokens.tokens), (math.exp(low), math.exp(high))
-            perplexities.append(
-                Difference(measure="perplexity", set="", **names, value=ratio, interval=interval)
-            )
-    return answers + perplexities
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -349,7 +328,8 @@ def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progr
         base_gb=base.size_gb,
         base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
         answer_tokens_per_s=sum(said) / seconds,
-        evaluation=Evaluation(answers=answers, tokens=token_scores(base, data)),
+        tokens=token_scores(base, data),
+        evaluation=Evaluation(answers=answers),
     )
 
 

@@ -6,7 +6,7 @@ Perplexity and token accuracy; exact match and token F1, as a whole, by kind of 
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -56,6 +56,7 @@ LABELS = {
 }
 
 Interval = tuple[float, float]
+Progress = Callable[[int], object]  # told how many answers more have ended; `tqdm.update` fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,10 @@ class Score:
         group = self.kind or self.table
         return f"– {LABELS[group]}" if group else self.set
 
+    def cells(self) -> tuple[str, str]:
+        """Right answers and F1 as people read them."""
+        return with_interval(self.exact_match, self.exact_interval), with_interval(self.f1, self.f1_interval)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
@@ -139,9 +144,8 @@ class Evaluation:
 
     @property
     def scores(self) -> Table:
-        """The scores of the `groups` as a table, with a column for each field of `Score`."""
-        columns = [field.name for field in fields(Score)]
-        return Table(map(vars, self.groups), columns=columns, formats={"exact_match": percent, "f1": percent})
+        """The `groups` as a table, with a column for each field of `Score`."""
+        return Table(map(vars, self.groups), formats={"exact_match": percent, "f1": percent})
 
     @property
     def wrong(self) -> Table:
@@ -193,15 +197,7 @@ class Evaluation:
         return cls(answers=after, tokens=tokens, before=cls(answers=before) if len(before) else None)
 
     def _shown(self) -> Table:
-        rows = [
-            (
-                score.label,
-                score.count,
-                with_interval(score.exact_match, score.exact_interval),
-                with_interval(score.f1, score.f1_interval),
-            )
-            for score in self.groups
-        ]
+        rows = [(score.label, score.count, *score.cells()) for score in self.groups]
         return Table(rows, columns=["", "perguntas", "certas", "F1"], formats={"certas": str, "F1": str})
 
     def __repr__(self) -> str:
@@ -220,18 +216,18 @@ class Evaluation:
         return "".join(parts)
 
 
-def evaluate(base: Base, data: Data, progress: Callable[[int], object] = lambda done: None) -> Evaluation:
+def evaluate(base: Base, data: Data, progress: Progress = lambda done: None) -> Evaluation:
     """Ask `base` every question that was kept from training, and let it predict the validation.
 
-    Greedy, so the same model and rows give the same figures. `progress` is called with the number of answers
-    that ended, as they do; in all they are as many as `questions` gives.
+    Greedy, so the same model and rows give the same figures. In all there are as many answers as `questions`
+    gives.
     """
     asked = answer_questions(base, questions(data.held_out()), progress)
     return Evaluation(answers=asked, tokens=token_scores(base, data))
 
 
 def evaluate_rows(
-    base: Base, rows: Sequence[Row], name: str, progress: Callable[[int], object] = lambda done: None
+    base: Base, rows: Sequence[Row], name: str, progress: Progress = lambda done: None
 ) -> Evaluation:
     """Ask `base` the questions of other `rows`, called `name`; raises `UserError` when there are none."""
     sets = questions({name: rows})
@@ -240,7 +236,7 @@ def evaluate_rows(
     return Evaluation(answers=answer_questions(base, sets, progress))
 
 
-def evaluate_run(run: Run, progress: Callable[[int], object] = lambda done: None) -> Evaluation:
+def evaluate_run(run: Run, progress: Progress = lambda done: None) -> Evaluation:
     """Evaluate the best adapter of `run` on what was kept from its training; raises `UserError`."""
     config = run.config
     base = load_tuned(config, run.best_adapter)
@@ -250,15 +246,14 @@ def evaluate_run(run: Run, progress: Callable[[int], object] = lambda done: None
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows of each set that have a question whose answer is text that can be compared; a set without any
     is left out."""
-    asking = {
-        name: [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
-        for name, rows in sets.items()
-    }
+    asking = {}
+    for name, rows in sets.items():
+        asking[name] = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
     return {name: rows for name, rows in asking.items() if rows}
 
 
 def answer_questions(
-    base: Base, sets: Mapping[str, Sequence[Row]], progress: Callable[[int], object] = lambda done: None
+    base: Base, sets: Mapping[str, Sequence[Row]], progress: Progress = lambda done: None
 ) -> Table:
     """The last question of each conversation, given its true earlier turns, with the answer of `base`: the
     `answers` of an `Evaluation`.
@@ -269,11 +264,9 @@ def answer_questions(
     for name, rows in sets.items():
         true = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
         longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in true)
-        more = (
-            24 if any(row.messages[-1].get("reasoning_content") for row in rows) else 8
-        )  # marks of a thought
-        prompts = [question_tokens(row, base.tokenizer) for row in rows]
-        given = answers(base, prompts, longest + more, progress)
+        thinking = any(row.messages[-1].get("reasoning_content") for row in rows)
+        longest += 24 if thinking else 8  # with the marks of a thought
+        given = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest, progress)
         judged += [judge(name, row, text) for row, text in zip(rows, given, strict=True)]
     return answers_table(judged)
 
@@ -296,7 +289,7 @@ def judge(name: str, row: Row, answer: str) -> dict[str, Any]:
 def answers_table(judged: Iterable[Mapping[str, Any]]) -> Table:
     """What `judge` gives, as the `answers` of an `Evaluation`."""
     columns = ["set", "question", "expected", "answer", "kind", "table", "exact", "f1"]
-    table = Table(list(judged), columns=columns, formats={"exact": "✗✓".__getitem__, "f1": percent})
+    table = Table(list(judged), columns=columns, formats={"exact": _mark, "f1": percent})
     return table.astype({"exact": bool})
 
 
@@ -350,6 +343,10 @@ def with_interval(share: float, interval: Interval) -> str:
     """«62,5 % [58,1; 66,9]»"""
     low, high = (decimal(100 * bound, 1) for bound in interval)
     return f"{percent(share)} [{low}; {high}]"
+
+
+def _mark(exact: bool) -> str:
+    return "✓" if exact else "✗"
 
 
 def _score(answers: pd.DataFrame, **group: str) -> Score:

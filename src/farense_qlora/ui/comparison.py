@@ -10,7 +10,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from ..answers.compare import Comparison
-from ..answers.evaluate import Score, with_interval
+from ..answers.evaluate import Score
 from ..files import atomic_write
 from ..table import Table
 from .figures import SERIES, Drawing, ThemeName
@@ -53,7 +53,6 @@ def comparison_page(comparison: Comparison) -> str:
         comparison=comparison,
         sets=_scores_by_set(comparison),
         examples=[[answers.loc[index] for answers in evaluations] for index in spread],
-        with_interval=with_interval,
     )
 
 
