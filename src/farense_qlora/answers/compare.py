@@ -8,14 +8,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from ..config import Config
 from ..data.load import Data, load_data
@@ -28,16 +24,8 @@ from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
 from ..training.words import duration
-from .evaluate import (
-    Evaluation,
-    Interval,
-    TokenScores,
-    answer_questions,
-    mean_interval,
-    questions,
-    token_scores,
-    with_interval,
-)
+from .evaluate import LABELS, Answer, Answered, Evaluation, Score, answer_questions, questions
+from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
@@ -49,33 +37,28 @@ Progress = Callable[[str, int, int], object]
 def compare(before: Evaluation | None, after: Evaluation) -> Table:
     """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
     shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none)."""
-    old = {(score.set, score.kind): score for score in (before.groups if before else ()) if not score.table}
+    old = {one.name: one for one in before.sets} if before else {}
     rows = []
-    for new in after.groups:
-        if not new.table:
-            was = old.get((new.set, new.kind))
-            exact, f1 = (was.exact_match, was.f1) if was else (math.nan, math.nan)
-            rows.append((new.label, new.count, exact, new.exact_match, f1, new.f1))
+    for new in after.sets:
+        was = old.get(new.name)
+        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
+        for kind, score in new.by_kind.items():
+            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
+        for name, one, other in scores:
+            exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
+            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
     shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
-    return Table(
-        rows,
-        columns=["", "perguntas", *shares],
-        formats=dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share)),
-    )
+    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
+    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
 
 
 def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
     both were asked the same questions."""
-    wrong = before.wrong[:: max(1, len(before.wrong) // count)][:count]
-    return Table(
-        {
-            "Pergunta": wrong["question"],
-            "Resposta certa": wrong["expected"],
-            "Modelo base": wrong["answer"],
-            "Com o adaptador": after.answers["answer"][wrong.index],
-        }
-    )
+    both = before.answers.assign(after=after.answers["answer"])
+    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
+    columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
+    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +74,7 @@ class Training:
     adapter_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A model in the comparison: the base (without `training`) or a run's best adapter on it.
 
@@ -106,19 +89,13 @@ class Entry:
     base_disk_bytes: int
     answer_tokens_per_s: float
     tokens: TokenScores
-    evaluation: Evaluation
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as JSON has it."""
-        about = {name: value for name, value in vars(self).items() if name != "evaluation"}
-        about["training"] = asdict(self.training) if self.training else None
-        return {**about, "tokens": asdict(self.tokens), "evaluations": self.evaluation.to_json()}
+    evaluations: tuple[Answered, ...]
 
     def cells(self) -> dict[str, str]:
         """Every measure as people read it, under its name."""
         tokens, training, shown = self.tokens, self.training, {}
-        for score in self.evaluation.sets:
-            shown[f"{score.set}: certas"], shown[f"{score.set}: F1"] = score.cells()
+        for one in self.evaluations:
+            shown[f"{one.name}: certas"], shown[f"{one.name}: F1"] = one.cells()
         return {
             **shown,
             "perplexidade na validação": tokens.perplexity_text(),
@@ -154,60 +131,37 @@ class Difference:
 
     def cells(self) -> tuple[str, str, str, str]:
         """As people read it: of what, of whom to whom, how much, how sure."""
-        value, low, high = (
-            f"×{decimal(number, 3)}" if self.ratio else _signed(100 * number)
-            for number in (self.value, *self.interval)
-        )
-        shown = f"{value}{'' if self.ratio else ' p.p.'} [{low}; {high}]"
+        numbers = (self.value, *self.interval)
+        if self.ratio:
+            value, low, high = (f"×{decimal(number, 3)}" for number in numbers)
+        else:
+            value, low, high = (f"{'−' if n < 0 else '+'}{decimal(abs(100 * n), 1)}" for n in numbers)
+            value += " p.p."
         verdict = "sim" if self.clear else "não se distingue"
-        return self.measure, f"{self.one} face a {self.other}", shown, verdict
+        return self.measure, f"{self.one} face a {self.other}", f"{value} [{low}; {high}]", verdict
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Models under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
+    """Models under one protocol, how each later one differs from each earlier one (`pairs`), and what a
+    reader must know (`notes`); draws its measures and differences."""
 
     model: str
-    entries: tuple[Entry, ...]
+    contenders: tuple[Entry, ...]
+    pairs: tuple[Difference, ...]
     notes: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
-        """What the entries are called."""
-        return [entry.name for entry in self.entries]
+        """What the models are called."""
+        return [entry.name for entry in self.contenders]
 
     @property
     def measures(self) -> Table:
-        """All measures, a column for each entry."""
-        columns = [entry.cells() for entry in self.entries]
+        """All measures, a column for each model."""
+        columns = [entry.cells() for entry in self.contenders]
         rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
         return Table(rows, columns=["", *self.names], formats=dict.fromkeys(self.names, str))
-
-    @cached_property
-    def pairs(self) -> list[Difference]:
-        """How every later entry differs from every earlier one, item by item; the perplexity last."""
-        answers, perplexities = [], []
-        for other, one in combinations(self.entries, 2):
-            names = {"one": one.name, "other": other.name}
-            mine, theirs = one.evaluation.answers, other.evaluation.answers
-            for name in mine["set"].unique():
-                for measure, column in ((f"certas: {name}", "exact"), (f"F1: {name}", "f1")):
-                    apart = mine[column].astype(float) - theirs[column].astype(float)
-                    items = apart[mine["set"] == name].tolist()
-                    mean, interval = sum(items) / len(items), mean_interval(items)
-                    answers.append(Difference(measure=measure, **names, value=mean, interval=interval))
-            losses = np.subtract(one.tokens.row_losses, other.tokens.row_losses)
-            low, high = mean_interval(losses, one.tokens.row_tokens)
-            perplexities.append(
-                Difference(
-                    measure="perplexidade",
-                    **names,
-                    value=math.exp(losses.sum() / one.tokens.tokens),
-                    interval=(math.exp(low), math.exp(high)),
-                    ratio=True,
-                )
-            )
-        return answers + perplexities
 
     @property
     def differences(self) -> Table:
@@ -217,21 +171,22 @@ class Comparison:
 
     @property
     def answers(self) -> Table:
-        """Every question with its true answer and that of each entry."""
-        asked = self.entries[0].evaluation.answers
-        given = [entry.evaluation.answers["answer"] for entry in self.entries]
-        answers = Table(pd.concat([asked["question"], asked["expected"], *given], axis=1))
-        answers.columns = ["Pergunta", "Resposta verdadeira", *self.names]
-        return answers
+        """Every question with its true answer and that of each model."""
+        rows = [(a[0].question, a[0].expected, *(answer.got for answer in a)) for a in self.asked()]
+        return Table(rows, columns=["Pergunta", "Resposta verdadeira", *self.names])
+
+    def asked(self) -> list[tuple[Answer, ...]]:
+        """Each question, with the answers in the order of the models."""
+        sets = zip(*(entry.evaluations for entry in self.contenders), strict=True)
+        return [same for one in sets for same in zip(*(of.answers for of in one), strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as JSON has it."""
-        differences = [asdict(pair) for pair in self.pairs]
-        for difference in differences:
+        """As `compare.json` has it."""
+        about = asdict(self)
+        about["differences"] = about.pop("pairs")
+        for difference in about["differences"]:
             del difference["ratio"]
-        contenders = [entry.to_json() for entry in self.entries]
-        about = {"model": self.model, "contenders": contenders}
-        return {**about, "differences": differences, "notes": list(self.notes)}
+        return about
 
     def save(self, folder: Path) -> None:
         """Write `compare.json` and `compare.md` to `folder`; raises `UserError` when it cannot."""
@@ -272,7 +227,46 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
         del base  # before the next is loaded
         base = load_tuned(run.config, run.best_adapter)
         entries.append(_measure(name, run, base, load_data(first, base.tokenizer, base.path), progress))
-    return Comparison(model=first.model, entries=tuple(entries), notes=tuple(_notes(runs)))
+    return Comparison(
+        model=first.model,
+        contenders=tuple(entries),
+        pairs=tuple(differences(entries)),
+        notes=tuple(_notes(runs)),
+    )
+
+
+def differences(entries: Sequence[Entry]) -> list[Difference]:
+    """How every later entry differs from every earlier one, item by item; the perplexity last."""
+    shares, ratios = [], []
+    for other, one in combinations(entries, 2):
+        for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
+            pairs = list(zip(mine.answers, theirs.answers, strict=True))
+            for measure, apart in (
+                (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
+                (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
+            ):
+                shares.append(
+                    Difference(
+                        measure=measure,
+                        one=one.name,
+                        other=other.name,
+                        value=sum(apart) / len(apart),
+                        interval=mean_interval(apart),
+                    )
+                )
+        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
+        low, high = mean_interval(losses, one.tokens.row_tokens)
+        ratios.append(
+            Difference(
+                measure="perplexidade",
+                one=one.name,
+                other=other.name,
+                value=math.exp(sum(losses) / one.tokens.tokens),
+                interval=(math.exp(low), math.exp(high)),
+                ratio=True,
+            )
+        )
+    return shares + ratios
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -318,18 +312,19 @@ def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progr
 
     count(0)
     start = time.perf_counter()
-    answers = answer_questions(base, sets, count)
+    evaluations = answer_questions(base, sets, count)
     seconds = time.perf_counter() - start
-    said = [len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in answers["answer"]]
+    said = [answer.got for one in evaluations for answer in one.answers]
+    said_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
     return Entry(
         name=name,
         bits=base.bits,
         training=_training(run) if run else None,
         base_gb=base.size_gb,
         base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
-        answer_tokens_per_s=sum(said) / seconds,
+        answer_tokens_per_s=said_tokens / seconds,
         tokens=token_scores(base, data),
-        evaluation=Evaluation(answers=answers),
+        evaluations=evaluations,
     )
 
 
@@ -348,7 +343,3 @@ def _training(run: Run) -> Training:
 
 def _megabytes(count: float) -> str:
     return f"{decimal(count / 1e6, 1)} MB"
-
-
-def _signed(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}{decimal(abs(value), 1)}"

@@ -231,16 +231,16 @@ def evaluate(args: argparse.Namespace) -> None:
     texts = [repr(after)]
     if before:
         texts.append(repr(compare(before, after)))
-    for name, wrong in after.wrong.groupby("set", sort=False):
-        for answer in wrong[:WRONG_ANSWERS_SHOWN].itertuples():
-            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.answer}")
-        if (more := len(wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{name}: e mais {more} respostas erradas, todas com --json")
+    for one in after.sets:
+        for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
+            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
+        if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{one.name}: e mais {more} respostas erradas, todas com --json")
     result = {
         "adapter": str(adapter),
         "tokens": asdict(after.tokens) if after.tokens else None,
-        "before": before.to_json() if before else [],
-        "after": after.to_json(),
+        "before": [asdict(one) for one in before.sets] if before else [],
+        "after": [asdict(one) for one in after.sets],
         "status": "ok",
     }
     _write(args, result, "\n\n".join(texts))
