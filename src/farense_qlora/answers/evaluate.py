@@ -110,8 +110,9 @@ class Evaluation:
         """A row for each question: `set`, `question`, `expected`, `answer`, `kind`, `table`, whether the two
         answers say the same (`exact`), and their token F1 (`f1`)."""
         rows = [{"set": one.name, **vars(answer)} for one in self.sets for answer in one.answers]
-        formats = {"exact": lambda exact: "✓" if exact else "✗", "f1": percent}
-        return Table(Table(rows).rename(columns={"got": "answer"}), formats=formats)
+        columns = ["set", *(field.name for field in fields(Answer))]
+        table = Table(rows, columns=columns).astype({"exact": bool}).rename(columns={"got": "answer"})
+        return Table(table, formats={"exact": lambda exact: "✓" if exact else "✗", "f1": percent})
 
     @property
     def scores(self) -> Table:
