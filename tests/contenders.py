@@ -1,7 +1,8 @@
 """Entries of a comparison without a model: they answer what the test says."""
 
-from farense_qlora.answers.compare import Entry
-from farense_qlora.answers.evaluate import Evaluation, TokenScores, answers_table, judge
+from farense_qlora.answers.compare import Comparison, Entry, differences
+from farense_qlora.answers.evaluate import answered, judge
+from farense_qlora.answers.perplexity import TokenScores
 from farense_qlora.data.rows import Row
 
 
@@ -10,7 +11,7 @@ def contender(name: str, right: int, loss: float, count: int = 40) -> Entry:
     judged = []
     for n in range(count):
         turns = ({"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Sim."})
-        judged.append(judge("novas", Row(messages=turns), "Sim." if n < right else f"Não ({name})."))
+        judged.append(judge(Row(messages=turns), "Sim." if n < right else f"Não ({name})."))
     tokens = TokenScores(
         tokens=80,
         perplexity=2.718**loss,
@@ -27,5 +28,11 @@ def contender(name: str, right: int, loss: float, count: int = 40) -> Entry:
         base_gb=0.1,
         base_disk_bytes=1000,
         answer_tokens_per_s=50.0,
-        evaluation=Evaluation(answers=answers_table(judged), tokens=tokens),
+        tokens=tokens,
+        evaluations=(answered("novas", judged),),
     )
+
+
+def comparison(*entries: Entry, notes: tuple[str, ...] = ()) -> Comparison:
+    """The comparison of `entries`."""
+    return Comparison(model="mini", contenders=entries, pairs=tuple(differences(entries)), notes=notes)

@@ -138,7 +138,7 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
     base = load_base(config)
     data = load_data(config, base)
     found = evaluate(base, data)
-    assert len(found.answers) == 0 and found.tokens is not None and found.tokens.tokens > 0
+    assert found.sets == () and found.tokens is not None and found.tokens.tokens > 0
     assert "não há perguntas que fazer" in repr(found)
     report = json.loads((export(run, tmp_path / "out") / "verification.json").read_text(encoding="utf-8"))
     assert report["questions"] == 1 and report["passed"]

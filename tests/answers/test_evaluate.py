@@ -13,14 +13,13 @@ import pytest
 from farense_qlora.answers import evaluate as module
 from farense_qlora.answers.evaluate import (
     Evaluation,
-    answers_table,
+    answered,
     evaluate,
     evaluate_rows,
     judge,
-    mean_interval,
-    token_scores,
 )
 from farense_qlora.answers.normalise import normalise, token_f1
+from farense_qlora.answers.perplexity import mean_interval, token_scores
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.load import load_data
@@ -87,16 +86,13 @@ def row(question: str, expected: str, kind: str = "", table: str = "") -> Row:
 
 
 def three() -> Evaluation:
-    return Evaluation(
-        answers=answers_table(
-            [
-                judge("prova", row("A?", "Foi em 1990.", "facto", "cups"), "foi em 1990"),
-                judge("prova", row("B?", "Foi em <1991>.", "facto", "seasons"), " Foi em 1990. "),
-                judge("prova", row("C?", "Não.", "sim-nao", "seasons"), "Não."),
-                judge("outra", row("D?", "Não."), "Não."),
-            ]
-        )
-    )
+    known = [
+        judge(row("A?", "Foi em 1990.", "facto", "cups"), "foi em 1990"),
+        judge(row("B?", "Foi em <1991>.", "facto", "seasons"), " Foi em 1990. "),
+        judge(row("C?", "Não.", "sim-nao", "seasons"), "Não."),
+    ]
+    other = [judge(row("D?", "Não."), "Não.")]
+    return Evaluation(sets=(answered("prova", known), answered("outra", other)))
 
 
 def test_scores_are_given_as_a_whole_and_by_group() -> None:
@@ -112,8 +108,10 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
     facts = [2, 0.5, pytest.approx(5 / 6), (0, 1), pytest.approx((2 / 3, 1))]
     assert [*scores.loc["prova", "facto", ""]] == facts
     assert scores.loc["prova", "", "seasons"]["exact_match"] == 0.5
-    assert three().wrong[["question", "answer"]].to_numpy().tolist() == [["B?", "Foi em 1990."]]
-    assert [score.set for score in three().sets] == ["prova", "outra"]
+    assert [(answer.question, answer.got) for answer in three().sets[0].wrong] == [("B?", "Foi em 1990.")]
+    answers = three().answers
+    assert [*answers["answer"]] == ["foi em 1990", "Foi em 1990.", "Não.", "Não."]
+    assert [row[6] for row in answers.cells()] == ["✓", "✗", "✓", "✓"] and answers["f1"].mean() > 0.9
 
 
 def test_an_evaluation_draws_its_scores_in_portuguese_and_folds_the_wrong_answers_away() -> None:
@@ -149,7 +147,7 @@ def test_an_evaluation_is_read_as_it_was_stored(tmp_path: Path) -> None:
     ]
     read = Evaluation.read(tmp_path)
     assert read is not None and read.before is not None
-    assert read.to_json() == read.before.to_json() == three().to_json()
+    assert read.sets == read.before.sets == three().sets
     three().save(tmp_path)
     assert (alone := Evaluation.read(tmp_path)) is not None and alone.before is None
     for damaged in ("{", '{"tokens": null}'):
@@ -178,7 +176,7 @@ def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
 def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
     rows = [row(f"Quem foi o {n}?", f"Foi o {n}.") for n in range(40)]
     one, other = (evaluate_rows(load_base(Config(model=str(tiny_model))), rows, "a") for _ in range(2))
-    assert one.to_json() == other.to_json()
+    assert one == other
 
 
 def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first_choices(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from contenders import comparison as compared
 from contenders import contender
 
 from farense_qlora.answers.compare import Comparison
@@ -17,7 +18,7 @@ from farense_qlora.ui.comparison import (
 
 def comparison() -> Comparison:
     entries = (contender("base", 10, 2.0), contender("LoRA", 30, 1.0), contender("<QLoRA>", 32, 1.0))
-    return Comparison(model="mini", entries=entries, notes=("cuidado <aqui>",))
+    return compared(*entries, notes=("cuidado <aqui>",))
 
 
 def test_the_page_is_whole_loads_nothing_and_lets_no_markup_in(tmp_path: Path) -> None:
@@ -73,5 +74,5 @@ def test_a_vote_can_be_a_draw_and_end_early() -> None:
 
 def test_a_vote_on_nothing_says_so() -> None:
     same = (contender("base", 40, 2.0), contender("LoRA", 40, 1.0))
-    vote = BlindVote(Comparison(model="mini", entries=same, notes=()))
+    vote = BlindVote(compared(*same))
     assert "Não há respostas diferentes" in vote._result.value

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from ui_events import events, sampled, write_run
 
-from farense_qlora.answers.evaluate import STORED, Evaluation, TokenScores, answers_table, judge
+from farense_qlora.answers.evaluate import STORED, Evaluation, answered, judge
+from farense_qlora.answers.perplexity import TokenScores
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
@@ -45,8 +46,8 @@ def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> 
     row = Row(messages=turns, kind="facto")
 
     def evaluation(right: int) -> Evaluation:
-        given = [judge("perguntas", row, "Sim." if n < right else "Não.") for n in range(10)]
-        return Evaluation(answers=answers_table(given), tokens=tokens)
+        given = [judge(row, "Sim." if n < right else "Não.") for n in range(10)]
+        return Evaluation(sets=(answered("perguntas", given),), tokens=tokens)
 
     tokens = TokenScores(
         tokens=300, perplexity=1.25, accuracy=0.9, perplexity_interval=(1.2, 1.3),

@@ -8,16 +8,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..config import Config
 from ..data.load import Data, load_data
+from ..data.rows import LABELS
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.base import Base, load_base, load_tuned
@@ -26,15 +24,8 @@ from ..text import decimal, duration, percent
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
-from .evaluate import (
-    Evaluation,
-    Interval,
-    answer_questions,
-    mean_interval,
-    questions,
-    token_scores,
-    with_interval,
-)  # fmt: skip
+from .evaluate import Answer, Answered, Evaluation, Score, answer_questions, questions
+from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
@@ -46,33 +37,28 @@ Progress = Callable[[str, int, int], object]
 def compare(before: Evaluation | None, after: Evaluation) -> Table:
     """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
     shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none)."""
-    old = {(score.set, score.kind): score for score in (before.groups if before else ()) if not score.table}
+    old = {one.name: one for one in before.sets} if before else {}
     rows = []
-    for new in after.groups:
-        if not new.table:
-            was = old.get((new.set, new.kind))
-            exact, f1 = (was.exact_match, was.f1) if was else (math.nan, math.nan)
-            rows.append((new.label, new.count, exact, new.exact_match, f1, new.f1))
+    for new in after.sets:
+        was = old.get(new.name)
+        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
+        for kind, score in new.by_kind.items():
+            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
+        for name, one, other in scores:
+            exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
+            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
     shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
-    return Table(
-        rows,
-        columns=["", "perguntas", *shares],
-        formats=dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share)),
-    )
+    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
+    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
 
 
 def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
     both were asked the same questions."""
-    wrong = before.wrong[:: max(1, len(before.wrong) // count)][:count]
-    return Table(
-        {
-            "Pergunta": wrong["question"],
-            "Resposta certa": wrong["expected"],
-            "Modelo base": wrong["answer"],
-            "Com o adaptador": after.answers["answer"][wrong.index],
-        }
-    )
+    both = before.answers.assign(after=after.answers["answer"])
+    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
+    columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
+    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +74,7 @@ class Training:
     adapter_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A model in the comparison: the base (without `training`) or a run's best adapter on it.
 
@@ -102,27 +88,14 @@ class Entry:
     base_gb: float
     base_disk_bytes: int
     answer_tokens_per_s: float
-    evaluation: Evaluation
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as JSON has it."""
-        about = {name: value for name, value in vars(self).items() if name != "evaluation"}
-        training, tokens = self.training, self.evaluation.tokens
-        return {
-            **about,
-            "training": asdict(training) if training else None,
-            "tokens": asdict(tokens) if tokens else None,
-            "evaluations": self.evaluation.to_json(),
-        }
+    tokens: TokenScores
+    evaluations: tuple[Answered, ...]
 
     def cells(self) -> dict[str, str]:
         """Every measure as people read it, under its name."""
-        tokens, training = self.evaluation.tokens, self.training
-        shown = {}
-        for score in self.evaluation.sets:
-            shown[f"{score.set}: certas"] = with_interval(score.exact_match, score.exact_interval)
-            shown[f"{score.set}: F1"] = with_interval(score.f1, score.f1_interval)
-        assert tokens is not None
+        tokens, training, shown = self.tokens, self.training, {}
+        for one in self.evaluations:
+            shown[f"{one.name}: certas"], shown[f"{one.name}: F1"] = one.cells()
         return {
             **shown,
             "perplexidade na validação": tokens.perplexity_text(),
@@ -141,69 +114,54 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A `measure` ("exact", "f1" or "perplexity") of `one` less that of `other`, on the same items (those of
-    `set`), with its paired 95 % interval; for the perplexity, which is of the validation, their ratio."""
+    """`measure`, as people call it, of `one` less that of `other` on the same items, or its `ratio` to that,
+    with its paired 95 % interval."""
 
     measure: str
-    set: str
     one: str
     other: str
     value: float
     interval: Interval
+    ratio: bool = False
 
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out "no difference"."""
-        nothing = 1.0 if self.measure == "perplexity" else 0.0
-        return not self.interval[0] <= nothing <= self.interval[1]
-
-    @property
-    def label(self) -> str:
-        """What is measured, for people."""
-        return {"exact": f"certas: {self.set}", "f1": f"F1: {self.set}"}.get(self.measure, "perplexidade")
+        return not self.interval[0] <= float(self.ratio) <= self.interval[1]
 
     def cells(self) -> tuple[str, str, str, str]:
         """As people read it: of what, of whom to whom, how much, how sure."""
-        ratio = self.measure == "perplexity"
-        value, low, high = (
-            f"×{decimal(number, 3)}" if ratio else _signed(100 * number)
-            for number in (self.value, *self.interval)
-        )
-        shown = f"{value}{'' if ratio else ' p.p.'} [{low}; {high}]"
+        numbers = (self.value, *self.interval)
+        if self.ratio:
+            value, low, high = (f"×{decimal(number, 3)}" for number in numbers)
+        else:
+            value, low, high = (f"{'−' if n < 0 else '+'}{decimal(abs(100 * n), 1)}" for n in numbers)
+            value += " p.p."
         verdict = "sim" if self.clear else "não se distingue"
-        return self.label, f"{self.one} face a {self.other}", shown, verdict
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it: the measure by its label, which tells the set too."""
-        about = {**vars(self), "measure": self.label}
-        del about["set"]
-        return about
+        return self.measure, f"{self.one} face a {self.other}", f"{value} [{low}; {high}]", verdict
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Models under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
+    """Models under one protocol, how each later one differs from each earlier one (`pairs`), and what a
+    reader must know (`notes`); draws its measures and differences."""
 
     model: str
-    entries: tuple[Entry, ...]
+    contenders: tuple[Entry, ...]
+    pairs: tuple[Difference, ...]
     notes: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
-        """What the entries are called."""
-        return [entry.name for entry in self.entries]
+        """What the models are called."""
+        return [entry.name for entry in self.contenders]
 
     @property
     def measures(self) -> Table:
-        """All measures, a column for each entry."""
-        columns = [entry.cells() for entry in self.entries]
+        """All measures, a column for each model."""
+        columns = [entry.cells() for entry in self.contenders]
         rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
         return Table(rows, columns=["", *self.names], formats=dict.fromkeys(self.names, str))
-
-    @cached_property
-    def pairs(self) -> list[Difference]:
-        """How every later entry differs from every earlier one."""
-        return paired(self.entries)
 
     @property
     def differences(self) -> Table:
@@ -213,21 +171,22 @@ class Comparison:
 
     @property
     def answers(self) -> Table:
-        """Every question with its true answer and that of each entry."""
-        asked = self.entries[0].evaluation.answers
-        given = [entry.evaluation.answers["answer"] for entry in self.entries]
-        answers = Table(pd.concat([asked["question"], asked["expected"], *given], axis=1))
-        answers.columns = ["Pergunta", "Resposta verdadeira", *self.names]
-        return answers
+        """Every question with its true answer and that of each model."""
+        rows = [(a[0].question, a[0].expected, *(answer.got for answer in a)) for a in self.asked()]
+        return Table(rows, columns=["Pergunta", "Resposta verdadeira", *self.names])
+
+    def asked(self) -> list[tuple[Answer, ...]]:
+        """Each question, with the answers in the order of the models."""
+        sets = zip(*(entry.evaluations for entry in self.contenders), strict=True)
+        return [same for one in sets for same in zip(*(of.answers for of in one), strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as JSON has it."""
-        return {
-            "model": self.model,
-            "contenders": [entry.to_json() for entry in self.entries],
-            "differences": [pair.to_json() for pair in self.pairs],
-            "notes": list(self.notes),
-        }
+        """As `compare.json` has it."""
+        about = asdict(self)
+        about["differences"] = about.pop("pairs")
+        for difference in about["differences"]:
+            del difference["ratio"]
+        return about
 
     def save(self, folder: Path) -> None:
         """Write `compare.json` and `compare.md` to `folder`; raises `UserError` when it cannot."""
@@ -247,6 +206,11 @@ class Comparison:
         return f"{self.measures._repr_html_()}{self.differences._repr_html_()}<ul>{notes}</ul>"
 
 
+def pair(config: Config) -> list[Config]:
+    """The LoRA (16-bit base) and the QLoRA (4-bit base) that differ in nothing else."""
+    return [config.changed(bits=bits) for bits in (16, 4)]
+
+
 def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, total: None) -> Comparison:
     """Measure the base of the last of `runs` and the best adapter of each, one after the other.
 
@@ -263,31 +227,46 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
         del base  # before the next is loaded
         base = load_tuned(run.config, run.best_adapter)
         entries.append(_measure(name, run, base, load_data(first, base), progress))
-    return Comparison(model=first.model, entries=tuple(entries), notes=tuple(_notes(runs)))
+    return Comparison(
+        model=first.model,
+        contenders=tuple(entries),
+        pairs=tuple(differences(entries)),
+        notes=tuple(_notes(runs)),
+    )
 
 
-def paired(entries: Sequence[Entry]) -> list[Difference]:
-    """Every later entry against every earlier one, item by item; the perplexity last."""
-    answers, perplexities = [], []
+def differences(entries: Sequence[Entry]) -> list[Difference]:
+    """How every later entry differs from every earlier one, item by item; the perplexity last."""
+    shares, ratios = [], []
     for other, one in combinations(entries, 2):
-        names = {"one": one.name, "other": other.name}
-        mine, theirs = one.evaluation, other.evaluation
-        scores = ["exact", "f1"]
-        apart = mine.answers[scores].astype(float) - theirs.answers[scores].astype(float)
-        for name, items in apart.groupby(mine.answers["set"], sort=False):
-            for measure in scores:
-                values = items[measure].tolist()
-                mean, interval = sum(values) / len(values), mean_interval(values)
-                answers.append(Difference(measure=measure, set=name, **names, value=mean, interval=interval))
-        if mine.tokens and theirs.tokens:
-            pairs = zip(mine.tokens.row_losses, theirs.tokens.row_losses, strict=True)
-            losses = [a - b for a, b in pairs]
-            low, high = mean_interval(losses, mine.tokens.row_tokens)
-            ratio, interval = math.exp(sum(losses) / mine.tokens.tokens), (math.exp(low), math.exp(high))
-            perplexities.append(
-                Difference(measure="perplexity", set="", **names, value=ratio, interval=interval)
+        for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
+            pairs = list(zip(mine.answers, theirs.answers, strict=True))
+            for measure, apart in (
+                (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
+                (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
+            ):
+                shares.append(
+                    Difference(
+                        measure=measure,
+                        one=one.name,
+                        other=other.name,
+                        value=sum(apart) / len(apart),
+                        interval=mean_interval(apart),
+                    )
+                )
+        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
+        low, high = mean_interval(losses, one.tokens.row_tokens)
+        ratios.append(
+            Difference(
+                measure="perplexidade",
+                one=one.name,
+                other=other.name,
+                value=math.exp(sum(losses) / one.tokens.tokens),
+                interval=(math.exp(low), math.exp(high)),
+                ratio=True,
             )
-    return answers + perplexities
+        )
+    return shares + ratios
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -333,17 +312,19 @@ def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progr
 
     count(0)
     start = time.perf_counter()
-    answers = answer_questions(base, sets, count)
+    evaluations = answer_questions(base, sets, count)
     seconds = time.perf_counter() - start
-    said = [len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in answers["answer"]]
+    said = [answer.got for one in evaluations for answer in one.answers]
+    said_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
     return Entry(
         name=name,
         bits=base.bits,
         training=_training(run) if run else None,
         base_gb=base.size_gb,
         base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
-        answer_tokens_per_s=sum(said) / seconds,
-        evaluation=Evaluation(answers=answers, tokens=token_scores(base, data)),
+        answer_tokens_per_s=said_tokens / seconds,
+        tokens=token_scores(base, data),
+        evaluations=evaluations,
     )
 
 
@@ -362,7 +343,3 @@ def _training(run: Run) -> Training:
 
 def _megabytes(count: float) -> str:
     return f"{decimal(count / 1e6, 1)} MB"
-
-
-def _signed(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}{decimal(abs(value), 1)}"

@@ -1,160 +1,128 @@
-"""How good a model is: how it predicts the true answers, and how right its own are, with bootstrap intervals.
+"""How right the answers of a model are: exact match and token F1, with bootstrap intervals.
 
-Perplexity and token accuracy; exact match and token F1, as a whole, by kind of question and by table.
+As a whole, by kind of question and by table of facts; an evaluation has the model's perplexity beside them.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
-from ..data.batches import collate
 from ..data.chat import question_tokens
 from ..data.load import Data, load_data
 from ..data.rows import LABELS, Row
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.base import Base, load_tuned
-from ..model.decode import answers, inference
-from ..model.loss import token_losses
-from ..model.packed import hidden_states
+from ..model.decode import answers
 from ..table import Table
-from ..text import decimal, percent
+from ..text import percent
 from ..training.run import Run
 from .normalise import normalise, token_f1
+from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 STORED = "evaluation.json"  # in the folder of a run
-ROWS_AT_ONCE = 16
-RESAMPLES = 2000
-LEVEL = 0.95
 WRONG_SHOWN = 100  # in a notebook, which keeps what it shows
 NO_QUESTIONS = "as linhas são texto corrido: não há perguntas que fazer; a perplexidade diz o que se aprendeu"
-
-Interval = tuple[float, float]
+Progress = Callable[[int], object]  # told how many answers more have ended; `tqdm.update` fits
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenScores:
-    """How a model predicts the `tokens` of true answers, given all before each: perplexity (the exponential
-    of the mean loss) and the share of tokens that it ranks first, with 95 % intervals over the rows.
+class Answer:
+    """One question with its true answer and the model's; `exact` and `f1` compare the two."""
 
-    `row_losses` (nats) and `row_tokens` are the sums of each row, for paired comparisons.
-    """
-
-    tokens: int
-    perplexity: float
-    accuracy: float
-    perplexity_interval: Interval
-    accuracy_interval: Interval
-    row_losses: tuple[float, ...]
-    row_tokens: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"validação, {self.tokens} tokens: perplexidade {self.perplexity_text()}, "
-            f"tokens certos {with_interval(self.accuracy, self.accuracy_interval)}"
-        )
-
-    def perplexity_text(self) -> str:
-        """«1,25 [1,20; 1,30]»"""
-        low, high = (decimal(bound, 2) for bound in self.perplexity_interval)
-        return f"{decimal(self.perplexity, 2)} [{low}; {high}]"
+    question: str
+    expected: str
+    got: str
+    kind: str
+    table: str
+    exact: bool
+    f1: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """The share of `count` answers that are right word for word, and their mean token F1, from 0 to 1, each
-    with its 95 % interval: those to all questions of a `set`, to a `kind`, or about a `table` of facts."""
+    with its 95 % interval."""
 
-    set: str
-    kind: str = ""
-    table: str = ""
     count: int
     exact_match: float
     f1: float
     exact_interval: Interval
     f1_interval: Interval
 
+    def numbers(self) -> dict[str, Any]:
+        """The score alone, by field."""
+        return {field.name: getattr(self, field.name) for field in fields(Score)}
+
+    def cells(self) -> tuple[str, str]:
+        """Right answers and F1 as people read them."""
+        return with_interval(self.exact_match, self.exact_interval), with_interval(self.f1, self.f1_interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Score):
+    """The scores on one set of questions, and its answers in the order of the questions."""
+
+    name: str
+    by_kind: dict[str, Score]
+    by_table: dict[str, Score]
+    answers: tuple[Answer, ...]
+
     @property
-    def label(self) -> str:
-        """What people call the questions."""
-        group = self.kind or self.table
-        return f"– {LABELS[group]}" if group else self.set
+    def wrong(self) -> list[Answer]:
+        """The answers that are not exact."""
+        return [answer for answer in self.answers if not answer.exact]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The answers of a model to questions kept from its training, and what they come to; draws its scores.
+    """What a model answers to the `sets` of questions kept from its training; draws its scores.
 
-    `answers` has a row for each question: `set`, `kind`, `table`, `question`, `expected`, `answer`, whether
-    they say the same (`exact`), and their token F1 (`f1`). `tokens` is None where it was not measured;
-    `before` is what the base model came to, where that was stored too.
+    `tokens` is None where it was not measured; `before` is what the base model came to, where it was stored.
     """
 
-    answers: Table
+    sets: tuple[Answered, ...]
     tokens: TokenScores | None = None
     before: "Evaluation | None" = None
 
-    @cached_property
-    def groups(self) -> list[Score]:
-        """The score of each set, followed by those of its kinds of question and of its tables of facts."""
-        groups = []
-        for name, asked in self.answers.groupby("set", sort=False):
-            groups.append(_score(asked, set=str(name)))
-            for by in ("kind", "table"):
-                for group, some in asked.groupby(by):
-                    if group in LABELS:
-                        groups.append(_score(some, set=str(name), **{by: str(group)}))
-        return groups
-
     @property
-    def sets(self) -> list[Score]:
-        """The scores of whole sets."""
-        return [score for score in self.groups if not score.kind and not score.table]
+    def answers(self) -> Table:
+        """A row for each question: `set`, `question`, `expected`, `answer`, `kind`, `table`, whether the two
+        answers say the same (`exact`), and their token F1 (`f1`)."""
+        rows = [{"set": one.name, **vars(answer)} for one in self.sets for answer in one.answers]
+        columns = ["set", *(field.name for field in fields(Answer))]
+        table = Table(rows, columns=columns).astype({"exact": bool}).rename(columns={"got": "answer"})
+        return Table(table, formats={"exact": lambda exact: "✓" if exact else "✗", "f1": percent})
 
     @property
     def scores(self) -> Table:
-        """The scores of the `groups` as a table, with a column for each field of `Score`."""
-        columns = [field.name for field in fields(Score)]
-        return Table(map(vars, self.groups), columns=columns, formats={"exact_match": percent, "f1": percent})
+        """A row for each `set`, then for each `kind` of question and each `table` of facts in it (empty in
+        the others), with the columns of `Score`."""
+        rows = []
+        for one in self.sets:
+            rows.append({"set": one.name, "kind": "", "table": "", **one.numbers()})
+            for kind, score in one.by_kind.items():
+                rows.append({"set": one.name, "kind": kind, "table": "", **score.numbers()})
+            for table, score in one.by_table.items():
+                rows.append({"set": one.name, "kind": "", "table": table, **score.numbers()})
+        return Table(rows, formats={"exact_match": percent, "f1": percent})
 
-    @property
-    def wrong(self) -> Table:
-        """The `answers` that are not exact."""
-        return self.answers[~self.answers["exact"]]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """The sets, each with its scores, whole and by group, and its answers, as JSON has them."""
-        sets: dict[str, dict[str, Any]] = {}
-        for score in self.groups:
-            about = asdict(score)
-            name, kind, table = (about.pop(key) for key in ("set", "kind", "table"))
-            if kind or table:
-                sets[name]["by_kind" if kind else "by_table"][kind or table] = about
-            else:
-                own = self.answers[self.answers["set"] == name].drop(columns="set")
-                given = own.rename(columns={"answer": "got"}).to_dict("records")
-                sets[name] = {"name": name, **about, "by_kind": {}, "by_table": {}, "answers": given}
-        return list(sets.values())
+    def to_json(self, before: "Evaluation | None" = None) -> dict[str, Any]:
+        """This evaluation of an adapter, and that of its base `before` if any, as JSON has them."""
+        return {
+            "tokens": asdict(self.tokens) if self.tokens else None,
+            "before": [asdict(one) for one in before.sets] if before else [],
+            "after": [asdict(one) for one in self.sets],
+        }
 
     def save(self, folder: Path, before: "Evaluation | None" = None) -> None:
-        """Write this evaluation of an adapter, and that of its base `before` if any, to the run folder."""
-        about = {
-            "tokens": asdict(self.tokens) if self.tokens else None,
-            "before": before.to_json() if before else [],
-            "after": self.to_json(),
-        }
+        """Write what `to_json` gives to the run folder."""
         with atomic_write(folder / STORED) as path:
-            path.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(self.to_json(before), ensure_ascii=False, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation | None":
@@ -162,193 +130,130 @@ class Evaluation:
         try:
             stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
             before, after = (
-                answers_table(
-                    {**answer, "set": one["name"], "answer": answer["got"]}
-                    for one in stored[when]
-                    for answer in one["answers"]
-                )
-                for when in ("before", "after")
+                tuple(answered(one["name"], [Answer(**answer) for answer in one["answers"]]) for one in sets)
+                for sets in (stored["before"], stored["after"])
             )
             tokens = TokenScores(**stored["tokens"]) if stored["tokens"] else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{folder / STORED} não se lê: repita a avaliação ou apague-o") from None
-        return cls(answers=after, tokens=tokens, before=cls(answers=before) if len(before) else None)
+        return cls(sets=after, tokens=tokens, before=cls(sets=before) if before else None)
 
     def _shown(self) -> Table:
-        rows = [
-            (
-                score.label,
-                score.count,
-                with_interval(score.exact_match, score.exact_interval),
-                with_interval(score.f1, score.f1_interval),
-            )
-            for score in self.groups
-        ]
+        rows = []
+        for one in self.sets:
+            groups = {**one.by_kind, **one.by_table}.items()
+            rows.append((one.name, one.count, *one.cells()))
+            rows += [(f"– {LABELS[name]}", score.count, *score.cells()) for name, score in groups]
         return Table(rows, columns=["", "perguntas", "certas", "F1"], formats={"certas": str, "F1": str})
 
     def __repr__(self) -> str:
-        scores = repr(self._shown()) if len(self.answers) else NO_QUESTIONS
+        scores = repr(self._shown()) if self.sets else NO_QUESTIONS
         return f"{self.tokens}\n\n{scores}" if self.tokens else scores
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(str(self.tokens))}</p>"] if self.tokens else []
-        parts.append(self._shown()._repr_html_() if len(self.answers) else f"<p>{NO_QUESTIONS}</p>")
-        for name, asked in self.answers.groupby("set", sort=False):
-            wrong = asked[~asked["exact"]][["question", "expected", "answer"]]
-            wrong.columns = ["Pergunta", "✓ certa", "✗ dada"]
-            summary = f"{name}: ✓ {len(asked) - len(wrong)}, ✗ {len(wrong)}"
-            shown = Table(wrong[:WRONG_SHOWN])._repr_html_()
+        parts.append(self._shown()._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
+        for one in self.sets:
+            wrong = [(answer.question, answer.expected, answer.got) for answer in one.wrong[:WRONG_SHOWN]]
+            shown = Table(wrong, columns=["Pergunta", "✓ certa", "✗ dada"])._repr_html_()
+            summary = f"{one.name}: ✓ {one.count - len(one.wrong)}, ✗ {len(one.wrong)}"
             parts.append(f"<details><summary>{escape(summary)}</summary>{shown}</details>")
         return "".join(parts)
 
 
 def evaluate(
-    model: Base | Run, data: Data | None = None, progress: Callable[[int], object] = lambda done: None
+    model: Base | Run, data: Data | None = None, progress: Progress = lambda done: None
 ) -> Evaluation:
     """Ask `model` every question that was kept from training, and let it predict the validation; a run stands
-    for its best adapter, on its own `data`.
+    for its best adapter, on its own data.
 
-    Greedy, so the same model and rows give the same figures. `progress` is called with the number of answers
-    that ended, as they do; in all they are as many as `questions` gives. Raises `UserError` when a run has no
-    adapter.
+    Greedy, so the same model and rows give the same figures. In all there are as many answers as `questions`
+    gives. Raises `UserError` when a run has no adapter.
 
     >>> after = fq.evaluate(tuned, data)
-    >>> after.answers[after.answers["exact"]].columns[:3].tolist()
-    ['set', 'question', 'expected']
+    >>> after.answers[after.answers["exact"]]["question"].head(1).tolist()
+    ['Hassan: quem foi?']
     """
     base = load_tuned(model.config, model.best_adapter) if isinstance(model, Run) else model
     if data is None:
         if not isinstance(model, Run):
-            raise TypeError("a model without its run needs the data to be asked about")
+            raise TypeError("a model that is not a run needs the data that it is asked about")
         data = load_data(model.config, base)
-    asked = answer_questions(base, questions(data.held_out()), progress)
-    return Evaluation(answers=asked, tokens=token_scores(base, data))
+    sets = answer_questions(base, questions(data.held_out()), progress)
+    return Evaluation(sets=sets, tokens=token_scores(base, data))
 
 
 def evaluate_rows(
-    base: Base, rows: Sequence[Row], name: str, progress: Callable[[int], object] = lambda done: None
+    base: Base, rows: Sequence[Row], name: str, progress: Progress = lambda done: None
 ) -> Evaluation:
     """Ask `base` the questions of other `rows`, called `name`; raises `UserError` when there are none."""
-    sets = questions({name: rows})
-    if not sets:
+    if not (sets := questions({name: rows})):
         raise UserError(f"{name}: não há nenhuma pergunta com resposta em texto para avaliar")
-    return Evaluation(answers=answer_questions(base, sets, progress))
+    return Evaluation(sets=answer_questions(base, sets, progress))
 
 
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows of each set that have a question whose answer is text that can be compared; a set without any
     is left out."""
-    asking = {
-        name: [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
-        for name, rows in sets.items()
-    }
+    asking = {}
+    for name, rows in sets.items():
+        asking[name] = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
     return {name: rows for name, rows in asking.items() if rows}
 
 
 def answer_questions(
-    base: Base, sets: Mapping[str, Sequence[Row]], progress: Callable[[int], object] = lambda done: None
-) -> Table:
-    """The last question of each conversation, given its true earlier turns, with the answer of `base`: the
-    `answers` of an `Evaluation`.
+    base: Base, sets: Mapping[str, Sequence[Row]], progress: Progress = lambda done: None
+) -> tuple[Answered, ...]:
+    """Ask the last question of each conversation, given its true earlier turns, and score the answers.
 
     They are cut a little beyond the longest true one of a set: more cannot be right.
     """
-    judged = []
+    found = []
     for name, rows in sets.items():
         true = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
         longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in true)
-        more = (
-            24 if any(row.messages[-1].get("reasoning_content") for row in rows) else 8
-        )  # marks of a thought
-        prompts = [question_tokens(row, base.tokenizer) for row in rows]
-        given = answers(base, prompts, longest + more, progress)
-        judged += [judge(name, row, text) for row, text in zip(rows, given, strict=True)]
-    return answers_table(judged)
+        thinking = any(row.messages[-1].get("reasoning_content") for row in rows)
+        longest += 24 if thinking else 8  # with the marks of a thought
+        given = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest, progress)
+        found.append(answered(name, [judge(row, text) for row, text in zip(rows, given, strict=True)]))
+    return tuple(found)
 
 
-def judge(name: str, row: Row, answer: str) -> dict[str, Any]:
-    """Compare `answer` with the last message of `row`, which is of the set `name`: a row of the `answers`."""
-    question, expected = row.messages[-2]["content"], row.messages[-1]["content"]
-    return {
-        "set": name,
-        "kind": row.kind,
-        "table": row.table,
-        "question": question,
-        "expected": expected,
-        "answer": answer.strip(),
-        "exact": normalise(answer) == normalise(expected),
-        "f1": token_f1(expected, answer),
-    }
-
-
-def answers_table(judged: Iterable[Mapping[str, Any]]) -> Table:
-    """What `judge` gives, as the `answers` of an `Evaluation`."""
-    columns = ["set", "question", "expected", "answer", "kind", "table", "exact", "f1"]
-    table = Table(list(judged), columns=columns, formats={"exact": "✗✓".__getitem__, "f1": percent})
-    return table.astype({"exact": bool})
-
-
-def token_scores(base: Base, data: Data) -> TokenScores:
-    """Let `base` predict every supervised token of the validation, cut as in training: the perplexity is the
-    exponential of the loss that training measures."""
-    rows = data.validation
-    losses, hits, counts = (np.zeros(len(rows)) for _ in range(3))
-    order = np.argsort(-rows.lengths, kind="stable")
-    with inference(base.model):
-        for start in range(0, len(order), ROWS_AT_ONCE):
-            some = order[start : start + ROWS_AT_ONCE]
-            batch = collate([[rows[row]] for row in some])
-            hidden = hidden_states(base.model, mx.array(batch.inputs), None)
-            hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-            loss, first = token_losses(base.model, hidden, mx.array(batch.labels))
-            mx.eval(loss, first)
-            owner = some[batch.positions // batch.inputs.shape[1]]
-            np.add.at(losses, owner, batch.weights * np.array(loss))
-            np.add.at(hits, owner, batch.weights * np.array(first))
-            np.add.at(counts, owner, batch.weights)
-    low, high = mean_interval(losses, counts)
-    return TokenScores(
-        tokens=int(counts.sum()),
-        perplexity=math.exp(losses.sum() / counts.sum()),
-        accuracy=float(hits.sum() / counts.sum()),
-        perplexity_interval=(math.exp(low), math.exp(high)),
-        accuracy_interval=mean_interval(hits, counts),
-        row_losses=tuple(map(float, losses)),
-        row_tokens=tuple(map(int, counts)),
+def judge(row: Row, got: str) -> Answer:
+    """Compare `got` with the last message of `row`."""
+    expected = row.messages[-1]["content"]
+    return Answer(
+        question=row.messages[-2]["content"],
+        expected=expected,
+        got=got.strip(),
+        kind=row.kind,
+        table=row.table,
+        exact=normalise(got) == normalise(expected),
+        f1=token_f1(expected, got),
     )
 
 
-def mean_interval(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int = 0) -> Interval:
-    """The percentile bootstrap interval (Efron, 1979), at 95 %, of sum(values) / sum(weights) over items (N,)
-    drawn anew; weights of None are ones.
-
-    Two systems on the same items are compared through the differences of their values: the pairs stay
-    together, and what makes an item hard for both falls away.
-    """
-    items = np.asarray(values, float)
-    count = len(items)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    ones = np.ones(count) if weights is None else np.asarray(weights, float)
-    means = (draws @ items) / (draws @ ones)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def answered(name: str, judged: Sequence[Answer]) -> Answered:
+    """The scores of the `judged` answers to the set `name`, as a whole and by group."""
+    kinds = sorted({answer.kind for answer in judged} & LABELS.keys())
+    tables = sorted({answer.table for answer in judged} & LABELS.keys())
+    return Answered(
+        name=name,
+        **_score(judged).numbers(),
+        by_kind={kind: _score([answer for answer in judged if answer.kind == kind]) for kind in kinds},
+        by_table={table: _score([answer for answer in judged if answer.table == table]) for table in tables},
+        answers=tuple(judged),
+    )
 
 
-def with_interval(share: float, interval: Interval) -> str:
-    """«62,5 % [58,1; 66,9]»"""
-    low, high = (decimal(100 * bound, 1) for bound in interval)
-    return f"{percent(share)} [{low}; {high}]"
-
-
-def _score(answers: pd.DataFrame, **group: str) -> Score:
-    exact, f1 = list(map(float, answers["exact"])), list(map(float, answers["f1"]))
+def _score(judged: Sequence[Answer]) -> Score:
+    exact, f1 = [float(answer.exact) for answer in judged], [answer.f1 for answer in judged]
     return Score(
-        **group,
-        count=len(answers),
-        exact_match=sum(exact) / len(exact),
-        f1=sum(f1) / len(f1),
+        count=len(judged),
+        exact_match=sum(exact) / len(judged),
+        f1=sum(f1) / len(judged),
         exact_interval=mean_interval(exact),
         f1_interval=mean_interval(f1),
     )

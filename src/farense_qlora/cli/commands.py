@@ -171,18 +171,12 @@ def evaluate(args: argparse.Namespace) -> None:
     if not (args.data or args.adapter):
         after.save(_run(args.run).folder, before)
     texts = [str(after), *([str(fq.compare(before, after))] if before else [])]
-    for name, wrong in after.wrong.groupby("set", sort=False):
-        for answer in wrong[:WRONG_ANSWERS_SHOWN].itertuples():
-            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.answer}")
-        if (more := len(wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{name}: e mais {more} respostas erradas, todas com --json")
-    result = {
-        "adapter": str(adapter),
-        "tokens": asdict(after.tokens) if after.tokens else None,
-        "before": before.to_json() if before else [],
-        "after": after.to_json(),
-    }
-    _write(args, result, "\n\n".join(texts))
+    for one in after.sets:
+        for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
+            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
+        if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{one.name}: e mais {more} respostas erradas, todas com --json")
+    _write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
 
 
 def compare(args: argparse.Namespace) -> None:

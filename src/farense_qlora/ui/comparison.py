@@ -9,7 +9,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from ..answers.compare import Comparison
-from ..answers.evaluate import Score, with_interval
+from ..answers.evaluate import Answer, Answered
 from ..files import atomic_write
 from ..table import Table
 from ..templates import render
@@ -21,7 +21,7 @@ EQUAL = "nenhuma é melhor"
 
 def comparison_figure(comparison: Comparison, theme: ThemeName = "auto") -> Drawing:
     """The share of right answers of each entry on each set of questions, with 95 % intervals."""
-    names, sets = comparison.names, _scores_by_set(comparison)
+    names, sets = comparison.names, _by_set(comparison)
     figure = Drawing(8.4, 1.1 + 0.3 * len(sets) * len(names), theme)
     panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False)[:, 0]
     for axes, scores in zip(panels, sets, strict=True):
@@ -35,23 +35,20 @@ def comparison_figure(comparison: Comparison, theme: ThemeName = "auto") -> Draw
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
-        axes.set_title(scores[0].set, fontsize=10, loc="left", color=figure.theme.ink)
+        axes.set_title(scores[0].name, fontsize=10, loc="left", color=figure.theme.ink)
     panels[-1].set_xlabel("respostas certas (%)")
     return figure
 
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as one page of HTML that loads nothing."""
-    evaluations = [entry.evaluation.answers for entry in comparison.entries]
-    questions = list(disputed(comparison).index)
+    questions = disputed(comparison)
     count = min(EXAMPLES, len(questions))
-    spread = [questions[i * len(questions) // count] for i in range(count)]
     return render(
         "ui/compare.html",
         comparison=comparison,
-        sets=_scores_by_set(comparison),
-        examples=[[answers.loc[index] for answers in evaluations] for index in spread],
-        with_interval=with_interval,
+        sets=_by_set(comparison),
+        examples=[questions[i * len(questions) // count] for i in range(count)],  # at even distances
     )
 
 
@@ -65,10 +62,9 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
     return folder / "compare.html"
 
 
-def disputed(comparison: Comparison) -> Table:
-    """The answers to the questions that not all answer alike."""
-    answers = comparison.answers
-    return answers[answers.iloc[:, 2:].nunique(axis=1) > 1]
+def disputed(comparison: Comparison) -> list[tuple[Answer, ...]]:
+    """The questions that not all models answer alike, each with the answers in their order."""
+    return [answers for answers in comparison.asked() if len({answer.got for answer in answers}) > 1]
 
 
 class ComparisonView:
@@ -95,9 +91,7 @@ class BlindVote:
         self._names = comparison.names
         self._random = random.Random(seed)
         questions = disputed(comparison)
-        self._questions = questions.iloc[
-            self._random.sample(range(len(questions)), min(count, len(questions)))
-        ]
+        self._questions = self._random.sample(questions, min(count, len(questions)))
         self.votes: Counter[str] = Counter()
         self._position = -1
         self._text, self._result = widgets.HTML(), widgets.HTML()
@@ -117,16 +111,16 @@ class BlindVote:
         if self._position == len(self._questions):
             self._reveal()
             return
-        question, _, *answers = self._questions.iloc[self._position]
+        answers = self._questions[self._position]
         whose: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):
-            whose.setdefault(answer, []).append(index)
+            whose.setdefault(answer.got, []).append(index)
         self._order = self._random.sample(list(whose.values()), len(whose))
         for column, button in enumerate(self._buttons[:-1]):
             button.layout.display = None if column < len(self._order) else "none"
         columns = zip(self._letters, self._order, strict=False)
-        shown = {f"Resposta {letter}": [answers[same[0]]] for letter, same in columns}
-        caption = f"{self._position + 1} de {len(self._questions)}: {question}"
+        shown = {f"Resposta {letter}": [answers[same[0]].got] for letter, same in columns}
+        caption = f"{self._position + 1} de {len(self._questions)}: {answers[0].question}"
         self._text.value = Table(shown, caption=caption)._repr_html_()
 
     def _vote(self, column: int) -> None:
@@ -139,14 +133,16 @@ class BlindVote:
             button.disabled = True
         rows = [(name, self.votes[name]) for name in (*self._names, EQUAL)]
         tally = Table(rows, columns=["", "Votos"])
-        said = "" if len(self._questions) else "Não há respostas diferentes em que votar."
-        which = self._questions[: self._position]
-        self._result.value = said + tally._repr_html_() + which._repr_html_()
+        said = "" if self._questions else "Não há respostas diferentes em que votar."
+        voted = self._questions[: self._position]
+        which = [(a[0].question, a[0].expected, *(answer.got for answer in a)) for a in voted]
+        told = Table(which, columns=["Pergunta", "Resposta verdadeira", *self._names])
+        self._result.value = said + tally._repr_html_() + told._repr_html_()
 
     def _ipython_display_(self) -> None:
         display(self._box)
 
 
-def _scores_by_set(comparison: Comparison) -> list[tuple[Score, ...]]:
-    """The scores of all entries on each set."""
-    return list(zip(*(entry.evaluation.sets for entry in comparison.entries), strict=True))
+def _by_set(comparison: Comparison) -> list[tuple[Answered, ...]]:
+    """The scores of all models on each set of questions."""
+    return list(zip(*(entry.evaluations for entry in comparison.contenders), strict=True))
