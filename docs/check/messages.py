@@ -11,9 +11,9 @@ PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
 HOLE = "…"
 # What the server answers a request with: a status, and then the message.
 # And what is wrong with a row: its line, and then the message.
-ANSWERS = {"Refused", "_error", "Bad"}
+ANSWERS = {"Refused", "Bad"}
 # Modules whose ValueErrors reach the user inside a UserError.
-WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py")
+WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py", "serving/api.py")
 
 
 def messages() -> dict[str, str]:

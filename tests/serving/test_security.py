@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -130,6 +133,18 @@ def test_what_cannot_be_served_is_said(trained: Path, served: Served, tmp_path: 
         serve(run.config, run.best_adapter, run.name, port=70000)
     with pytest.raises(UserError, match="não tem um modelo"):
         serve(run.config.changed(model=str(tmp_path)), run.best_adapter, run.name, port=0)
+
+
+def test_without_the_extra_the_command_says_what_to_install(trained: Path, home: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from farense_qlora.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--run", "decorado"],
+        env={**os.environ, "FARENSE_HOME": str(home)},
+        text=True,
+        capture_output=True,
+    )
+    said = "erro: para servir falta uvicorn: instale com «pip install 'farense-qlora[serve]'»\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_bad_arguments_end_in_one_line(farense: Command, trained: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Text(Checked):
 def _not_zero(value: Any) -> Any:
     """Of `Literal[False]`: 0 would pass for it."""
     if value is not None and not isinstance(value, bool):
-        raise ValueError("não é true nem false")
+        raise ValueError(value)
     return value
 
 

@@ -21,7 +21,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from .. import model as _model  # noqa: F401  chooses the BLAS before anything here imports mlx
 from ..config import Config
@@ -35,6 +34,21 @@ KEY_VARIABLE = "FARENSE_API_KEY"
 DEFAULT_LIMITS = Limits.parse({})
 FAILED = "a geração falhou; tente outra vez"
 AGAIN = {"Retry-After": "1"}
+STREAMED: dict[int | str, Any] = {
+    200: {"description": "A resposta, inteira ou aos bocados.", "content": {"text/event-stream": {}}}
+}
+STRICT: dict[str, Any] = {
+    "redirect_slashes": False,
+    "responses": {"4XX": {"model": Failure}, 503: {"model": Failure}},
+}
+QUIET = {"log_config": None, "log_level": "error", "access_log": False, "server_header": False}
+UVICORN: dict[str, Any] = {
+    **QUIET,
+    "ws": "none",
+    "lifespan": "off",
+    "proxy_headers": False,
+    "headers": [("Server", "farense-qlora")],
+}
 
 
 def serve(
@@ -68,29 +82,10 @@ def serve(
         engine.wait_until_loaded()
         # A browser that a foreign page points at this machine under a name of its own is not to be answered.
         hosts = None if token else frozenset({"localhost", "127.0.0.1", "[::1]", host})
-        door = Door(
-            app=application(engine, name, limits),
-            token=token,
-            hosts=hosts,
-            origins=tuple(origins),
-            limits=limits,
-        )
+        routes = application(engine, name, limits)
+        door = Door(app=routes, token=token, hosts=hosts, origins=tuple(origins), limits=limits)
         protocol: Any = partial(Connection, limits=limits)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                door,
-                http=protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                headers=[("Server", "farense-qlora")],  # no versions of anything
-                timeout_keep_alive=limits.max_seconds,
-            )
-        )
+        server = uvicorn.Server(uvicorn.Config(door, http=protocol, **UVICORN))
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes them over, and raises them at its end
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
@@ -99,19 +94,13 @@ def serve(
 
 def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
     """The routes, behind which `engine` answers under the model name `name`."""
+    what = "A API de conversa da OpenAI, servida por um modelo treinado."
     app = FastAPI(
-        title="farense-qlora",
-        version="1",
-        description="A API de conversa da OpenAI, servida por um modelo treinado.",
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
-        responses={"4XX": {"model": Failure}, 503: {"model": Failure}},
+        title="farense-qlora", version="1", description=what, docs_url=None, redoc_url=None, **STRICT
     )
     about = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "farense-qlora"}
-    key = [
-        Security(HTTPBearer(auto_error=False, scheme_name="token"))
-    ]  # described here, asked for at the door
+    # The key is described here, and asked for at the door.
+    key = [Security(HTTPBearer(auto_error=False, scheme_name="token"))]
     page = _page()
 
     @app.get("/", include_in_schema=False)
@@ -134,13 +123,7 @@ def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
             raise HTTPException(404)
         return about
 
-    streamed: dict[int | str, Any] = {
-        200: {"description": "A resposta, inteira ou aos bocados.", "content": {"text/event-stream": {}}}
-    }
-
-    @app.post(
-        CHAT, summary="Responde a uma conversa", dependencies=key, response_model=dict, responses=streamed
-    )
+    @app.post(CHAT, summary="Responde a uma conversa", dependencies=key, responses=STREAMED)
     async def chat(request: ChatRequest, connection: Request) -> Any:
         if request.model not in (None, name):
             raise Refused(404, f"o modelo pedido não existe; há «{name}»")
@@ -204,13 +187,13 @@ class Reply:
             "prompt_tokens_details": {"cached_tokens": answer.cached},
         }
 
-    async def whole(self, connection: Request) -> dict[str, Any]:
-        """All of it at once; raises `ClientDisconnect` when nobody waits for it any more."""
+    async def whole(self, connection: Request) -> dict[str, Any] | Response:
+        """All of it at once, as long as somebody waits for it."""
         text, thought = "", ""
         async with aclosing(self.pieces):
             async for piece in self.pieces:
                 if await connection.is_disconnected():
-                    raise ClientDisconnect
+                    return Response(status_code=499)
                 text, thought = text + piece.text, thought + piece.thought
         message = {"role": "assistant", "content": text or None} | ({"reasoning": thought} if thought else {})
         choice = {"index": 0, "finish_reason": piece.finish, "message": message}

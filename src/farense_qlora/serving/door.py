@@ -83,7 +83,7 @@ class Door:
 
         try:
             self._check(request)
-            if request.method == "POST" and request.url.path == CHAT:
+            if request.method == "POST" and scope["path"] == CHAT:
                 receive = _again(await self._body(request), receive)
                 unread = False
             await self.app(scope, receive, answer)
