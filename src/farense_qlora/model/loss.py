@@ -52,7 +52,7 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
             # One chunk after the other: side by side they would all be held at once.
             part, label = mx.depends(hidden[rows], done) if done else hidden[rows], labels[rows, None]
             logits = logits_of(part).astype(mx.float32)
-            best = logits.argmax(axis=-1, keepdims=True)
+            best = mx.stop_gradient(logits.argmax(axis=-1, keepdims=True))
             top = mx.take_along_axis(logits, best, axis=-1)
             exps = exp(logits - top)
             total = exps.sum(axis=-1, keepdims=True)
