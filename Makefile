@@ -9,7 +9,7 @@ TOOLS := .venv/.consumers
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup consumers exports run notebook lint test faults browser docs docs-update site data mini lock clean
+.PHONY: setup consumers exports run notebook lint test faults resume-check bench browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,14 @@ test: lint
 # The fault suite whole: 200 kills and every single disk operation; `test` has its short form.
 faults: setup
 	FARENSE_FAULTS=whole $(BIN)/pytest tests/faults
+
+# Proof that a run cut off anywhere and taken up again ends with the same bits.
+resume-check: setup
+	FARENSE_FAULTS=whole $(BIN)/pytest tests/faults/test_resume.py
+
+# Speed and memory of training beside mlx-lm, in turns on this machine: `make bench BENCH="--workload small 57m"`.
+bench: setup
+	$(BIN)/python tests/bench $(BENCH)
 
 # JupyterLab in a real browser (Chromium, which must be installed); screenshots land in output/browser/.
 browser: setup

@@ -32,7 +32,6 @@ COMMANDS = [
     ["stop"],
     ["fit"],
     ["doctor"],
-    ["resume-check"],
     ["runs"],
     ["monitor"],
     ["report"],

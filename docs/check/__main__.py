@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pages
 
 sys.path.insert(0, str(pages.ROOT / "src"))
+sys.path.insert(0, str(pages.ROOT / "tests" / "bench"))
 
 import blocks
 import generated

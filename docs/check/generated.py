@@ -107,7 +107,7 @@ def events_table() -> str:
 
 def memory_table() -> str:
     """The memory arithmetic for Mistral-7B."""
-    from farense_qlora.ui import explain
+    import explain
 
     lines = [
         "| GB | base congelada | parâmetros treinados | gradientes e momentos | soma |",
@@ -121,8 +121,8 @@ def memory_table() -> str:
 
 def parameters_table() -> str:
     """How many parameters an adapter on Mistral-7B has, by rank."""
-    from farense_qlora.results.bench import SEVEN_B
-    from farense_qlora.ui import explain
+    import explain
+    from explain import SEVEN_B
 
     everything = explain.matrix_parameters(SEVEN_B) + explain.norm_parameters(SEVEN_B)
     lines = ["| `rank` | parâmetros treinados | parte dos parâmetros do modelo |", "|---|---|---|"]
@@ -135,7 +135,7 @@ def parameters_table() -> str:
 
 def quantization_table() -> str:
     """Bits a weight and rounding error by bits."""
-    from farense_qlora.ui import explain
+    import explain
 
     lines = ["| bits | bits por peso, com as escalas | erro de arredondamento |", "|---|---|---|"]
     for bits in explain.BITS:
@@ -145,8 +145,8 @@ def quantization_table() -> str:
 
 
 def bench_table() -> str:
-    """The workloads that `farense-qlora bench` knows."""
-    from farense_qlora.results.bench import WORKLOADS
+    """The workloads that `make bench` knows."""
+    from workloads import WORKLOADS
 
     lines = ["| Trabalho | O que é |", "|---|---|"]
     return "\n".join(lines + [f"| `{name}` | {work.about} |" for name, work in WORKLOADS.items()])
@@ -246,7 +246,7 @@ def unmeasured() -> Iterator[tuple[Path, int]]:
 
 def _figures() -> dict[Path, tuple[Callable[[], Any], dict[str, Any]]]:
     """Each figure, what draws it, and the numbers that are in it."""
-    from farense_qlora.ui import explain
+    import explain
 
     sizes = {name: round(row.total, 3) for name, row in explain.memory().items()}
     return {

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
+from faults.common import numbers
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import TrainingCallback
@@ -35,7 +36,6 @@ from farense_qlora.training.requests import (
     read_requests,
     request,
 )
-from farense_qlora.training.resume_check import numbers
 from farense_qlora.training.step import Step, arrays, batch_loss
 
 

@@ -176,24 +176,6 @@ def doctor(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def resume_check(args: argparse.Namespace) -> int:
-    """Prove that resuming changes nothing; 0 when it does not, else 1."""
-    from ..training.resume_check import Check, resume_check
-
-    def say(check: Check) -> None:
-        if not args.json:
-            same = "igual bit a bit" if check.passed else "DIFERENTE"
-            print(f"cortado a seguir ao passo {check.cut} e retomado: {same}", flush=True)
-
-    checks = resume_check(args.model, say)
-    passed = all(check.passed for check in checks)
-    text = "retomar um treino dá o mesmo que não o ter parado"
-    text = text if passed else "retomar um treino NÃO dá o mesmo que não o ter parado"
-    result = {"checks": [asdict(check) for check in checks], "passed": passed, "status": "ok"}
-    _write(args, result, text)
-    return 0 if passed else 1
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
     config, adapter = _adapter(args)
@@ -347,23 +329,6 @@ def export(args: argparse.Namespace) -> None:
         result["pushed"] = push(folder, args.push)
         text += f" e enviado para {result['pushed']}"
     _write(args, result, text)
-
-
-def bench(args: argparse.Namespace) -> None:
-    """Measure beside mlx-lm; writes `bench.json` and `bench.png` to `--to`. Raises `UserError`."""
-    from tqdm import tqdm
-
-    from ..results import bench as module
-    from ..ui.figures import bench_bars
-
-    chosen = args.workload or module.USUAL
-    with tqdm(bar_format="{desc} ({elapsed})", leave=False) as bar:
-        results = module.bench(chosen, args.rounds, bar.set_description_str)
-    args.to.mkdir(parents=True, exist_ok=True)
-    report = module.report(results)
-    (args.to / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    bench_bars(results).savefig(args.to / "bench.png")
-    _write(args, {**report, "status": "ok"}, f"{module.report_text(results)}\n\nguardado em {args.to}")
 
 
 def mini_build(args: argparse.Namespace) -> None:

@@ -63,10 +63,6 @@ def build_parser() -> Parser:
 
     _json(add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta"))
 
-    sub = add("resume-check", commands.resume_check, "prova que retomar um treino não muda o resultado")
-    sub.add_argument("--model", default="mini", metavar="MODELO", help="o modelo base (a miniatura)")
-    _json(sub)
-
     sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)
     sub.add_argument("--data", type=Path, metavar="FICHEIRO", help="outras perguntas e respostas, em JSONL")
@@ -120,16 +116,6 @@ def build_parser() -> Parser:
     what = f"os pesos em gguf e ollama: {', '.join(types)} (f16)"
     sub.add_argument("--gguf-type", choices=types, default="f16", metavar="TIPO", help=what)
     sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hub, privado se for novo")
-    _json(sub)
-
-    sub = add("bench", commands.bench, "mede a velocidade e a memória do treino, ao lado do mlx-lm")
-    names = (
-        "tiny, mini, small, 57m, 7b-512 a 7b-2048, rows-1000, rows-100000, window-512 a window-4096 "
-        "(mini, small e 57m)"
-    )
-    sub.add_argument("--workload", nargs="+", metavar="NOME", help=names)
-    sub.add_argument("--rounds", type=int, default=3, metavar="N", help="voltas de que se toma a mediana (3)")
-    sub.add_argument("--to", type=Path, default=OUTPUT / "bench", metavar="PASTA", help="onde fica a tabela")
     _json(sub)
 
     mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")

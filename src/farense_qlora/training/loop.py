@@ -58,10 +58,10 @@ def train(
         yield events.Discarded(step=trainer.state.step, path=str(damaged.relative_to(folder)), reason=reason)
     if trainer.checkpoint:
         yield events.Saved(step=trainer.state.step, path=str(trainer.checkpoint.relative_to(folder)))
-    end = yield from trainer.evaluate_if_due()
+    ended = yield from trainer.evaluate_if_due()
     if not trainer.checkpoint:
         yield from trainer.save()
-    while not end:
+    while not ended:
         start, state = time.perf_counter(), trainer.state
         rate = learning_rate(config, state.learning_rate, state.step, trainer.total_steps)
         batches = trainer.batches(state.step)
@@ -96,9 +96,9 @@ def train(
             state.losses = [*state.losses, loss][-anomalies.MOST :]
             state.skipped_in_a_row = 0
 
-        end = yield from trainer.evaluate_if_due()
+        ended = yield from trainer.evaluate_if_due()
         asked = requests()
-        if asked.pause and not end:
+        if asked.pause and not ended:
             yield from trainer.save()
             yield events.Paused(step=state.step, cause="asked")
             while (asked := requests()).pause and not asked.stop:
@@ -107,14 +107,14 @@ def train(
         if asked.learning_rate:
             state.learning_rate = asked.learning_rate
             yield events.RateChanged(step=state.step, learning_rate=state.learning_rate)
-        if asked.stop and not end:
-            end = "stopped"
-        if end or asked.save or asked.learning_rate or state.step % config.save_every == 0:
+        if asked.stop and not ended:
+            ended = "stopped"
+        if ended or asked.save or asked.learning_rate or state.step % config.save_every == 0:
             yield from trainer.save()
     state = trainer.state
     yield events.Finished(
         step=state.step,
-        reason=end,
+        reason=ended,
         best_step=state.best_step,
         best_loss=state.best_loss,
         seconds=time.perf_counter() - began,
@@ -122,7 +122,8 @@ def train(
 
 
 class Trainer:
-    """A run in progress: the adapter, its optimizer `step`, the batches of `sampler`, the `state` of the run.
+    """A run in progress: its optimizer `step`, the rows of each update in `sampler`, how many updates there
+    are in all (`total_steps`), and the `state` that it has come to.
 
     Goes on from the last whole `checkpoint` in `folder`; `damaged` lists newer ones, each with what is wrong.
     Without any it begins with a fresh adapter, or with the weights of the one that the config names. Raises
@@ -166,20 +167,23 @@ class Trainer:
         self.trainable = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
         self.damaged: list[tuple[Path, str]] = []
         self.checkpoint = checkpoints.latest(folder, lambda *damage: self.damaged.append(damage))
-        if self.checkpoint is None:
-            if config.from_adapter:
-                start_from(base.model, config, adapter_folder(config.from_adapter))
-            checkpoints.check_room(folder, config, self.trainable)
-            self.state = State(learning_rate=config.learning_rate)
-        else:
-            changed = checkpoints.changes(self.checkpoint, config, self._fingerprints)
-            if changed and not accept_changes:
-                raise UserError(
-                    f"o treino em {folder} começou com outras definições ou outros dados "
-                    f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
-                    "--accept-changes"
-                )
-            self.state = checkpoints.restore(self.checkpoint, self.step)
+        self.state = self._resumed(self.checkpoint, accept_changes) if self.checkpoint else self._begun()
+
+    def _begun(self) -> State:
+        if self.config.from_adapter:
+            start_from(self.base.model, self.config, adapter_folder(self.config.from_adapter))
+        checkpoints.check_room(self.folder, self.config, self.trainable)
+        return State(learning_rate=self.config.learning_rate)
+
+    def _resumed(self, checkpoint: Path, accept_changes: bool) -> State:
+        changed = checkpoints.changes(checkpoint, self.config, self._fingerprints)
+        if changed and not accept_changes:
+            raise UserError(
+                f"o treino em {self.folder} começou com outras definições ou outros dados "
+                f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
+                "--accept-changes"
+            )
+        return checkpoints.restore(checkpoint, self.step)
 
     def started(self) -> events.Started:
         """What is about to be trained."""

@@ -22,15 +22,15 @@ from mlx_lm.tuner import trainer as mlx_lm_trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import CacheDataset, ChatDataset
 from mlx_lm.utils import get_total_parameters, load_tokenizer
+from workloads import OURS, WORKLOADS, settings_of
 
-from ..config import Config
-from ..data.load import load_data
-from ..model.adapters import attach
-from ..model.base import GROUP_SIZE, MINIATURE, Base, load_base, make_ready
-from ..model.machine import gflops
-from ..training.events import Stepped
-from ..training.loop import train
-from .bench import OURS, WORKLOADS, settings_of
+from farense_qlora.config import Config
+from farense_qlora.data.load import load_data
+from farense_qlora.model.adapters import attach
+from farense_qlora.model.base import GROUP_SIZE, MINIATURE, Base, load_base, make_ready
+from farense_qlora.model.machine import gflops
+from farense_qlora.training.events import Stepped
+from farense_qlora.training.loop import train
 
 
 def main(name: str, trainer: str, updates: int, folder: Path, out: Path) -> None:
@@ -102,7 +102,14 @@ def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[d
         model = random_model(shape)
         make_ready(model)
         base = Base(
-            model, load_tokenizer(MINIATURE), MINIATURE, name, 4, get_total_parameters(model), 0.0, 0.0
+            model=model,
+            tokenizer=load_tokenizer(MINIATURE),
+            path=MINIATURE,
+            name=name,
+            bits=4,
+            parameters=get_total_parameters(model),
+            size_gb=0.0,
+            load_seconds=0.0,
         )
     weights, steps = _weights(base.model), []
     mx.reset_peak_memory()

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
+import explain
 import mlx.core as mx
 import pytest
+from explain import SEVEN_B
 from mlx.utils import tree_flatten
 from tiny import SHAPE
 
 from farense_qlora.config import Config
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
-from farense_qlora.results.bench import SEVEN_B
-from farense_qlora.ui import explain
 
 
 def test_parameters_are_those_of_a_model_and_of_its_adapter(tiny_model: Path) -> None:

@@ -1,6 +1,6 @@
 """Training speed and memory beside mlx-lm's own trainer: same model, data and settings, on this machine.
 
-Every measurement is a process of its own (`bench_trainers`), and the trainers take turns, so that whatever
+Every measurement is a process of its own (`trainers.py`), and the trainers take turns, so that whatever
 else the machine does hits them alike.
 """
 
@@ -18,12 +18,12 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from ..config import Config
-from ..data.invented import invented
-from ..data.questions import questions
-from ..data.tokens import read_rows
-from ..errors import UserError
-from ..text import decimal, percent, text_table
+from farense_qlora.config import Config
+from farense_qlora.data.invented import invented
+from farense_qlora.data.questions import questions
+from farense_qlora.data.tokens import read_rows
+from farense_qlora.table import Table
+from farense_qlora.text import decimal, percent
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,8 @@ class Measurement:
 def bench(
     names: Sequence[str] = USUAL, rounds: int = 3, say: Callable[[str], object] = lambda _: None
 ) -> list[Measurement]:
-    """Measure the workloads `names`, interleaving their trainers `rounds` times; raises `UserError`."""
-    if rounds < 1:
-        raise UserError(f"--rounds {rounds}: tem de ser pelo menos 1")
-    for name in names:
-        if name not in WORKLOADS:
-            raise UserError(f"não há o trabalho «{name}»; há {', '.join(WORKLOADS)}")
+    """Measure the workloads `names`, interleaving their trainers `rounds` times; raises `RuntimeError` when
+    a trainer fails."""
     results = []
     with tempfile.TemporaryDirectory(prefix="farense-bench-") as folder:
         for name in names:
@@ -163,38 +159,53 @@ def report(results: Sequence[Measurement]) -> dict[str, Any]:
     return {"results": [asdict(result) for result in results], "ratios": ratios(results)}
 
 
-def report_text(results: Sequence[Measurement]) -> str:
-    """The measurements and ratios as tables for the terminal."""
-    header = ["", "", "supervisionados/s", "tokens/s", "enchimento", "pico além dos pesos", "processo"]
-    lines = [
-        [
-            r.workload,
-            r.trainer,
-            decimal(r.supervised_tokens_per_s, 1),
-            decimal(r.real_tokens_per_s, 1),
-            percent(r.padding_share),
-            f"{decimal(r.peak_beyond_weights_gb, 3)} GB",
-            f"{decimal(r.process_memory_gb, 2)} GB",
-            f"{decimal(r.seconds_to_first_step, 1)} s",
-            percent(r.sgemm_share),
-            decimal(r.loss, 3),
-        ]
-        for r in results
-    ]
-    against = [
-        [
-            name,
-            f"{decimal(ratio['supervised_tokens_per_s'], 1)}x",
-            f"{decimal(ratio['real_tokens_per_s'], 1)}x",
-            f"{decimal(ratio['peak_beyond_weights_gb'], 2)}x",
-        ]
+def measured_table(results: Sequence[Measurement]) -> Table:
+    """The measurements, for people."""
+    columns = {
+        "workload": "",
+        "trainer": "treinador",
+        "supervised_tokens_per_s": "supervisionados/s",
+        "real_tokens_per_s": "tokens/s",
+        "padding_share": "enchimento",
+        "peak_beyond_weights_gb": "pico além dos pesos",
+        "process_memory_gb": "processo",
+        "seconds_to_first_step": "1.º passo",
+        "sgemm_share": "da sgemm",
+        "loss": "perda",
+    }
+    rows = [{title: getattr(result, name) for name, title in columns.items()} for result in results]
+    return Table(
+        rows,
+        formats={
+            "supervisionados/s": lambda rate: decimal(rate, 1),
+            "tokens/s": lambda rate: decimal(rate, 1),
+            "enchimento": percent,
+            "pico além dos pesos": lambda size: f"{decimal(size, 3)} GB",
+            "processo": lambda size: f"{decimal(size, 2)} GB",
+            "1.º passo": lambda seconds: f"{decimal(seconds, 1)} s",
+            "da sgemm": percent,
+        },
+    )
+
+
+def ratios_table(results: Sequence[Measurement]) -> Table:
+    """Ours over the others, for people."""
+    rows = [
+        {
+            "o nosso, a dividir por": name,
+            "supervisionados/s": ratio["supervised_tokens_per_s"],
+            "tokens/s": ratio["real_tokens_per_s"],
+            "pico além dos pesos": ratio["peak_beyond_weights_gb"],
+        }
         for name, ratio in ratios(results).items()
     ]
-    measured = text_table([*header, "1.º passo", "da sgemm", "perda"], lines)
-    if not against:
-        return measured
-    return f"{measured}\n\n" + text_table(
-        ["o nosso, a dividir por", "supervisionados/s", "tokens/s", "pico além dos pesos"], against
+    return Table(
+        rows,
+        formats={
+            "supervisionados/s": lambda ratio: f"{decimal(ratio, 1)}x",
+            "tokens/s": lambda ratio: f"{decimal(ratio, 1)}x",
+            "pico além dos pesos": lambda ratio: f"{decimal(ratio, 2)}x",
+        },
     )
 
 
@@ -235,13 +246,11 @@ def _measure(name: str, trainer: str, updates: int, folder: Path) -> dict[str, f
     if trainer not in OURS:
         environment["MLX_BFS_MAX_WIDTH"] = "20"  # mlx's own default, which this package raises
     out = folder / "measured.json"
-    command = [sys.executable, "-m", "farense_qlora.results.bench_trainers", name, trainer, str(updates)]
+    command = [sys.executable, str(Path(__file__).with_name("trainers.py")), name, trainer, str(updates)]
     done = subprocess.run(
         [*command, str(folder), str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise UserError(
-            f"{name}, {trainer}: o processo acabou com o código {done.returncode} ({''.join(last)})"
-        )
+        raise RuntimeError(f"{name}, {trainer}: exit code {done.returncode} ({''.join(last)})")
     return json.loads(out.read_text(encoding="utf-8"))

@@ -5,10 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..model.base import GROUP_SIZE
-from ..results.bench import SEVEN_B
-from ..text import decimal
-from .figures import TRAIN, VALIDATION, Drawing
+from farense_qlora.model.base import GROUP_SIZE
+from farense_qlora.text import decimal
+from farense_qlora.ui.figures import TRAIN, VALIDATION, Drawing
+
+# Mistral-7B-v0.3, as its config.json says.
+SEVEN_B = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "intermediate_size": 14336,
+    "vocab_size": 32768,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
 
 METHODS = ("afinação completa", "LoRA", "QLoRA")
 RANKS = (4, 8, 16, 32, 64)
