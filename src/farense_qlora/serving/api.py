@@ -37,14 +37,16 @@ class Limits(BaseModel):
             raise UserError(validation_message(error)) from None
 
 
-def _described(schema: dict[str, Any]) -> None:
-    schema.pop("description", None)  # the docstring, which is not in Portuguese
+def _without_docstring(schema: dict[str, Any]) -> None:
+    schema.pop("description", None)  # for those who read the description, all of which is in Portuguese
 
 
 class Checked(BaseModel):
     """No surprises: nothing unknown, no numbers as text, no infinities."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_described)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_without_docstring
+    )
 
 
 class Part(Checked):
@@ -187,7 +189,7 @@ class ChatRequest(Checked):
         return min(self.max_completion_tokens or self.max_tokens or default, limits.max_tokens)
 
 
-class Problem(BaseModel):
+class Problem(Checked):
     """Why a request was refused."""
 
     message: str
@@ -196,7 +198,7 @@ class Problem(BaseModel):
     code: str
 
 
-class Failure(BaseModel):
+class Failure(Checked):
     """A refusal, as the OpenAI API writes it."""
 
     error: Problem

@@ -93,6 +93,8 @@ class Engine:
     def _run(self) -> None:
         try:
             base = load_tuned(self._config, self._adapter)
+            # What of some models' answers is for people is known only at their end.
+            self._spoken_late = any(around(Template(base.tokenizer)))
         except Exception as error:
             self._closing = True
             self._loaded.put(error)
@@ -127,6 +129,9 @@ class Engine:
                         answers[self._insert(answer, tokenizer, batch, caches)] = answer
                     except UserError as error:
                         answer.put(error)
+                    except Exception:
+                        answer.put(RuntimeError("a geração falhou"))
+                        raise
             for number in [number for number, answer in answers.items() if answer.given_up]:
                 batch.remove([number])
                 del answers[number]
@@ -153,7 +158,7 @@ class Engine:
             )
         # The last token is always read: an answer cannot begin from no token at all.
         cache, rest = caches.fetch_nearest_cache("", prompt[:-1])
-        answer.begin(prompt, length - 1 - len(rest), tokenizer)
+        answer.begin(prompt, length - 1 - len(rest), tokenizer, self._spoken_late)
         penalties = make_logits_processors(
             repetition_penalty=request.repetition_penalty,
             presence_penalty=request.presence_penalty,
@@ -187,12 +192,12 @@ class Answer:
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             self._loop.call_soon_threadsafe(self.said.put_nowait, piece)
 
-    def begin(self, prompt: list[int], cached: int, tokenizer: Any) -> None:
-        """Accept `prompt`, of which the first `cached` tokens are known, and be ready for tokens."""
+    def begin(self, prompt: list[int], cached: int, tokenizer: Any, spoken_late: bool) -> None:
+        """Accept `prompt`, of which the first `cached` tokens are known, and be ready for tokens; with
+        `spoken_late` all the text comes in the last piece."""
         self.prompt, self.cached = len(prompt), cached
         self._tokenizer, self._detokenizer = tokenizer, tokenizer.detokenizer
-        # What of some answers is for people is known only at their end.
-        self._whole = "" if any(around(Template(tokenizer))) else None
+        self._whole = "" if spoken_late else None
         ends: list[tuple[str, str | None]] = [(text, None) for text in self.request.stops]
         edges, state = {"answer": ends, "thought": ends}, "answer"
         if tokenizer.has_thinking:
