@@ -1,10 +1,13 @@
 """Run the examples in the docstrings of the front door: `python tests/examples.py RUN`, in FARENSE_HOME.
 
-An example finds `fq`, the finished `run`, its `config` and `data`, its `base` and the `tuned` model.
+An example finds `fq`, the finished `run`, its `config` and `data`, its `base` and the `tuned` model, and an
+empty `folder`.
 """
 
 import doctest
 import sys
+import tempfile
+from pathlib import Path
 
 import farense_qlora as fq
 
@@ -15,6 +18,7 @@ def main(name: str) -> int:
     run = fq.Run.open(name)
     base = fq.load_base(run.config)
     known = {"fq": fq, "run": run, "config": run.config, "base": base, "data": fq.load_data(run.config, base)}
+    known["folder"] = Path(tempfile.mkdtemp())
     known["tuned"] = fq.load_tuned(run.config, run.best_adapter)
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=FLAGS)
     for public in fq.__all__:

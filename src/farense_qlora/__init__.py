@@ -30,6 +30,7 @@ _HOMES = {
     "evaluate": ".answers.evaluate",
     "compare": ".answers.compare",
     "compare_runs": ".answers.compare",
+    "examples": ".answers.compare",
     "ComparisonView": ".ui.comparison",
     "BlindVote": ".ui.comparison",
     "RunPicker": ".ui.runs",

@@ -36,7 +36,12 @@ Progress = Callable[[str, int, int], object]
 
 def compare(before: Evaluation | None, after: Evaluation) -> Table:
     """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
-    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none)."""
+    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
+
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.compare(scores, scores)["perguntas"].tolist()[0]
+    8
+    """
     old = {one.name: one for one in before.sets} if before else {}
     rows = []
     for new in after.sets:
@@ -54,7 +59,12 @@ def compare(before: Evaluation | None, after: Evaluation) -> Table:
 
 def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
-    both were asked the same questions."""
+    both were asked the same questions.
+
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.examples(scores, scores).columns[0]
+    'Pergunta'
+    """
     both = before.answers.assign(after=after.answers["answer"])
     wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
     columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
@@ -216,6 +226,9 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
 
     `progress` is told of whom, how many answers are done, and of how many. Raises `UserError` when the runs
     cannot be compared: another model, or other held-out questions.
+
+    >>> fq.compare_runs([run]).names
+    ['base', 'QLoRA']
     """
     _check_comparable(runs)
     first, last = runs[0].config, runs[-1].config

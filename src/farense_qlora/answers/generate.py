@@ -52,7 +52,11 @@ def stream(
 
 
 def ask(base: Base, question: str, max_tokens: int = MAX_TOKENS) -> str:
-    """The answer to a single question: the text that `mlx_lm.generate` gives."""
+    """The answer to a single question: the text that `mlx_lm.generate` gives.
+
+    >>> fq.ask(tuned, "Hajry: quem foi?")
+    'Foi médio.'
+    """
     return "".join(stream(base, [{"role": "user", "content": question}], max_tokens))
 
 

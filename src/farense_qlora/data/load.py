@@ -150,6 +150,10 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
 
     Raises `UserError`, listing them, on rows that cannot be learnt, unless `config.skip_bad`; and when too
     few are left to train on and to validate with.
+
+    >>> data = fq.load_data(config, base)
+    >>> len(data.training), len(data.validation)
+    (8, 8)
     """
     training = encode_file(config.train_data, config, base, progress)
     lines, keys, asked = _by_row(training)

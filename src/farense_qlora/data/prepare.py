@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
 from .duplicates import alike_groups
@@ -24,6 +25,7 @@ from .wordings import Question
 FARENSE = Club("Farense", "o")
 # The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
 WRITTEN = "prepared.json"
+FACTS, DATA = HOME / "data" / "facts", HOME / "data"
 VALIDATION = 270
 UNSEEN = 60
 # How many seasons of each kind, and names of each table, are held out altogether.
@@ -53,11 +55,14 @@ class Prepared:
         )
 
 
-def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
-    """Read the tables in `facts` and write the three files into `out`, or none of them: not where `kept` says
+def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
+    """Read the tables in `facts` and write the three files into `to`, or none of them: not where `kept` says
     that one is a person's. The wordings are those in the folder `questions` beside `facts`, if there is one.
 
     Raises `UserError` if it cannot read or write, or when nothing would be left to train on.
+
+    >>> print(fq.prepare(to=folder))  # doctest: +ELLIPSIS
+    ... linhas de treino, ... de validação e ... de factos nunca vistos; ... repetições retiradas
     """
     own = facts.resolve().parent / "questions"
     prepared = split(read_tables(facts), seed, own if own.is_dir() else QUESTIONS)
@@ -72,10 +77,10 @@ def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
         )
     }
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    if kept := _kept(out, digests):
+    if kept := _kept(to, digests):
         return replace(prepared, kept=kept)
     for name, text in (*texts.items(), (WRITTEN, json.dumps(digests, indent=2) + "\n")):
-        with atomic_write(out / name) as path:
+        with atomic_write(to / name) as path:
             path.write_text(text, encoding="utf-8", newline="\n")
     return prepared
 

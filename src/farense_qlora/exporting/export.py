@@ -80,6 +80,9 @@ def export(
     looked at, how many of them are done and of how many. Raises `UserError` when the run has no adapter, the
     tool is not installed, the check fails, `folder` cannot be written or, unless `replace`, holds anything
     else: an export of another run or format, or one that somebody has changed.
+
+    >>> fq.export(run, folder / "adaptador", questions=2).name
+    'adaptador'
     """
     if format not in FORMATS:
         raise UserError(f"não sei exportar como «{format}»: escolha um de {', '.join(FORMATS)}")

@@ -92,6 +92,9 @@ def load_base(config: Config) -> Base:
     The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. `chat_template` is a
     Jinja file in place of the model's own template; a model may have none. Raises `UserError` when the model
     is missing, incomplete, cannot be had, or would not compute what it is known to.
+
+    >>> fq.load_base(config).bits
+    4
     """
     start = time.perf_counter()
     name, bits = config.model, config.bits
@@ -145,6 +148,8 @@ def load_tuned(config: Config, adapter: Path) -> Base:
     """Load the model that `config` names with the adapter in the folder `adapter` on it, for inference.
 
     Raises `UserError` as `load_base` and `load_adapter` do.
+
+    >>> tuned = fq.load_tuned(config, run.best_adapter)
     """
     base = load_base(config)
     load_adapter(base.model, adapter)

@@ -67,6 +67,8 @@ def serve(
 
     Raises `UserError` when the model cannot be loaded, the address cannot be had, or `host` is not this
     machine alone and there is no `token`.
+
+    >>> fq.serve(config, run.best_adapter, "farense", port=0)  # doctest: +SKIP
     """
     if not token and not _is_loopback(host):
         raise UserError(

@@ -64,7 +64,11 @@ class Report:
 
 
 def doctor() -> Report:
-    """Check everything; takes a second or two."""
+    """Check everything; takes a second or two.
+
+    >>> fq.doctor().profile in ("mini", "mistral-7b-8gb", "mistral-7b", "mistral-7b-32gb")
+    True
+    """
     about = machine()
     profile = recommended_profile(about.memory_gb, on_cpu())
     return Report(about, tuple(_checks(about, profile)), profile)

@@ -50,6 +50,10 @@ def train(
     update `requests()` says what the user asks for; between the batches of an evaluation, and while the disk
     is full, `should_stop()` says whether to stop. Raises `UserError` as `Trainer` does, and when no learning
     rate gives finite numbers.
+
+    >>> [type(event).__name__ for event in fq.train(
+    ...     config.changed(max_steps=1, probes=0), fq.load_base(config), data, folder / "run")]
+    ['Started', 'Evaluated', 'Saved', 'Stepped', 'Evaluated', 'Saved', 'Finished']
     """
     trainer = Trainer(config, base, data, folder, accept_changes, should_stop)
     began = time.perf_counter()

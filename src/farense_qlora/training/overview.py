@@ -60,6 +60,9 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
 
     Cells with two numbers are pairs, and sort by the first: (step, of how many), (loss, at which step),
     (gap, verdict). Times are in seconds, sizes in bytes.
+
+    >>> "decorado" in fq.runs()["treino"].tolist()
+    True
     """
     rows = [overview(run) for run in all_runs()] if rows is None else rows
     cells = [

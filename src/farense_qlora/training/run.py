@@ -24,7 +24,13 @@ POLL_SECONDS = 0.2
 
 
 class Run:
-    """The run in the folder `folder`, live or long finished: all that is known of it is in its files."""
+    """The run in the folder `folder`, live or long finished: all that is known of it is in its files.
+
+    >>> run = fq.Run.open("decorado")
+    >>> history = run.history
+    >>> int(history.loc[history["loss"].idxmin(), "step"]) > 40
+    True
+    """
 
     def __init__(self, folder: Path, worker: "subprocess.Popen[bytes] | None" = None):
         self.folder, self.name, self._worker = folder, folder.name, worker
@@ -162,7 +168,8 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
     end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Raises `UserError`
     when the run called `name` is under way, or differs.
 
-    >>> run = start(Config.of("mini", epochs=2.0)).wait()  # doctest: +SKIP
+    >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
+    'completed'
     """
     if name is None and (unended := _unended(config)) is not None:
         if unended.alive:
@@ -225,7 +232,11 @@ def _began(folder: Path) -> float:
 
 
 def finished(config: Config) -> Run | None:
-    """The newest run of `config` that came to its end, if there is one."""
+    """The newest run of `config` that came to its end, if there is one.
+
+    >>> fq.finished(config).name
+    'decorado'
+    """
     return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
 
 

@@ -24,7 +24,10 @@ STYLE = """<style>
 
 
 def chat(tuned: Base) -> "ChatBox":
-    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell."""
+    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell.
+
+    >>> fq.chat(tuned)  # doctest: +SKIP
+    """
     return ChatBox(tuned)
 
 

@@ -68,7 +68,10 @@ def disputed(comparison: Comparison) -> list[tuple[Answer, ...]]:
 
 
 class ComparisonView:
-    """The comparison as the last line of a cell: the figure, measures and differences."""
+    """The comparison as the last line of a cell: the figure, measures and differences.
+
+    >>> view = fq.ComparisonView(fq.compare_runs([run]))
+    """
 
     def __init__(self, comparison: Comparison):
         self.comparison = comparison
@@ -85,6 +88,8 @@ class BlindVote:
 
     Who answers the same shares a column, and the votes for it. `votes` counts by entry; who was which is
     told at the end, or on «Revelar».
+
+    >>> vote = fq.BlindVote(fq.compare_runs([run]))
     """
 
     def __init__(self, comparison: Comparison, count: int = 10, seed: int = 0):

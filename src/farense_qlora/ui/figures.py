@@ -96,9 +96,7 @@ class Drawing(Figure):
 def curves(run: Run, theme: ThemeName = "auto") -> Drawing:
     """The curves of `run` so far, as `training_curves` draws them.
 
-    >>> import farense_qlora as fq
-    >>> for run in fq.all_runs()[-1:]:
-    ...     fq.curves(run).savefig("curvas.svg")
+    >>> fq.curves(run).savefig(folder / "curvas.svg")
     """
     return training_curves(run.events(), theme)
 
@@ -161,7 +159,10 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto
 
 
 def lengths(data: Data) -> Drawing:
-    """How long the training rows are, in tokens, and where `max_seq_length` cuts them."""
+    """How long the training rows are, in tokens, and where `max_seq_length` cuts them.
+
+    >>> fq.lengths(data).savefig(folder / "comprimentos.png")
+    """
     sizes, window = data.training.lengths, data.config.max_seq_length
     figure = Drawing(8.4, 2.9)
     axes = figure.plot_area(figure.add_subplot())

@@ -45,6 +45,9 @@ def watch(run: Run) -> "Watching":
 
     Reads only the run folder, so it can be called again at any time; what was called before for the same run
     is then no longer drawn. Await what it returns to wait for the end.
+
+    >>> watching = fq.watch(run)  # doctest: +SKIP
+    >>> await watching  # doctest: +SKIP
     """
     _release_memory()
     answer_widgets()

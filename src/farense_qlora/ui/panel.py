@@ -43,6 +43,9 @@ def panel(**changes: Any) -> "Panel":
     """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature.
 
     `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
+
+    >>> fq.panel(rank=8).config.rank
+    8
     """
     answer_widgets()
     names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}

@@ -19,6 +19,9 @@ class RowView:
     """Rows to leaf through: every token in a box, the learnt ones in colour, special ones in bold.
 
     As the last line of a cell it shows itself with its buttons; a saved notebook keeps the row last shown.
+
+    >>> fq.RowView(data).find("Hajry")
+    True
     """
 
     def __init__(self, data: Data):

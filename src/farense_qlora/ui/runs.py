@@ -17,7 +17,11 @@ FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget h
 
 class RunPicker:
     """A list to pick runs from, the newest two picked at first, and those picked in one view: their losses
-    overlaid, their numbers, and the last answers of each to the probes."""
+    overlaid, their numbers, and the last answers of each to the probes.
+
+    >>> fq.RunPicker().picked.value[0] in fq.runs()["treino"].tolist()
+    True
+    """
 
     def __init__(self) -> None:
         names = [run.name for run in reversed(all_runs())]
