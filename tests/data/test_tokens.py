@@ -137,6 +137,9 @@ def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_
         assert "«</s>», que é o que faz o modelo parar" in told[1] and "cortada a 64 tokens" in told[2]
     good = encode_file(data, SHORT.changed(skip_bad=True), base)
     assert good.lines.tolist() == [1, 5] and [bad.line for bad in good.bad] == [2, 3, 4]
+    alone = encode([row("Foi?", "Sim."), row("Foi?", "Não.")], base.tokenizer, 64)
+    assert good.keys.tolist() == alone.keys.tolist() and good.asked.tolist() == alone.asked.tolist()
+    assert good.count("text") == good.count("thought") == good.folded == 0
 
 
 def test_a_row_of_ten_megabytes_is_cut_or_refused_by_name(tmp_path: Path, tiny_model: Path) -> None:

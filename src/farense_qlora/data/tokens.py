@@ -30,7 +30,7 @@ SHOWN = 20  # bad rows that an error lists
 SCHEMA = pa.schema(
     {
         "line": pa.int64(),
-        "reason": pa.string(),  # why it is bad; then nothing follows
+        "reason": pa.string(),  # why it is bad; then all that follows is `NOTHING`
         "row": pa.string(),  # as JSON; only at the first of its examples
         "key": pa.int64(),  # equal where rows say the same
         "asked": pa.int64(),  # equal where they ask the same
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         "supervised": pa.list_(pa.uint8()),
     }
 )
+NOTHING = {"key": 0, "asked": 0, "text": False, "thought": False, "folded": False, "first": 0, "tokens": []}
 Numbered = tuple[int, Row | ValueError]  # with its line
 
 
@@ -234,7 +235,7 @@ def _batches(rows: Iterable[Numbered], tokenizer: Any) -> Iterator[pa.RecordBatc
         for line, row in some:
             pieces = next(encoded) if isinstance(row, Row) else row
             if isinstance(pieces, ValueError) or isinstance(row, ValueError):
-                records.append({"line": line, "reason": str(pieces), "first": 0, "tokens": []})
+                records.append(NOTHING | {"line": line, "reason": str(pieces)})
                 continue
             about = {
                 "line": line,
