@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from farense_qlora.ui.headless import main
+from headless import main
 
 
 def write(path: Path, *cells: str) -> Path:

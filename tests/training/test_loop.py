@@ -213,7 +213,7 @@ def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Pa
         if isinstance(event, Stepped) and event.step == 4:
             break
     first = next(event for event in events if isinstance(event, Evaluated))
-    assert (first.step, first.loss) == (0, best)
+    assert first.step == 0 and first.loss == pytest.approx(best, rel=1e-6)  # in another order, by the seed
     taken, begun = (weights_of(tmp_path / part) for part in ("um/best", "dois/checkpoints/step-000000"))
     assert taken.keys() == begun.keys() and all(mx.array_equal(taken[n], begun[n]) for n in taken)
     assert any(array.any().item() for name, array in begun.items() if name.endswith("lora_b"))

@@ -10,7 +10,7 @@ from queue import Empty
 import ipykernel
 import nbformat
 import pytest
-from farense_qlora.ui.headless import main
+from headless import main
 from jupyter_client import KernelClient
 from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run

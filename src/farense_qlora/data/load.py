@@ -135,6 +135,7 @@ class Data(Drawn):
             ("Atualizações por época", decimal(sampler.updates_per_epoch, 0)),
         ]
         facts += [("" if number else "O que se fez", text) for number, text in enumerate(self.sentences)]
+        facts += [(f"Saltada, linha {bad.line}", bad.reason) for bad in training.bad[:3]]
         return Table.of_facts("Dados", facts)
 
     def held_out(self) -> dict[str, list[Row]]:
