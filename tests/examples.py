@@ -5,16 +5,19 @@ empty `folder`.
 """
 
 import doctest
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import farense_qlora as fq
+from farense_qlora.config import HOME, ROOT
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def main(name: str) -> int:
+    shutil.copytree(ROOT / "data" / "facts", HOME / "data" / "facts", dirs_exist_ok=True)
     run = fq.Run.open(name)
     base = fq.load_base(run.config)
     known = {"fq": fq, "run": run, "config": run.config, "base": base, "data": fq.load_data(run.config, base)}

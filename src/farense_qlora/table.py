@@ -74,11 +74,11 @@ class Table(pd.DataFrame):
         ]
 
     def _repr_html_(self) -> str:
-        kinds = ["class=n" if numeric else "" for numeric in self._numeric()]
+        kinds = [" class=n" if numeric else "" for numeric in self._numeric()]
 
         def line(cells: Iterable[object], tag: str) -> str:
             return "".join(
-                f"<{tag} {kind}>{escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+                f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
             )
 
         caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""

@@ -61,8 +61,9 @@ def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
 
     Raises `UserError` if it cannot read or write, or when nothing would be left to train on.
 
-    >>> print(fq.prepare(to=folder))  # doctest: +ELLIPSIS
-    ... linhas de treino, ... de validação e ... de factos nunca vistos; ... repetições retiradas
+    >>> prepared = fq.prepare(to=folder)
+    >>> len(prepared.train) > len(prepared.validation) > len(prepared.unseen) > 0
+    True
     """
     own = facts.resolve().parent / "questions"
     prepared = split(read_tables(facts), seed, own if own.is_dir() else QUESTIONS)

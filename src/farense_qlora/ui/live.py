@@ -106,7 +106,8 @@ class Watching:
         events = self._reader.events
         self._figures.update(HTML(state(events, alive)))
         if whole:
-            self._answers.update(samples(events) or HTML(""))
+            answers = samples(events)
+            self._answers.update(HTML("") if answers is None else answers)
             self._picture.update(curves(events))
 
     def _leave(self) -> None:
