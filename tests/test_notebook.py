@@ -61,7 +61,7 @@ def test_the_cell_that_prepares_the_data_goes_on_with_a_persons_rows(home: Path,
     shutil.copytree(HOME / "data" / "facts", tmp_path / "data" / "facts")
     (cell,) = [cell for cell in code_cells(NOTEBOOKS[1]) if cell.id == "preparar"]
     done = subprocess.run(
-        [sys.executable, "-c", cell.source.replace("fq.prepare()", "print(fq.prepare())")],
+        [sys.executable, "-c", f"import farense_qlora as fq; print({cell.source})"],
         env={**os.environ, "FARENSE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -22,7 +22,7 @@ LEVEL = 0.95
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TokenScores:
     """How a model predicts the `tokens` of true answers, given all before each: perplexity (the exponential
     of the mean loss) and the share of tokens that it ranks first, with 95 % intervals over the rows.
@@ -38,7 +38,7 @@ class TokenScores:
     row_losses: tuple[float, ...]
     row_tokens: tuple[int, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"validação, {self.tokens} tokens: perplexidade {self.perplexity_text()}, "
             f"tokens certos {with_interval(self.accuracy, self.accuracy_interval)}"

@@ -34,7 +34,7 @@ RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """The rows; `removed` holds the prompts left out because another one is nearly the same, and `kept` the
     files of a person's for whose sake nothing was written."""
@@ -45,7 +45,7 @@ class Prepared:
     removed: tuple[str, ...]
     kept: tuple[Path, ...] = ()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.kept:
             names = ", ".join(path.name for path in self.kept)
             return f"há linhas suas em {names}: ficam como estão, e das tabelas de factos nada foi escrito"
