@@ -11,6 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from farense_qlora.model import cpu
+
+cpu.enable()  # before any other import of mlx
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
