@@ -5,7 +5,8 @@ import sys
 
 import pages
 
-sys.path[:0] = [str(pages.ROOT / "src"), str(pages.ROOT / "tests" / "bench")]
+sys.path.insert(0, str(pages.ROOT / "src"))
+sys.path.insert(0, str(pages.ROOT / "tests" / "bench"))
 
 import blocks
 import generated

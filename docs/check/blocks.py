@@ -83,15 +83,16 @@ def _shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def _execute(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `command` in the copy `folder`, as a user would there."""
-    own = {"FARENSE_HOME": str(folder), "PYTHONPATH": str(folder / "src"), "COLUMNS": "100"}
-    path = {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FARENSE_HOME": str(folder),
+        "COLUMNS": "100",
+    }
     return subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **path, **own},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
 
 
