@@ -75,7 +75,7 @@ bench: setup
 browser: setup
 	$(BIN)/pytest tests/browser
 
-# Every link, block, generated part and word of the documentation; and its site, in output/site.
+# The documentation: its blocks, generated parts, messages and words; its links, and its site, in output/site.
 docs: setup
 	$(BIN)/python docs/check
 
@@ -83,7 +83,7 @@ docs-update: setup
 	$(BIN)/python docs/check --write
 
 site: setup
-	$(BIN)/python docs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 data: setup
 	$(BIN)/farense-qlora prepare

@@ -4,10 +4,9 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from pages import ROOT, named, text
+from pages import ROOT, pages
 
 SOURCE = ROOT / "src" / "farense_qlora"
-PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
 HOLE = "…"
 # What the server answers a request with: a status, and then the message.
 # And what is wrong with a row: its line, and then the message.
@@ -35,14 +34,13 @@ def messages() -> dict[str, str]:
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign)
         }
-        for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and node.args):
-                continue
-            for name in [part.id for part in ast.walk(node.func) if isinstance(part, ast.Name)]:
-                message = node.args[1:2] if name in ANSWERS else node.args[:1] if name in raised else []
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+        for call in calls:
+            for name in [part.id for part in ast.walk(call.func) if isinstance(part, ast.Name)]:
+                message = call.args[1:2] if name in ANSWERS else call.args[:1] if name in raised else []
                 for words in message:
                     for pattern in _patterns(named.get(ast.unparse(words), words), functions):
-                        found[pattern] = f"{path.relative_to(ROOT)}:{node.lineno}"
+                        found[pattern] = f"{path.relative_to(ROOT)}:{call.lineno}"
     return found
 
 
@@ -80,36 +78,24 @@ def _flat(node: ast.expr) -> str:
     return HOLE
 
 
-def symptoms() -> dict[str, str]:
-    """The first column of each row of the tables, and where it stands."""
-    found = {}
-    for page in PAGES:
-        for number, line in enumerate(text(page).splitlines(), 1):
-            if row := re.match(r"\| `([^`]+)` \|", line):
-                found[row[1]] = f"{named(page)}:{number}"
-    return found
-
-
-def _key(pattern: str) -> str:
+def _key(text: str) -> str:
     """What must agree: the words, and the holes among them."""
-    return re.sub(r"[^\w…]+", " ", pattern).replace(HOLE, f" {HOLE} ").lower().strip()
+    return " ".join(re.findall(rf"\w+|{HOLE}", text.lower())) + " "
 
 
 def check_messages() -> Iterator[str]:
     """Messages without a row, and rows whose message no longer exists; a row may give only the beginning."""
-    known, raised = symptoms(), messages()
-    keys = {" ".join(_key(symptom).split()): where for symptom, where in known.items()}
-    used = set()
-    for pattern, where in raised.items():
-        mine = " ".join(_key(pattern).split())
-        rows = [key for key in keys if mine == key or mine.startswith(key + " ")]
-        used.update(rows)
-        if not rows:
+    raised = {_key(pattern): (pattern, where) for pattern, where in messages().items()}
+    rows = {
+        _key(row[1]): f"{page}:{number}"
+        for page, text in pages().items()
+        if page.startswith("docs/troubleshooting/QLORA_")
+        for number, line in enumerate(text.splitlines(), 1)
+        if (row := re.match(r"\| `([^`]+)` \|", line))
+    }
+    for key, (pattern, where) in raised.items():
+        if not key.startswith(tuple(rows)):
             yield f"{where}: falta uma linha em docs/troubleshooting/ para «{pattern}»"
-    for key, where in keys.items():
-        if key not in used:
+    for row, where in rows.items():
+        if not any(key.startswith(row) for key in raised):
             yield f"{where}: o código já não dá esta mensagem"
-
-
-if __name__ == "__main__":
-    print(*(f"{where}: {pattern}" for pattern, where in messages().items()), sep="\n")

@@ -1,4 +1,4 @@
-"""Pictures of the notebook: `python docs/check/pictures.py`, after `make run`.
+"""Pictures of the notebook: `python tests/browser/pictures.py`, after `make run`.
 
 What a section shows comes from output/mistral_qlora_training.html; the panel, and a training under way, from
 a JupyterLab of its own, in Chromium. The folders of this machine are not shown.
@@ -11,15 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pages import ROOT
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-sys.path.insert(0, str(ROOT / "tests"))
-from browser.lab import Lab, Notebook, until
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from browser.lab import REPOSITORY, Lab, Notebook, until
 
-PAGE = ROOT / "output" / "mistral_qlora_training.html"
-PICTURES = ROOT / "docs" / "quickstart" / "imagens"
+PAGE = REPOSITORY / "output" / "mistral_qlora_training.html"
+PICTURES = REPOSITORY / "docs" / "quickstart" / "imagens"
 # The word in the heading of the section, and how many pixels of its outputs to show at most (whole ones).
 SECTIONS = {
     "ambiente": ("Ambiente", 700),
@@ -80,7 +79,7 @@ def sections(browser: Browser) -> list[str]:
     """Take the pictures of `SECTIONS`; returns those that cannot be had."""
     page, missing = browser.new_page(viewport={"width": WIDTH, "height": 1000}), []
     page.goto(PAGE.as_uri())
-    hide(page, ROOT)
+    hide(page, REPOSITORY)
     for name, (word, most) in SECTIONS.items():
         place = page.evaluate(SHOW, [word, most])
         if place is None:
