@@ -67,7 +67,7 @@ def test_a_model_that_comes_in_8_bits_is_said_to_be_in_8(tiny_model: Path, tmp_p
         convert(str(tiny_model), str(tmp_path / "oito"), quantize=True, q_bits=8, q_group_size=64)
     base = load_base(Config(model=str(tmp_path / "oito"), bits=4))
     assert base.bits == 8
-    assert "Bits por peso  8" in repr(base) and "<td >Bits por peso</td>" in base._repr_html_()
+    assert "Bits por peso  8" in repr(base) and "<td>Bits por peso</td>" in base._repr_html_()
 
 
 def test_the_quantized_model_answers_as_mlx_lm_loads_it(tiny_model: Path) -> None:
