@@ -98,7 +98,7 @@ def live(browser: Browser) -> None:
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 1400}, locale="pt-PT")
             notebook = Notebook(page, lab)
-            notebook.run("painel", "config", "treino")
+            notebook.run("ambiente", "painel", "config", "treino")
             until(lambda: lab.runs and len(lab.runs[0].events()) > UPDATES, seconds=500)
             for name in ("painel", "treino"):
                 output = notebook.output(name)

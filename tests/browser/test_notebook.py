@@ -159,8 +159,8 @@ def test_the_kernel_answers_other_cells_while_training_runs(notebook: Notebook, 
 
 
 def test_every_slider_moves_its_field_and_what_it_costs(notebook: Notebook) -> None:
-    notebook.run("painel")
-    notebook.done("painel")
+    notebook.run("ambiente", "painel")
+    notebook.done("ambiente", "painel")
     settings = notebook.output("painel")
     for group in Config.by_group():
         settings.get_by_text(group, exact=True).click()  # opens it, and closes the one before
