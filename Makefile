@@ -44,7 +44,7 @@ exports: consumers
 	        --to output/exports/gguf-$$type || exit 1; done
 
 run: setup
-	FARENSE_PROFILE=$(PROFILE) $(BIN)/python -m farense_qlora.ui.headless $(NOTEBOOK) output
+	FARENSE_PROFILE=$(PROFILE) $(BIN)/python notebooks/headless.py $(NOTEBOOK) output
 
 notebook: setup
 	$(BIN)/jupyter lab $(NOTEBOOK)
@@ -75,7 +75,7 @@ bench: setup
 browser: setup
 	$(BIN)/pytest tests/browser
 
-# Every link, block, generated part and word of the documentation; and its site, in output/site.
+# The documentation: its blocks, generated parts, messages and words; its links, and its site, in output/site.
 docs: setup
 	$(BIN)/python docs/check
 
@@ -83,13 +83,13 @@ docs-update: setup
 	$(BIN)/python docs/check --write
 
 site: setup
-	$(BIN)/python docs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 data: setup
 	$(BIN)/farense-qlora prepare
 
 mini: setup
-	$(BIN)/farense-qlora mini build
+	$(BIN)/python data/miniature/build.py
 
 UV_COMPILE = .venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
     --no-annotate --quiet

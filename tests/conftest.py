@@ -16,7 +16,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # What a shell starts in the background ignores Ctrl-C, and so would every process that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import farense_qlora.model  # noqa: E402, F401  chooses the BLAS, and so comes before any other import of mlx
+from farense_qlora.model import cpu  # noqa: E402
+
+cpu.enable()  # before any other import of mlx
 
 
 @pytest.fixture(scope="session")

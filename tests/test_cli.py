@@ -41,8 +41,6 @@ COMMANDS = [
     ["chat"],
     ["serve"],
     ["export"],
-    ["mini"],
-    ["mini", "build"],
 ]
 ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
 
@@ -66,7 +64,10 @@ def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_run_that_had_ended_took_as_long_as_it_took(tmp_path: Path) -> None:
     ended = [event for event in events() if not isinstance(event, Evaluated)]
-    run = write_run(tmp_path / "acabado", [*ended, Finished(60, 101.0, "completed", 60, 0.5, 0.0)])
+    run = write_run(
+        tmp_path / "acabado",
+        [*ended, Finished(step=60, time=101.0, reason="completed", best_step=60, best_loss=0.5, seconds=0.0)],
+    )
     (run.folder / "best").mkdir()
     assert outcome(run).seconds == 30
 

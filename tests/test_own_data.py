@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from conftest import Command
+from train_here import train_here
 
-from farense_qlora.answers.evaluate import evaluate_held_out, token_scores
+from farense_qlora.answers.evaluate import evaluate
 from farense_qlora.answers.generate import ask
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
@@ -18,7 +19,6 @@ from farense_qlora.exporting.export import export
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import MINIATURE, load_base
 from farense_qlora.training.events import Evaluated, Finished, Started
-from farense_qlora.training.loop import train
 from farense_qlora.training.run import Run
 
 JOBS = ("carteiro", "padeira", "médico", "pintora", "piloto", "juíza", "ator", "cantora", "pastor", "atleta")
@@ -77,7 +77,7 @@ def test_every_kind_of_file_trains_the_miniature(kind: str, tmp_path: Path) -> N
         "mini", train_data=str(write(tmp_path, kind)), batch_size=4, max_steps=2, probes=1, **KINDS[kind][2]
     )
     base = load_base(Config())
-    events = list(train(config, base, tmp_path / "run"))
+    events = list(train_here(config, tmp_path / "run", base))
     started, end = events[0], events[-1]
     assert isinstance(started, Started) and isinstance(end, Finished)
     assert (started.train_rows, started.val_rows, end.best_step) == (9, 1, 2)
@@ -91,7 +91,7 @@ def run_of(folder: Path, config: Config) -> Run:
     folder.mkdir(parents=True)
     config.write(folder / "config.json")
     with (folder / "events.jsonl").open("w", encoding="utf-8") as log:
-        for event in train(config, load_base(config), folder):
+        for event in train_here(config, folder):
             log.write(event.to_json() + "\n")
     return run
 
@@ -118,11 +118,12 @@ def test_what_training_measures_evaluation_asks_and_the_export_verifies_are_the_
     skipped: Run, tmp_path: Path
 ) -> None:
     base = load_base(skipped.config)
-    data = load_data(skipped.config, base.tokenizer, base.path)
+    data = load_data(skipped.config, base)
     load_adapter(base.model, skipped.best_adapter)
-    (asked,) = evaluate_held_out(base, data)
-    assert [answer.question for answer in asked.answers] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
-    scores = token_scores(base, data)
+    found = evaluate(base, data)
+    assert [*found.answers["question"]] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
+    scores = found.tokens
+    assert scores is not None
     best = [event for event in skipped.events() if isinstance(event, Evaluated) and event.best][-1]
     assert scores.perplexity == pytest.approx(pow(2.718281828459045, best.loss), rel=1e-4)
     folder = export(skipped, tmp_path / "out")
@@ -135,8 +136,10 @@ def test_bare_text_is_evaluated_by_its_perplexity_and_exported(tmp_path: Path, t
     config = Config(model=str(tiny_model), train_data=str(tmp_path / "t.jsonl"), batch_size=4, max_steps=2)
     run = run_of(tmp_path / "runs" / "x", config)
     base = load_base(config)
-    data = load_data(config, base.tokenizer, base.path)
-    assert evaluate_held_out(base, data) == [] and token_scores(base, data).tokens > 0
+    data = load_data(config, base)
+    found = evaluate(base, data)
+    assert found.sets == () and found.tokens is not None and found.tokens.tokens > 0
+    assert "não há perguntas que fazer" in repr(found)
     report = json.loads((export(run, tmp_path / "out") / "verification.json").read_text(encoding="utf-8"))
     assert report["questions"] == 1 and report["passed"]
 
@@ -150,7 +153,7 @@ def test_an_adapter_that_learnt_nothing_is_never_the_best(tmp_path: Path) -> Non
     (tmp_path / "val.jsonl").write_bytes(lines([{"prompt": "Que dia é?", "completion": "Hoje é sábado."}]))
     files = {"train_data": str(tmp_path / "train.jsonl"), "val_data": str(tmp_path / "val.jsonl")}
     config = Config.of("mini", **files, **BY_HEART, probes=0)
-    events = list(train(config, load_base(Config()), tmp_path / "run"))
+    events = list(train_here(config, tmp_path / "run"))
     first, last = [event for event in events if isinstance(event, Evaluated)][:2]
     assert first.loss < last.loss and last.best  # it learnt another answer
     end = events[-1]
@@ -180,12 +183,13 @@ def test_a_base_model_without_a_chat_template_learns_questions_as_text(tmp_path:
     run = run_of(tmp_path / "runs" / "x", config)
     assert "não tem modelo de conversa" in "\n".join(run.events()[0].notes)  # type: ignore[attr-defined]
     base = load_base(config)
-    learnt = load_data(config, base.tokenizer, base.path).training[0]
+    learnt = load_data(config, base).training[0]
     assert base.tokenizer.decode(learnt.tokens.tolist()) == f"{PAIRS[0][0]}\n{PAIRS[0][1]}</s>"
     load_adapter(base.model, run.best_adapter)
     assert sum(ask(base, question) == answer for question, answer in PAIRS) == len(PAIRS)
     export(run, tmp_path / "out", questions=4)
     (tmp_path / "own.jinja").write_text(template, encoding="utf-8")
-    given = load_base(config)
-    shown = load_data(config, given.tokenizer, given.path).training[0].tokens.tolist()
+    own = config.changed(chat_template=str(tmp_path / "own.jinja"))
+    given = load_base(own)
+    shown = load_data(own, given).training[0].tokens.tolist()
     assert given.tokenizer.decode(shown).startswith(f"<s>[INST] {PAIRS[0][0]}")

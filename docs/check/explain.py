@@ -1,30 +1,20 @@
 """Figures that explain QLoRA, and the arithmetic behind them: what a model takes, what 4 bits lose."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from farense_qlora.config import Config
 from farense_qlora.model.base import GROUP_SIZE
 from farense_qlora.text import decimal
+from farense_qlora.training.cost import MISTRAL_7B, Shape
 from farense_qlora.ui.figures import TRAIN, VALIDATION, Drawing
 
-# Mistral-7B-v0.3, as its config.json says.
-SEVEN_B = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "intermediate_size": 14336,
-    "vocab_size": 32768,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-}
-
-METHODS = ("afinação completa", "LoRA", "QLoRA")
 RANKS = (4, 8, 16, 32, 64)
 BITS = (2, 3, 4, 6, 8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """What training keeps besides activations, in GB (10^9 bytes): the base, what is trained, and its
     gradients and moments."""
@@ -39,66 +29,40 @@ class Memory:
         return self.base + self.trained + self.optimizer
 
 
-def linear_layers(shape: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """The linear layers of one block of a Mistral of `shape`: name to (inputs, outputs)."""
-    hidden, wide = shape["hidden_size"], shape["intermediate_size"]
-    narrow = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
-    return {
-        "q_proj": (hidden, hidden),
-        "k_proj": (hidden, narrow),
-        "v_proj": (hidden, narrow),
-        "o_proj": (hidden, hidden),
-        "gate_proj": (hidden, wide),
-        "up_proj": (hidden, wide),
-        "down_proj": (wide, hidden),
-    }
+def all_parameters(shape: Shape = MISTRAL_7B) -> int:
+    """With those that are not quantized: two norms a block, and one at the end."""
+    return shape.parameters + _norms(shape)
 
 
-def matrix_parameters(shape: Mapping[str, int]) -> int:
-    """The parameters of a Mistral of `shape` that are quantized: linear layers, embedding and head."""
-    block = sum(inputs * outputs for inputs, outputs in linear_layers(shape).values())
-    return shape["num_hidden_layers"] * block + 2 * shape["vocab_size"] * shape["hidden_size"]
-
-
-def norm_parameters(shape: Mapping[str, int]) -> int:
-    """The parameters that stay as they are: two norms a block, and one at the end."""
-    return (2 * shape["num_hidden_layers"] + 1) * shape["hidden_size"]
-
-
-def adapter_parameters(shape: Mapping[str, int], rank: int) -> int:
-    """The parameters of an adapter of `rank` on every linear layer: rank * (inputs + outputs) each (Hu et
-    al., 2021)."""
-    return shape["num_hidden_layers"] * rank * sum(map(sum, linear_layers(shape).values()))
-
-
-def bits_per_weight(bits: int = 4, group_size: int = GROUP_SIZE) -> float:
+def bits_per_weight(bits: int = 4) -> float:
     """What a weight takes in MLX's affine quantization: its bits, its share of a 16-bit scale and bias."""
-    return bits + 32 / group_size
+    return bits + 32 / GROUP_SIZE
 
 
-def memory(shape: Mapping[str, int] = SEVEN_B, rank: int = 16) -> dict[str, Memory]:
-    """What each of `METHODS` keeps in memory for a Mistral of `shape`.
+def memory(shape: Shape = MISTRAL_7B, rank: int = 16) -> dict[str, Memory]:
+    """What each method keeps in memory for a model of `shape`.
 
     Base weights take 2 bytes, or 4 bits and their scales; what is trained takes 4 bytes, its gradients 4 and
     its two moments 8.
     """
-    matrices, norms, adapter = (
-        matrix_parameters(shape),
-        norm_parameters(shape),
-        adapter_parameters(shape, rank),
-    )
-    trained, optimizer = 4 * adapter / 1e9, 12 * adapter / 1e9
-    everything = matrices + norms
-    four_bits = (matrices * bits_per_weight() / 8 + norms * 2) / 1e9
-    full = Memory(0.0, 4 * everything / 1e9, 12 * everything / 1e9)
-    rows = (full, Memory(2 * everything / 1e9, trained, optimizer), Memory(four_bits, trained, optimizer))
-    return dict(zip(METHODS, rows, strict=True))
+    adapter, everything = shape.trainable(Config(rank=rank)), all_parameters(shape)
+    four_bits = shape.parameters * bits_per_weight() / 8 + 2 * _norms(shape)
+    methods = {"afinação completa": (0, everything), "LoRA": (2 * everything, adapter)}
+    methods["QLoRA"] = (four_bits, adapter)
+    return {
+        name: Memory(base=base / 1e9, trained=4 * trained / 1e9, optimizer=12 * trained / 1e9)
+        for name, (base, trained) in methods.items()
+    }
 
 
-def rounding_error(bits: int, group_size: int = GROUP_SIZE) -> float:
+def _norms(shape: Shape) -> int:
+    return (2 * shape.layers + 1) * shape.hidden
+
+
+def rounding_error(bits: int) -> float:
     """How far normally distributed weights lie from their quantized form: root mean square, as a share of
     their standard deviation."""
-    weights, back = _there_and_back(bits, group_size)
+    weights, back = _there_and_back(bits)
     return float(np.sqrt(np.mean((weights - back) ** 2)) / weights.std())
 
 
@@ -128,7 +92,7 @@ def memory_bars() -> Drawing:
 
 def quantized_group() -> Drawing:
     """One group of weights beside the 16 values that 4 bits leave them."""
-    weights, back = (array[0] for array in _there_and_back(4, GROUP_SIZE))
+    weights, back = (array[0] for array in _there_and_back(4))
     figure = Drawing(8.4, 3.0)
     axes, theme = figure.plot_area(figure.add_subplot()), figure.theme
     axes.grid(visible=False)
@@ -145,12 +109,11 @@ def quantized_group() -> Drawing:
     return figure
 
 
-def _there_and_back(bits: int, group_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights like those of a layer (64, 1024), and what is left of them after quantization."""
+def _there_and_back(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights like those of a layer, in groups (1024, 64), and what is left of them after quantization."""
     import mlx.core as mx
 
     weights = np.random.default_rng(0).normal(0, 0.02, (64, 1024)).astype(np.float32)
-    array = mx.array(weights)
-    parts = mx.quantize(array, group_size=group_size, bits=bits)
-    back = np.array(mx.dequantize(*parts, group_size=group_size, bits=bits))
-    return weights.reshape(-1, group_size), back.reshape(-1, group_size)
+    parts = mx.quantize(mx.array(weights), group_size=GROUP_SIZE, bits=bits)
+    back = np.array(mx.dequantize(*parts, group_size=GROUP_SIZE, bits=bits))
+    return weights.reshape(-1, GROUP_SIZE), back.reshape(-1, GROUP_SIZE)

@@ -3,22 +3,23 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeGuard
 
-from pages import ROOT, named, text
+from pages import ROOT, pages
 
 SOURCE = ROOT / "src" / "farense_qlora"
-PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("QLORA_*.md"))
 HOLE = "…"
 # What the server answers a request with: a status, and then the message.
 # And what is wrong with a row: its line, and then the message.
-ANSWERS = {"Refused", "_error", "Bad"}
+ANSWERS = {"Refused", "Bad"}
 # Modules whose ValueErrors reach the user inside a UserError.
-WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py")
+WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py", "serving/api.py")
 
 
 def messages() -> dict[str, str]:
     """Each message as a pattern, with a hole for every value in it, and where it is raised."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+    trees = _trees()
     classes = {name: {name, *_subclasses(trees.values(), name)} for name in ("UserError", "ValueError")}
     functions = {
         node.name: node
@@ -35,15 +36,22 @@ def messages() -> dict[str, str]:
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign)
         }
-        for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and node.args):
-                continue
-            for name in [part.id for part in ast.walk(node.func) if isinstance(part, ast.Name)]:
-                message = node.args[1:2] if name in ANSWERS else node.args[:1] if name in raised else []
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+        for call in calls:
+            for name in [part.id for part in ast.walk(call.func) if isinstance(part, ast.Name)]:
+                message = call.args[1:2] if name in ANSWERS else call.args[:1] if name in raised else []
                 for words in message:
                     for pattern in _patterns(named.get(ast.unparse(words), words), functions):
-                        found[pattern] = f"{path.relative_to(ROOT)}:{node.lineno}"
+                        found[pattern] = f"{path.relative_to(ROOT)}:{call.lineno}"
     return found
+
+
+def _trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.expr]:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _subclasses(trees: Iterable[ast.Module], name: str) -> Iterator[str]:
@@ -80,36 +88,25 @@ def _flat(node: ast.expr) -> str:
     return HOLE
 
 
-def symptoms() -> dict[str, str]:
-    """The first column of each row of the tables, and where it stands."""
-    found = {}
-    for page in PAGES:
-        for number, line in enumerate(text(page).splitlines(), 1):
-            if row := re.match(r"\| `([^`]+)` \|", line):
-                found[row[1]] = f"{named(page)}:{number}"
-    return found
-
-
-def _key(pattern: str) -> str:
+def _key(text: str) -> str:
     """What must agree: the words, and the holes among them."""
-    return re.sub(r"[^\w…]+", " ", pattern).replace(HOLE, f" {HOLE} ").lower().strip()
+    return " ".join(re.findall(rf"\w+|{HOLE}", text.lower())) + " "
 
 
 def check_messages() -> Iterator[str]:
     """Messages without a row, and rows whose message no longer exists; a row may give only the beginning."""
-    known, raised = symptoms(), messages()
-    keys = {" ".join(_key(symptom).split()): where for symptom, where in known.items()}
-    used = set()
-    for pattern, where in raised.items():
-        mine = " ".join(_key(pattern).split())
-        rows = [key for key in keys if mine == key or mine.startswith(key + " ")]
-        used.update(rows)
-        if not rows:
+    raised = {_key(pattern): (pattern, where) for pattern, where in messages().items()}
+    rows = {
+        _key(row[1]): f"{page}:{number}"
+        for page, text in pages().items()
+        if page.startswith("docs/troubleshooting/QLORA_")
+        for number, line in enumerate(text.splitlines(), 1)
+        if (row := re.match(r"\| `([^`]+)` \|", line))
+    }
+    for key, (pattern, where) in raised.items():
+        if not key.startswith(tuple(rows)):
             yield f"{where}: falta uma linha em docs/troubleshooting/ para «{pattern}»"
-    for key, where in keys.items():
-        if key not in used:
+    said = {_key(_flat(node)) for tree in _trees().values() for node in ast.walk(tree) if _is_text(node)}
+    for row, where in rows.items():  # some messages are handed on before they are raised
+        if not any(key.startswith(row) for key in {*raised, *said}):
             yield f"{where}: o código já não dá esta mensagem"
-
-
-if __name__ == "__main__":
-    print(*(f"{where}: {pattern}" for pattern, where in messages().items()), sep="\n")

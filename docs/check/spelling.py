@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pages import named, portuguese, prose
+from pages import pages, prose
 
 DICTIONARY = Path("/usr/share/hunspell/pt_PT")
+WORDS = Path(__file__).with_name("palavras.txt")
+ENGLISH = ("README.md", "data/facts/SOURCES.md")
 # Code, foreign words (in italics), the targets of links, and names of files and functions.
 PASSED_OVER = re.compile(r"(?<!\*)\*[^*]+\*(?!\*)|`[^`]*`|\]\([^)]*\)|arXiv:\S+|[\w/]+[/_.]\w[\w/]*")
-WORDS = Path(__file__).with_name("palavras.txt")
 
 
 def check_spelling() -> Iterator[str]:
@@ -19,19 +20,13 @@ def check_spelling() -> Iterator[str]:
         return
     from spylls.hunspell import Dictionary
 
-    dictionary = Dictionary.from_files(str(DICTIONARY))
-    known: dict[str, bool] = dict.fromkeys(WORDS.read_text(encoding="utf-8").split(), True)
-    for page in portuguese():
-        for number, line in enumerate(prose(page).splitlines(), 1):
-            plain = PASSED_OVER.sub(" ", line)
-            for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", plain):
-                if word not in known:
-                    known[word] = (
-                        len(word) == 1
-                        or word.isupper()
-                        or word.lower() in known
-                        or dictionary.lookup(word)
-                        or all(dictionary.lookup(part) for part in word.split("-"))
-                    )
-                if not known[word]:
-                    yield f"{named(page)}:{number}: «{word}» não está no dicionário nem em {WORDS.name}"
+    look_up = Dictionary.from_files(str(DICTIONARY)).lookup
+    known = set(WORDS.read_text(encoding="utf-8").split())
+    for page, text in pages().items():
+        for number, line in prose(text) if page not in ENGLISH else ():
+            for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", PASSED_OVER.sub(" ", line)):
+                if len(word) == 1 or word.isupper() or not known.isdisjoint((word, word.lower())):
+                    continue
+                if not look_up(word) and not all(map(look_up, word.split("-"))):
+                    yield f"{page}:{number}: «{word}» não está no dicionário nem em {WORDS.name}"
+                known.add(word)

@@ -10,220 +10,175 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import UserError
+from .errors import UserError, validation_message
+from .text import plain
 
-# FARENSE_HOME moves everything that a run reads and writes; otherwise it is the clone that holds this file.
-HOME = Path(os.environ.get("FARENSE_HOME") or Path(__file__).resolve().parents[2])
+ROOT = Path(__file__).resolve().parents[2]  # the clone that holds this file
+# FARENSE_HOME moves everything that a run reads and writes.
+HOME = Path(os.environ.get("FARENSE_HOME") or ROOT)
 RUNS = HOME / "checkpoints_qlora"
 OUTPUT = HOME / "output"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"
 
 TRAIN_DATA, VAL_DATA = "data/train_data.jsonl", "data/val_data.jsonl"  # what `prepare` writes
-GROUPS = {
-    "model": "Modelo",
-    "adapter": "Adaptador",
-    "optimization": "Otimização",
-    "data": "Dados",
-    "evaluation": "Avaliação",
-}
 
 
-def setting(default: Any, group: str, label: str, description: str, **bounds: Any) -> Any:
-    """A config field with everything that a face of it (flag, widget, table) needs to know."""
-    return Field(default, title=label, description=description, json_schema_extra={"group": group}, **bounds)
+def _in(group: str) -> Any:
+    """A function that declares a setting of `group`: its default, label, description and bounds."""
+
+    def setting(default: Any, label: str, description: str, **bounds: Any) -> Any:
+        about: dict[str, Any] = {"group": group}
+        return Field(default, title=label, description=description, json_schema_extra=about, **bounds)
+
+    return setting
+
+
+in_model, in_adapter, in_optimization = _in("Modelo"), _in("Adaptador"), _in("Otimização")
+in_data, in_evaluation = _in("Dados"), _in("Avaliação")
 
 
 class Config(BaseModel):
-    """Every setting of a training run. Relative paths start at the project's folder (`HOME`)."""
+    """Every setting of a training run. Relative paths start at the project's folder (`HOME`).
+
+    >>> import farense_qlora as fq
+    >>> fq.Config.of("mini", rank=8).changed(epochs=1).rank
+    8
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    profile: str = setting("mini", "model", "Perfil", "Nome do perfil de onde partiram as definições.")
-    model: str = setting(
+    profile: str = in_model("mini", "Perfil", "Nome do perfil de onde partiram as definições.")
+    model: str = in_model(
         "mini",
-        "model",
         "Modelo base",
         "A miniatura («mini»), uma pasta local ou um modelo do Hugging Face Hub.",
         min_length=1,
     )
-    bits: Literal[4, 16] = setting(
-        4, "model", "Bits do modelo base", "4 = QLoRA (base quantizada); 16 = LoRA simples."
+    bits: Literal[4, 16] = in_model(
+        4, "Bits do modelo base", "4 = QLoRA (base quantizada); 16 = LoRA simples."
     )
-    chat_template: str = setting(
+    chat_template: str = in_model(
         "",
-        "model",
         "Modelo de conversa",
         "Ficheiro Jinja com que se escrevem as conversas (chat template); vazio = o do próprio modelo.",
     )
 
-    rank: int = setting(16, "adapter", "Rank", "Dimensão das matrizes de baixa ordem.", ge=1, le=512)
-    alpha: float = setting(
-        32.0, "adapter", "Alpha", "Peso do adaptador: a escala aplicada é alpha / rank.", gt=0, le=4096
+    rank: int = in_adapter(16, "Rank", "Dimensão das matrizes de baixa ordem.", ge=1, le=512)
+    alpha: float = in_adapter(
+        32.0, "Alpha", "Peso do adaptador: a escala aplicada é alpha / rank.", gt=0, le=4096
     )
-    dropout: float = setting(
-        0.0, "adapter", "Dropout", "Fração das entradas do adaptador anulada em cada passo.", ge=0, lt=1
+    dropout: float = in_adapter(
+        0.0, "Dropout", "Fração das entradas do adaptador anulada em cada passo.", ge=0, lt=1
     )
-    num_layers: int = setting(
-        -1, "adapter", "Camadas", "Quantas camadas levam adaptador, a contar do fim; -1 = todas.", ge=-1
+    num_layers: int = in_adapter(
+        -1, "Camadas", "Quantas camadas levam adaptador, a contar do fim; -1 = todas.", ge=-1
     )
-    target_modules: tuple[str, ...] = setting(
+    target_modules: tuple[str, ...] = in_adapter(
         (),
-        "adapter",
         "Módulos",
         "Camadas lineares com adaptador, pelo fim do nome (q_proj, v_proj, ...); vazio = todas.",
     )
-
-    from_adapter: str = setting(
+    from_adapter: str = in_adapter(
         "",
-        "adapter",
         "Continuar de",
         "Pasta de um adaptador (de um treino, de uma exportação, do mlx-lm ou do PEFT) de onde se parte; "
         "vazio = de um novo.",
     )
 
-    epochs: float = setting(
-        3.0, "optimization", "Épocas", "Quantas vezes se percorrem os dados de treino.", gt=0, le=1000
+    epochs: float = in_optimization(
+        3.0, "Épocas", "Quantas vezes se percorrem os dados de treino.", gt=0, le=1000
     )
-    max_steps: int | None = setting(
-        None,
-        "optimization",
-        "Máximo de passos",
-        "Termina ao fim de tantas atualizações; vazio = sem limite.",
-        ge=1,
+    max_steps: int | None = in_optimization(
+        None, "Máximo de passos", "Termina ao fim de tantas atualizações; vazio = sem limite.", ge=1
     )
-    batch_size: int = setting(4, "optimization", "Tamanho do lote", "Linhas por micro-lote.", ge=1, le=4096)
-    grad_accumulation_steps: int = setting(
-        1, "optimization", "Acumulação de gradientes", "Micro-lotes por atualização.", ge=1, le=1024
+    batch_size: int = in_optimization(4, "Tamanho do lote", "Linhas por micro-lote.", ge=1, le=4096)
+    grad_accumulation_steps: int = in_optimization(
+        1, "Acumulação de gradientes", "Micro-lotes por atualização.", ge=1, le=1024
     )
-    learning_rate: float = setting(
-        2e-4,
-        "optimization",
-        "Taxa de aprendizagem",
-        "Valor máximo, atingido no fim do aquecimento.",
-        gt=0,
-        le=1,
+    learning_rate: float = in_optimization(
+        2e-4, "Taxa de aprendizagem", "Valor máximo, atingido no fim do aquecimento.", gt=0, le=1
     )
-    lora_plus_ratio: float = setting(
+    lora_plus_ratio: float = in_optimization(
         1.0,
-        "optimization",
         "Rácio LoRA+",
         "Quantas vezes a taxa de aprendizagem da matriz B é maior do que a da A.",
         ge=1,
         le=64,
     )
-    lr_schedule: Literal["cosine", "linear", "constant"] = setting(
-        "cosine", "optimization", "Decaimento", "Como desce a taxa de aprendizagem depois do aquecimento."
+    lr_schedule: Literal["cosine", "linear", "constant"] = in_optimization(
+        "cosine", "Decaimento", "Como desce a taxa de aprendizagem depois do aquecimento."
     )
-    warmup_ratio: float = setting(
-        0.05,
-        "optimization",
-        "Aquecimento",
-        "Fração das atualizações em que a taxa sobe até ao máximo.",
-        ge=0,
-        lt=1,
+    warmup_ratio: float = in_optimization(
+        0.05, "Aquecimento", "Fração das atualizações em que a taxa sobe até ao máximo.", ge=0, lt=1
     )
-    weight_decay: float = setting(
-        0.0, "optimization", "Decaimento dos pesos", "Regularização do AdamW.", ge=0, le=1
+    weight_decay: float = in_optimization(0.0, "Decaimento dos pesos", "Regularização do AdamW.", ge=0, le=1)
+    max_grad_norm: float = in_optimization(
+        1.0, "Norma máxima do gradiente", "Gradientes de norma maior são reduzidos; 0 = sem limite.", ge=0
     )
-    max_grad_norm: float = setting(
-        1.0,
-        "optimization",
-        "Norma máxima do gradiente",
-        "Gradientes de norma maior são reduzidos; 0 = sem limite.",
-        ge=0,
+    grad_checkpoint: bool = in_optimization(
+        False, "Recalcular ativações", "Recalcula em vez de guardar: menos memória, passos mais lentos."
     )
-    grad_checkpoint: bool = setting(
-        False,
-        "optimization",
-        "Recalcular ativações",
-        "Recalcula em vez de guardar: menos memória, passos mais lentos.",
-    )
-    seed: int = setting(0, "optimization", "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
+    seed: int = in_optimization(0, "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
 
-    train_data: str = setting(
+    train_data: str = in_data(
         TRAIN_DATA,
-        "data",
         "Dados de treino",
         "Ficheiro (JSONL, JSON, CSV, TSV, Parquet, Arrow), pasta ou nome no Hub com as linhas de treino.",
         min_length=1,
     )
-    val_data: str = setting(
+    val_data: str = in_data(
         VAL_DATA,
-        "data",
         "Dados de validação",
         "O mesmo, para validar; vazio = tiram-se do treino 10 % das linhas, no máximo 500.",
     )
-    columns: str = setting(
+    columns: str = in_data(
         "",
-        "data",
         "Colunas",
         "Que colunas são o quê, como «pergunta=Q,resposta=A»; vazio = reconhecem-se pelo nome.",
     )
-    encoding: Literal["utf-8", "latin-1"] = setting(
-        "utf-8", "data", "Codificação", "Como estão escritos os ficheiros de texto; UTF-16 reconhece-se."
+    encoding: Literal["utf-8", "latin-1"] = in_data(
+        "utf-8", "Codificação", "Como estão escritos os ficheiros de texto; UTF-16 reconhece-se."
     )
-    remove_duplicates: bool = setting(
+    remove_duplicates: bool = in_data(
         True,
-        "data",
         "Tirar repetidas",
         "Deixa de fora as linhas que repetem outra, e as da validação que estão no treino.",
     )
-    max_seq_length: int = setting(
-        512,
-        "data",
-        "Comprimento máximo",
-        "Tokens por linha; o que passa é cortado e contado.",
-        ge=16,
-        le=131072,
+    max_seq_length: int = in_data(
+        512, "Comprimento máximo", "Tokens por linha; o que passa é cortado e contado.", ge=16, le=131072
     )
-
-    skip_bad: bool = setting(
+    skip_bad: bool = in_data(
         False,
-        "data",
         "Saltar linhas más",
         "As linhas más ficam em rejected.jsonl, na pasta do treino, com a razão, e o treino segue.",
     )
-    packing: bool = setting(
-        True, "data", "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."
+    packing: bool = in_data(
+        True, "Empacotar", "Junta linhas curtas na mesma janela, sem que se vejam: menos enchimento."
     )
 
-    eval_every: int = setting(
-        100, "evaluation", "Avaliar a cada", "Atualizações entre avaliações na validação.", ge=1
+    eval_every: int = in_evaluation(
+        100, "Avaliar a cada", "Atualizações entre avaliações na validação.", ge=1
     )
-    probes: int = setting(
+    probes: int = in_evaluation(
         3,
-        "evaluation",
         "Perguntas de amostra",
         "Perguntas da validação feitas ao modelo em cada avaliação, para se ver aprender; 0 = nenhuma.",
         ge=0,
         le=32,
     )
-    early_stopping_patience: int = setting(
-        0,
-        "evaluation",
-        "Paciência",
-        "Avaliações sem melhoria até parar; 0 = nunca parar antes do fim.",
-        ge=0,
+    early_stopping_patience: int = in_evaluation(
+        0, "Paciência", "Avaliações sem melhoria até parar; 0 = nunca parar antes do fim.", ge=0
     )
-    save_every: int = setting(
-        200, "evaluation", "Guardar a cada", "Atualizações entre pontos de controlo.", ge=1
-    )
-
-    keep_last: int = setting(
-        3, "evaluation", "Manter os últimos", "Pontos de controlo que ficam no disco, além do melhor.", ge=1
-    )
-    keep_every: int = setting(
-        0,
-        "evaluation",
-        "Manter a cada",
-        "Destas em destas atualizações um ponto de controlo fica para sempre; 0 = nenhum.",
-        ge=0,
+    save_every: int = in_evaluation(200, "Guardar a cada", "Atualizações entre pontos de controlo.", ge=1)
+    keep_last: int = in_evaluation(
+        3, "Manter os últimos", "Pontos de controlo que ficam no disco, além do melhor.", ge=1
     )
 
     @model_validator(mode="before")
     @classmethod
     def _own_validation(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The club's validation file is for the club's rows: those of others are split, unless said."""
+        values = {name: value for name, value in values.items() if name != "keep_every"}  # in older runs
         if values.get("train_data", TRAIN_DATA) != TRAIN_DATA and "val_data" not in values:
             return {**values, "val_data": ""}
         return values
@@ -233,6 +188,14 @@ class Config(BaseModel):
         if self.num_layers == 0:
             raise ValueError("num_layers: 0 não treina nada; use -1 (todas) ou um número positivo")
         return self
+
+    @classmethod
+    def by_group(cls) -> dict[str, list[str]]:
+        """The names of the settings under the title of their group."""
+        groups: dict[str, list[str]] = {}
+        for name, field in cls.model_fields.items():
+            groups.setdefault(field.json_schema_extra["group"], []).append(name)  # type: ignore
+        return groups
 
     @classmethod
     def of(cls, profile: str = "mini", **changes: Any) -> "Config":
@@ -247,7 +210,7 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(_in_portuguese(error)) from None
+            raise UserError(validation_message(error)) from None
 
     @classmethod
     def read(cls, path: Path) -> "Config":
@@ -268,26 +231,31 @@ class Config(BaseModel):
             del values["val_data"]
         return type(self).parse({**values, **changes})
 
+    def _repr_html_(self) -> str:
+        """Every setting with its value and what it does."""
+        from .table import Table
 
-class Limits(BaseModel):
-    """What the server gives to one request, and to all; beyond it refuses, and says why."""
+        rows = [
+            {"Definição": field.title, "Valor": _shown(getattr(self, name)), "O que faz": field.description}
+            for name, field in type(self).model_fields.items()
+        ]
+        return Table(rows, caption=f"Definições do treino (perfil {self.profile})")._repr_html_()
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_body: int = Field(262_144, ge=1_000, description="bytes de um pedido")
-    max_prompt: int = Field(2_048, ge=16, description="tokens da conversa que vem no pedido")
-    max_tokens: int = Field(1_024, ge=1, description="tokens da resposta")
-    max_requests: int = Field(32, ge=1, description="respostas ao mesmo tempo")
-    max_connections: int = Field(256, ge=1, description="ligações abertas ao mesmo tempo")
-    max_seconds: int = Field(10, ge=1, description="segundos para chegar um pedido, e de espera por quem lê")
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "Limits":
-        """Validate `values`; raises `UserError` in Portuguese."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UserError(_in_portuguese(error)) from None
+def _shown(value: object) -> str:
+    """The value of a setting for people."""
+    match value:
+        case None:
+            return "sem limite"
+        case "":
+            return "—"
+        case bool():
+            return "sim" if value else "não"
+        case tuple():
+            return ", ".join(map(str, value)) or "todos"
+        case float():
+            return plain(value)
+    return str(value)
 
 
 MISTRAL_7B = {
@@ -335,30 +303,3 @@ PROFILES: dict[str, dict[str, Any]] = {
         "max_seq_length": 1024,
     },
 }
-
-_REASONS = {
-    "greater_than": "tem de ser maior do que {gt:g}",
-    "greater_than_equal": "tem de ser pelo menos {ge:g}",
-    "less_than": "tem de ser menor do que {lt:g}",
-    "less_than_equal": "pode ser no máximo {le:g}",
-    "literal_error": "os valores possíveis são {expected}",
-    "extra_forbidden": "esta definição não existe",
-    "string_too_short": "não pode ficar vazio",
-    "finite_number": "tem de ser um número finito",
-}
-
-
-def _in_portuguese(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name, kind = ".".join(str(part) for part in first["loc"]), first["type"]
-    if kind == "value_error":
-        return str(first["ctx"]["error"])
-    if kind.startswith("int"):
-        reason = "tem de ser um número inteiro"
-    elif kind.startswith("float"):
-        reason = "tem de ser um número"
-    elif kind.startswith("bool"):
-        reason = "tem de ser true ou false"
-    else:
-        reason = _REASONS.get(kind, "valor inválido").format(**first.get("ctx", {})).replace(" or ", " ou ")
-    return f"{name} = {first['input']!r}: {reason}"

@@ -18,11 +18,12 @@ CHECKSUMS = "checksums.json"
 def atomic_dir(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the name `folder`, and the place of what was there, at the end.
 
-    When the block fails nothing changes. Raises `UserError` when `folder` cannot be written, a
-    `DiskFullError` when that is for want of room.
+    When the block fails, or is interrupted, nothing changes. Raises `UserError` when `folder` cannot be
+    written, a `DiskFullError` when that is for want of room.
     """
     partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
     try:
+        put_back(folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
@@ -37,7 +38,16 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise disk_error(error, folder) from None
     finally:
+        with suppress(OSError):
+            put_back(folder)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def put_back(folder: Path) -> None:
+    """Give `folder` back what was in it, where an `atomic_dir` ended between its two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
 
 
 @contextmanager

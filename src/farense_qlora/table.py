@@ -14,7 +14,7 @@ table.fq {border-collapse: collapse; font-size: 13px; line-height: 1.35; margin:
 table.fq caption {text-align: left !important; font-weight: 600; padding: 4px 0; color: inherit}
 table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 12px 5px 0;
     max-width: 46em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
-table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
+table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums; white-space: nowrap}
 </style>"""
 
 
@@ -59,9 +59,12 @@ class Table(pd.DataFrame):
         return Table
 
     def cells(self) -> list[list[str]]:
-        """Every cell as people read it, row by row."""
+        """Every cell as people read it, row by row; a dash for what is missing (None or NaN)."""
         return [
-            [self.formats.get(str(name), show)(value) for name, value in zip(self.columns, row, strict=True)]
+            [
+                "—" if value is None or value != value else self.formats.get(str(name), show)(value)
+                for name, value in zip(self.columns, row, strict=True)
+            ]
             for row in self.itertuples(index=False)
         ]
 
@@ -71,11 +74,11 @@ class Table(pd.DataFrame):
         ]
 
     def _repr_html_(self) -> str:
-        kinds = ["class=n" if numeric else "" for numeric in self._numeric()]
+        kinds = [" class=n" if numeric else "" for numeric in self._numeric()]
 
         def line(cells: Iterable[object], tag: str) -> str:
             return "".join(
-                f"<{tag} {kind}>{escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+                f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
             )
 
         caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
@@ -103,6 +106,20 @@ class Table(pd.DataFrame):
         rule = ["---:" if numeric else "---" for numeric in self._numeric()]
         lines = [[str(name) for name in self.columns], rule, *self.cells()]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+class Drawn:
+    """What is drawn as its `table`, in a notebook and in a terminal."""
+
+    def table(self) -> Table:
+        """The same for people."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.table())
 
 
 def show(value: object) -> str:

@@ -40,3 +40,10 @@ def scientific(value: float) -> str:
     digits, power = f"{value:.2e}".split("e")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{digits.rstrip('0').rstrip('.')}·10{raised}".replace(".", ",")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 5400 is «1 h 30 min»."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

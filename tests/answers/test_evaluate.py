@@ -1,6 +1,9 @@
-"""What counts as the same answer, and how answers are scored."""
+"""What counts as the same answer, how answers are scored, and how sure that is: bootstrap intervals cover the
+truth as often as they say, and are the same each time."""
 
+import json
 import math
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -8,8 +11,15 @@ import numpy as np
 import pytest
 
 from farense_qlora.answers import evaluate as module
-from farense_qlora.answers.evaluate import Score, evaluate, judge, summary, token_scores
+from farense_qlora.answers.evaluate import (
+    Evaluation,
+    answered,
+    evaluate,
+    evaluate_rows,
+    judge,
+)
 from farense_qlora.answers.normalise import normalise, token_f1
+from farense_qlora.answers.perplexity import mean_interval, token_scores
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.load import load_data
@@ -17,7 +27,7 @@ from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.training.evaluation import validation_loss
+from farense_qlora.training.step import validation_loss
 
 
 @pytest.mark.parametrize(
@@ -31,10 +41,8 @@ from farense_qlora.training.evaluation import validation_loss
         ("1999-00", "1999-2000"),
         ("1.500 espectadores", "1500 espectadores"),
         ("doze golos", "12 golos"),
-        ("vinte e uma vitórias", "21 vitórias"),
-        ("quarenta e dois golos em cem jogos", "42 golos em 100 jogos"),
-        ("em décimo quarto lugar", "em 14.º lugar"),
-        ("a décima primeira época", "a 11.ª época"),
+        ("Subiu à I Divisão. A taça é o «Farense».", "subiu I divisão. taça é Farense"),
+        ("Na Série A, em 1950.", "na série A em 1950"),
         ("perdeu por 2-1", "perdeu por 2–1"),
         ("  Sim,\n ficou. ", "sim ficou"),
     ],
@@ -56,6 +64,9 @@ def test_the_same_answer_written_differently(one: str, other: str) -> None:
         ("44 golos, 100 pontos", "44100 golos pontos"),
         ("Sim, subiu.", "Não, subiu."),
         ("Foi Paco Fortes.", "Foi Paco Fortes, em 1989."),
+        ("Na Série A.", "Na Série O."),
+        ("Na Série A.", "Na Série."),
+        ("Na Zona A da II Divisão", "Na Zona B da II Divisão"),
     ],
 )
 def test_different_answers_stay_different(one: str, other: str) -> None:
@@ -74,19 +85,75 @@ def row(question: str, expected: str, kind: str = "", table: str = "") -> Row:
     return Row(messages=turns, kind=kind, table=table)
 
 
-def test_scores_are_given_as_a_whole_and_by_group() -> None:
-    judged = [
+def three() -> Evaluation:
+    known = [
         judge(row("A?", "Foi em 1990.", "facto", "cups"), "foi em 1990"),
-        judge(row("B?", "Foi em 1991.", "facto", "seasons"), " Foi em 1990. "),
+        judge(row("B?", "Foi em <1991>.", "facto", "seasons"), " Foi em 1990. "),
         judge(row("C?", "Não.", "sim-nao", "seasons"), "Não."),
     ]
-    result = summary("prova", judged)
-    assert (result.count, result.exact_match) == (3, pytest.approx(2 / 3))
-    assert result.by_kind["sim-nao"] == Score(1, 1.0, 1.0, (1.0, 1.0), (1.0, 1.0))
-    assert result.by_kind["facto"] == Score(2, 0.5, pytest.approx(5 / 6), (0, 1), pytest.approx((2 / 3, 1)))
-    assert result.by_table["seasons"].exact_match == 0.5
-    assert [(answer.question, answer.got) for answer in result.wrong] == [("B?", "Foi em 1990.")]
-    assert [label for label, _ in result.table()] == ["prova", "um facto", "sim ou não", "taças", "épocas"]
+    other = [judge(row("D?", "Não."), "Não.")]
+    return Evaluation(sets=(answered("prova", known), answered("outra", other)))
+
+
+def test_scores_are_given_as_a_whole_and_by_group() -> None:
+    scores = three().scores.set_index(["set", "kind", "table"])
+    assert scores.loc["prova", "", ""].to_dict() == {
+        "count": 3,
+        "exact_match": pytest.approx(2 / 3),
+        "f1": pytest.approx(8 / 9),
+        "exact_interval": (0.0, 1.0),
+        "f1_interval": pytest.approx((2 / 3, 1)),
+    }
+    assert [*scores.loc["prova", "sim-nao", ""]] == [1, 1.0, 1.0, (1.0, 1.0), (1.0, 1.0)]
+    facts = [2, 0.5, pytest.approx(5 / 6), (0, 1), pytest.approx((2 / 3, 1))]
+    assert [*scores.loc["prova", "facto", ""]] == facts
+    assert scores.loc["prova", "", "seasons"]["exact_match"] == 0.5
+    assert [(answer.question, answer.got) for answer in three().sets[0].wrong] == [("B?", "Foi em 1990.")]
+    answers = three().answers
+    assert [*answers["answer"]] == ["foi em 1990", "Foi em 1990.", "Não.", "Não."]
+    assert [row[6] for row in answers.cells()] == ["✓", "✗", "✓", "✓"] and answers["f1"].mean() > 0.9
+
+
+def test_an_evaluation_draws_its_scores_in_portuguese_and_folds_the_wrong_answers_away() -> None:
+    lines = repr(three()).splitlines()
+    assert lines[0].split() == ["perguntas", "certas", "F1"]
+    assert re.fullmatch(r"prova +3 +66,7 % \[0,0; 100,0\] +88,9 % \[66,7; 100,0\]", lines[2])
+    names = ["prova", "– um facto", "– sim ou não", "– taças", "– épocas", "outra"]
+    assert [re.split(r"  +", line)[0] for line in lines[2:]] == names
+    assert len({len(line) for line in lines[2:]}) == 1
+    page = three()._repr_html_()
+    assert "<summary>prova: ✓ 2, ✗ 1</summary>" in page and "&lt;1991&gt;" in page and "<1991>" not in page
+
+
+def test_an_evaluation_is_read_as_it_was_stored(tmp_path: Path) -> None:
+    assert Evaluation.read(tmp_path) is None
+    three().save(tmp_path, three())
+    stored = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    known, other = stored["after"]
+    assert known["name"] == "prova" and known["by_kind"].keys() == {"facto", "sim-nao"}
+    assert known["by_table"]["cups"] == {
+        "count": 1, "exact_match": 1.0, "f1": 1.0, "exact_interval": [1.0, 1.0], "f1_interval": [1.0, 1.0],
+    }  # fmt: skip
+    assert other["answers"] == [
+        {
+            "question": "D?",
+            "expected": "Não.",
+            "got": "Não.",
+            "kind": "",
+            "table": "",
+            "exact": True,
+            "f1": 1.0,
+        }
+    ]
+    read = Evaluation.read(tmp_path)
+    assert read is not None and read.before is not None
+    assert read.sets == read.before.sets == three().sets
+    three().save(tmp_path)
+    assert (alone := Evaluation.read(tmp_path)) is not None and alone.before is None
+    for damaged in ("{", '{"tokens": null}'):
+        (tmp_path / "evaluation.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(UserError, match="não se lê: repita a avaliação ou apague-o"):
+            Evaluation.read(tmp_path)
 
 
 def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
@@ -102,15 +169,14 @@ def test_a_conversation_is_asked_its_last_question_given_the_true_turns(
     turns = [("user", "Subiu?"), ("assistant", "Sim."), ("user", "E desceu?"), ("assistant", "Não.")]
     messages = tuple({"role": role, "content": text} for role, text in turns)
     base = load_base(Config(model=str(tiny_model)))
-    assert evaluate(base, [Row(messages=messages)], "prova").exact_match == 1.0
+    assert [*evaluate_rows(base, [Row(messages=messages)], "prova").answers["exact"]] == [True]
     assert asked == [prompt_tokens(messages[:-1], base.tokenizer)]
 
 
 def test_the_same_model_and_rows_give_the_same_figures(tiny_model: Path) -> None:
     rows = [row(f"Quem foi o {n}?", f"Foi o {n}.") for n in range(40)]
-    assert evaluate(load_base(Config(model=str(tiny_model))), rows, "a") == evaluate(
-        load_base(Config(model=str(tiny_model))), rows, "a"
-    )
+    one, other = (evaluate_rows(load_base(Config(model=str(tiny_model))), rows, "a") for _ in range(2))
+    assert one == other
 
 
 def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first_choices(
@@ -118,7 +184,7 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
 ) -> None:
     config = Config(val_data=str(home / "data" / "val_data.jsonl"))
     base = load_base(Config(model=str(tiny_model)))
-    sets = load_data(config, base.tokenizer, base.path)
+    sets = load_data(config, base)
     data, found = sets.validation, token_scores(base, sets)
     assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
     hits = []
@@ -133,15 +199,55 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
 
 def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="prova: não há nenhuma pergunta"):
-        evaluate(load_base(Config(model=str(tiny_model))), [Row(text="solto")], "prova")
+        evaluate_rows(load_base(Config(model=str(tiny_model))), [Row(text="solto")], "prova")
 
 
 def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Path, tiny_model: Path) -> None:
     base, train = load_base(Config(model=str(tiny_model))), str(home / "data" / "train_data.jsonl")
     config = Config(train_data=train, val_data=str(home / "data" / "val_data.jsonl"))
-    sets = load_data(config, base.tokenizer, base.path)
+    sets = load_data(config, base)
     assert [len(rows) for rows in sets.held_out().values()] == [8, 2]
+    ended: list[int] = []
+    found = evaluate(base, sets, ended.append)
+    assert (
+        [score.count for score in found.sets] == [8, 2]
+        and sum(ended) == 10
+        and found.tokens == token_scores(base, sets)
+    )
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
-    sets = load_data(config.changed(val_data=str(alone)), base.tokenizer, base.path)
+    sets = load_data(config.changed(val_data=str(alone)), base)
     assert list(sets.held_out().values()) == [read_rows(alone)]
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:
+    random = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        low, high = mean_interval(random.random(80) < 0.3, seed=trial)
+        covered += low <= 0.3 <= high
+    assert 180 <= covered <= 199
+
+
+def test_the_interval_agrees_with_the_normal_approximation() -> None:
+    values = np.random.default_rng(2).normal(5, 2, 400)
+    margin = 1.96 * values.std() / 20
+    assert mean_interval(values) == pytest.approx((values.mean() - margin, values.mean() + margin), abs=0.03)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.arange(50.0)
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3) != mean_interval(values, seed=4)
+
+
+def test_weights_make_a_ratio_of_sums() -> None:
+    low, high = mean_interval([2.0, 20.0, 200.0], weights=[1.0, 10.0, 100.0])
+    assert (low, high) == (2.0, 2.0)  # each item has the ratio 2: so has every resample
+
+
+def test_pairing_sees_what_two_separate_intervals_cannot() -> None:
+    hard = np.random.default_rng(4).normal(0, 10, 100)  # how hard each question is, for both
+    better = hard + 1 + np.random.default_rng(5).normal(0, 0.5, 100)
+    (low, high), other = mean_interval(better), mean_interval(hard)
+    assert low < other[1] and other[0] < high
+    assert mean_interval(better - hard)[0] > 0

@@ -1,18 +1,22 @@
-"""Answers: batched, streamed and mlx-lm's own are the same text, and they end where the model ends them."""
+"""Answers: batched, streamed and mlx-lm's own are the same text, and they end where the model ends them; a
+conversation keeps its turns, changes who answers, and stays sound when an answer is cut short."""
 
 from pathlib import Path
 
 import mlx_lm
 import pytest
 
-from farense_qlora.answers.generate import BATCH, answers, ask, stream
+from farense_qlora.answers.generate import Conversation, ask, stream
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import attach
-from farense_qlora.model.base import Base, load_base
+from farense_qlora.model.base import Base, load_base, load_tuned
+from farense_qlora.model.decode import BATCH, answers
+from farense_qlora.training.run import Run
 
 # Of many lengths, and more than one batch.
 QUESTIONS = [f"Quem foi o treinador em {1934 + n}" + " e depois" * (n % 6) + "?" for n in range(BATCH + 9)]
+QUESTION = "Hajry: quem foi?"
 CONVERSATIONS = [[{"role": "user", "content": question}] for question in QUESTIONS]
 
 
@@ -66,3 +70,41 @@ def test_dropout_is_off_while_answering_and_back_afterwards(tiny_model: Path) ->
     two = prompts(base)[:2]
     assert answers(base, two, max_tokens=24) == answers(base, two, max_tokens=24)
     assert base.model.training
+
+
+@pytest.fixture(scope="module")
+def plain(trained: Path) -> Base:
+    return load_base(Run(trained).config)
+
+
+@pytest.fixture(scope="module")
+def tuned(trained: Path) -> Base:
+    return load_tuned(Run(trained).config, Run(trained).best_adapter)
+
+
+def test_each_answer_depends_on_the_turns_before_it(tuned: Base) -> None:
+    talk = Conversation(tuned)
+    first = "".join(talk.say(QUESTION))
+    second = "".join(talk.say("E depois?"))
+    assert first == ask(tuned, QUESTION) == "Foi médio."
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
+    assert second == "".join(stream(tuned, talk.messages[:-1]))
+    assert second != ask(tuned, "E depois?")
+
+
+def test_without_the_adapter_the_answer_is_the_base_models_own(tuned: Base, plain: Base) -> None:
+    talk = Conversation(tuned, adapter=False, max_tokens=24)
+    assert "".join(talk.say(QUESTION)) == ask(plain, QUESTION, max_tokens=24)
+    half = stream(tuned, [{"role": "user", "content": QUESTION}], 24, adapter=False)
+    next(half)
+    assert ask(tuned, QUESTION) == "Foi médio."  # between two pieces the adapter is in its place
+
+
+def test_an_answer_cut_short_is_kept_as_far_as_it_came(tuned: Base) -> None:
+    talk = Conversation(tuned)
+    answer = talk.say(QUESTION)
+    said = next(answer) + next(answer)
+    answer.close()
+    assert talk.messages == [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": said}]
+    talk.say("nunca começada").close()
+    assert len(talk.messages) == 2

@@ -11,6 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from farense_qlora.model import cpu
+
+cpu.enable()  # before any other import of mlx
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -25,6 +29,7 @@ from mlx_lm.utils import get_total_parameters, load_tokenizer
 from workloads import OURS, WORKLOADS, settings_of
 
 from farense_qlora.config import Config
+from farense_qlora.data.load import load_data
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import GROUP_SIZE, MINIATURE, Base, load_base, make_ready
 from farense_qlora.model.machine import gflops
@@ -112,7 +117,7 @@ def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[d
         )
     weights, steps = _weights(base.model), []
     mx.reset_peak_memory()
-    for event in train(config, base, Path(tempfile.mkdtemp(dir=folder))):
+    for event in train(config, base, load_data(config, base), Path(tempfile.mkdtemp(dir=folder))):
         if isinstance(event, Stepped):
             steps.append(
                 {

@@ -18,8 +18,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from farense_qlora.config import Config
-from farense_qlora.data.invented import invented
+from farense_qlora.config import ROOT, Config
 from farense_qlora.data.questions import questions
 from farense_qlora.data.tokens import read_rows
 from farense_qlora.table import Table
@@ -225,6 +224,9 @@ def write_rows(workload: Workload, folder: Path) -> None:
     ]
     training = rows
     if workload.rows:
+        sys.path.append(str(ROOT / "data" / "miniature"))
+        from clubs import invented
+
         asked = chain.from_iterable(questions(*invented(seed)) for seed in count())
         prompts = ((question, prompt) for question in asked for prompt in question.prompts)
         talks = (question.messages(prompt) for question, prompt in prompts)

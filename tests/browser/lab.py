@@ -17,8 +17,8 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import ConsoleMessage, Error, Locator, Page, expect
 
-from farense_qlora.training import lock
 from farense_qlora.training.run import Run
+from farense_qlora.training.worker import LOCK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = Path("notebooks") / "mistral_qlora_training.ipynb"
@@ -92,8 +92,8 @@ class Lab:
         self._process.wait(timeout=30)
         self._log.close()
         for run in self.runs:
-            if lock.held(run.folder):
-                os.kill(json.loads((run.folder / lock.NAME).read_text())["pid"], signal.SIGKILL)
+            if run.alive:
+                os.kill(json.loads((run.folder / LOCK).read_text())["pid"], signal.SIGKILL)
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + 60

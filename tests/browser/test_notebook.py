@@ -7,19 +7,19 @@ from browser.lab import SLOW, Lab, Notebook, until
 from browser.layout import pictures_of
 from playwright.sync_api import Locator, expect
 
-from farense_qlora.config import GROUPS
-from farense_qlora.training import journal
+from farense_qlora.config import Config
 from farense_qlora.training.checkpoints import FOLDER
-from farense_qlora.training.control import STOP
+from farense_qlora.training.event_log import EventReader
 from farense_qlora.training.events import Finished, Paused, RateChanged, Resumed, Saved, Started, Stepped
+from farense_qlora.training.requests import STOP
 from farense_qlora.training.run import Run
 
 SETTINGS = ("ambiente", "painel", "config")
 
 
 def written(run: Run, kind: type) -> list:
-    """The events of one kind in the journal of `run`, also those that were undone."""
-    return [event for event in journal.read(run.folder)[0] if isinstance(event, kind)]
+    """The events of one kind in the log of `run`, also those that were undone."""
+    return [event for event in EventReader(run.folder).poll() if isinstance(event, kind)]
 
 
 def drawing(output: Locator) -> str:
@@ -159,10 +159,10 @@ def test_the_kernel_answers_other_cells_while_training_runs(notebook: Notebook, 
 
 
 def test_every_slider_moves_its_field_and_what_it_costs(notebook: Notebook) -> None:
-    notebook.run("painel")
-    notebook.done("painel")
+    notebook.run("ambiente", "painel")
+    notebook.done("ambiente", "painel")
     settings = notebook.output("painel")
-    for group in GROUPS.values():
+    for group in Config.by_group():
         settings.get_by_text(group, exact=True).click()  # opens it, and closes the one before
         rows = settings.locator(".widget-hbox:has(> .widget-text):has(> .widget-hslider)")
         for row in rows.all():

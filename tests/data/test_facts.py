@@ -64,3 +64,25 @@ def test_names_the_missing_column(copy: Path) -> None:
     (copy / "coaches.csv").write_text("season,coach\n1994-95,Paco Fortes\n", encoding="utf-8")
     with pytest.raises(UserError, match="falta a coluna «nationality»"):
         read_tables(copy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Paco Fortes", "", r"coaches\.csv, linha \d+, coluna «coach»: a célula está vazia"),
+        ("1939-40,", "1939/40,",
+         r"coaches\.csv, linha 2, coluna «season»: «1939/40» não é uma época como 1994-95"),
+    ],
+)  # fmt: skip
+def test_names_the_cell_that_is_empty_or_no_season(copy: Path, old: str, new: str, message: str) -> None:
+    text = (copy / "coaches.csv").read_text(encoding="utf-8")
+    assert old in text
+    (copy / "coaches.csv").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_tables(copy)
+
+
+def test_a_table_that_excel_saved_in_utf_8_is_read(copy: Path) -> None:
+    text = (copy / "coaches.csv").read_text(encoding="utf-8")
+    (copy / "coaches.csv").write_text(text, encoding="utf-8-sig")
+    assert read_tables(copy) == read_tables(FACTS)

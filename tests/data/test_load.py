@@ -29,7 +29,7 @@ def asks(*questions: str) -> list[dict[str, Any]]:
 
 
 def load(base: Base, **settings: Any) -> Data:
-    return load_data(Config(model=base.name, **settings), base.tokenizer, base.path)
+    return load_data(Config(model=base.name, **settings), base)
 
 
 def test_repeats_and_leaks_are_left_out_by_line(base: Base, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_repeats_and_leaks_are_left_out_by_line(base: Base, tmp_path: Path) -> N
     ]
     kept = load(base, train_data=train, val_data=val, remove_duplicates=False)
     assert len(kept.training) == 4 and len(kept.validation) == 2 and not kept.repeats + kept.leaks
-    said = "\n".join(data.sentences(Config(train_data=train, val_data=val)))
+    said = "\n".join(data.sentences)
     assert "1 de treino, 1 da validação (a 3 repete a 1; a 2 da validação está no treino (2))" in said
 
 
@@ -60,21 +60,21 @@ def test_one_question_with_two_answers_is_said(base: Base, tmp_path: Path) -> No
         base, train_data=write(tmp_path / "train.jsonl", rows), val_data=write(tmp_path / "v", asks("E?"))
     )
     assert data.conflicts == ((1, 3),) and len(data.training) == 3
-    assert any("respostas diferentes: 1 (linhas 1 e 3)" in one for one in data.sentences(Config()))
+    assert any("respostas diferentes: 1 (linhas 1 e 3)" in one for one in data.sentences)
 
 
 def test_the_clubs_validation_is_not_for_other_rows(base: Base, tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", asks(*(f"Quem foi o número {i}?" for i in range(40))))
     config = Config(train_data=train)
     assert config.val_data == "" == Config.of("mistral-7b", train_data=train).val_data
-    data = load_data(config, base.tokenizer, base.path)
+    data = load_data(config, base)
     assert data.split and (len(data.training), len(data.validation)) == (36, 4)
     assert not set(data.training.lines) & set(data.validation.lines)
-    again = load_data(config, base.tokenizer, base.path)
+    again = load_data(config, base)
     assert again.validation.lines.tolist() == data.validation.lines.tolist()
-    other = load_data(config.changed(seed=1), base.tokenizer, base.path)
+    other = load_data(config.changed(seed=1), base)
     assert other.validation.lines.tolist() != data.validation.lines.tolist()
-    assert any("4 linhas do treino" in one for one in data.sentences(config))
+    assert any("4 linhas do treino" in one for one in data.sentences)
 
 
 def test_alike_rows_are_on_one_side_of_a_split(base: Base, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_validation_rows_beside_the_training_are_said_and_not_taken(base: Base, 
     beside = write(tmp_path / "valid.jsonl", asks("Porquê?"))
     data = load(base, train_data=train)
     assert data.split and data.found == beside
-    assert any(f"--val-data {beside}" in one for one in data.sentences(Config(train_data=train)))
+    assert any(f"--val-data {beside}" in one for one in data.sentences)
     assert not load(base, train_data=train, val_data=beside).split
 
 
@@ -111,7 +111,7 @@ def test_bad_rows_are_skipped_in_every_set_and_kept_with_the_run(base: Base, tmp
     with pytest.raises(UserError, match=r"train\.jsonl, linha 3"):
         load(base, train_data=train, val_data=val)
     config = Config(train_data=train, val_data=val, skip_bad=True, max_seq_length=64)
-    data = load_data(config, base.tokenizer, base.path)
+    data = load_data(config, base)
     assert data.validation.lines.tolist() == [3] == [line for line, _ in data.validation.rows()]
     write_left_out(config, data, tmp_path / "run")
     told = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
@@ -122,7 +122,7 @@ def test_bad_rows_are_skipped_in_every_set_and_kept_with_the_run(base: Base, tmp
 
 def test_a_validation_that_was_made_is_kept_with_the_run(base: Base, tmp_path: Path) -> None:
     config = Config(train_data=write(tmp_path / "train.jsonl", asks(*(f"Quem foi {i}?" for i in range(30)))))
-    data = load_data(config, base.tokenizer, base.path)
+    data = load_data(config, base)
     write_left_out(config, data, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["line"] for row in rows] == data.validation.lines.tolist()
@@ -141,14 +141,14 @@ def test_what_the_template_does_to_the_rows_is_said(tmp_path: Path, tiny_model: 
     config = Config(
         train_data=write(tmp_path / "t.jsonl", rows), val_data=write(tmp_path / "v.jsonl", asks("E?"))
     )
-    said = load_data(config, base.tokenizer, base.path).sentences(config)
+    said = load_data(config, base).sentences
     assert "3 linhas; de texto corrido" in said[0] and "à parte: 2" in said[0]
     assert any("fica fixa em 2026-01-01" in one for one in said)
 
 
 def test_the_committed_data_have_nothing_to_leave_out() -> None:
     mini = load_base(Config())
-    data = load_data(Config(), mini.tokenizer, mini.path)
+    data = load_data(Config(), mini)
     assert (data.repeats, data.leaks, data.memorised) == ((), (), False)
     assert len(data.training) >= 2528 and len(data.unseen) == 61
     assert (HOME / "data" / "unseen_facts.jsonl").is_file()

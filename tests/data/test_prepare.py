@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from near import near_duplicates
 
 from farense_qlora.data import prepare as module
 from farense_qlora.data.facts import read_tables
-from farense_qlora.data.prepare import Prepared, near_duplicates, prepare, prompt, split
+from farense_qlora.data.prepare import Prepared, prepare, prompt, split
 from farense_qlora.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -154,7 +155,47 @@ def test_unseen_facts_have_many_possible_answers(prepared: Prepared) -> None:
 
 
 def test_near_duplicates_differ_in_wording_and_not_in_what_is_asked() -> None:
-    text = "Em que lugar ficou o Farense na época de 1994-95?"
-    assert near_duplicates([text], ["em que lugar ficou o Farense, na época de 1994-95"]) == [(0, 0)]
-    assert near_duplicates([text], ["Em que lugar ficou o Farense na época de 1995-96?"]) == []
-    assert near_duplicates([text], ["Como se classificou o Farense na temporada de 1994-95?"]) == []
+    def row(text: str) -> dict:
+        return {"messages": [{"role": "user", "content": text}]}
+
+    asked = [row("Em que lugar ficou o Farense na época de 1994-95?")]
+    same, other_season, other_words = (
+        row("em que lugar ficou o Farense, na época de 1994-95"),
+        row("Em que lugar ficou o Farense na época de 1995-96?"),
+        row("Como se classificou o Farense na temporada de 1994-95?"),
+    )
+    kept, removed = module._distinct([same, other_season, other_words, other_season], asked)
+    assert kept == [other_season, other_words]
+    assert removed == [prompt(same), prompt(other_season)]
+
+
+def test_tables_that_ask_nothing_do_not_empty_the_training_data(tmp_path: Path) -> None:
+    facts = Path(shutil.copytree(DATA / "facts", tmp_path / "facts"))
+    for table in facts.glob("*.csv"):
+        table.write_text(table.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    for name in (*FILES, "prepared.json"):
+        shutil.copy(DATA / name, tmp_path)
+    with pytest.raises(UserError, match="não dão perguntas para treinar, e nada foi escrito"):
+        prepare(facts, tmp_path)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
+
+
+def test_where_no_name_can_be_held_out_everything_is_taught(tmp_path: Path) -> None:
+    facts = Path(shutil.copytree(DATA / "facts", tmp_path / "facts"))
+    for table in facts.glob("*.csv"):
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        table.write_text("".join(lines[: 2 if table.stem == "seasons" else 1]), encoding="utf-8")
+    written = prepare(facts, tmp_path / "out")
+    assert len(written.train) == 4 and not written.unseen
+
+
+def test_the_wordings_beside_the_facts_are_the_ones_used(tmp_path: Path) -> None:
+    facts = Path(shutil.copytree(DATA / "facts", tmp_path / "facts"))
+    shutil.copytree(DATA / "questions", tmp_path / "questions")
+    file = tmp_path / "questions" / "seasons.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("Em que lugar ficou", "Em que posto ficou"), encoding="utf-8")
+    written = prepare(facts, tmp_path)
+    assert any(prompt(row).startswith("Em que posto ficou o Farense") for row in written.train)
+    assert not any(prompt(row).startswith("Em que lugar ficou o Farense") for row in written.train)

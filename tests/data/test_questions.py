@@ -1,15 +1,20 @@
 """Questions from the real tables: right, grammatical, one answer to a prompt, wordings truly held out."""
 
 import re
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from near import near_duplicates
 
 from farense_qlora.data.facts import Tables, read_tables
-from farense_qlora.data.language import Club, counted, listed, record, with_article
-from farense_qlora.data.prepare import FARENSE, near_duplicates
-from farense_qlora.data.questions import Question, questions, rows
+from farense_qlora.data.language import Club, counted, listed, record, with_article, without_brackets
+from farense_qlora.data.prepare import FARENSE, rows
+from farense_qlora.data.questions import QUESTIONS, questions
+from farense_qlora.data.wordings import Question
+from farense_qlora.errors import UserError
 
 FACTS = Path(__file__).parents[2] / "data" / "facts"
 KINDS = {"facto", "conta", "sim-nao", "comparacao", "conversa"}
@@ -131,4 +136,96 @@ def test_portuguese_helpers() -> None:
     assert with_article("Marrocos", "de") == "de Marrocos"
     assert (counted(1, "golo"), counted(2, "golo")) == ("1 golo", "2 golos")
     assert record(3, 0, 1) == "3 vitórias e 1 derrota"
+    assert record(0, 0, 0) == ""
+    assert without_brackets("Lyon (França) e Porto (Portugal") == "Lyon e Porto"
     assert listed(["a", "b", "c"]) == "a, b e c"
+
+
+@pytest.fixture
+def wordings(tmp_path: Path) -> Path:
+    """A copy of the wordings, to change."""
+    return Path(shutil.copytree(QUESTIONS, tmp_path / "questions"))
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_whoever_owns_the_facts_changes_a_wording_and_adds_a_question(wordings: Path, tables: Tables) -> None:
+    change(wordings / "seasons.toml", "Em que lugar ficou {o} na época", "Que tal se saiu {o} na época")
+    with open(wordings / "club.toml", "a", encoding="utf-8") as file:
+        file.write(
+            '[nome_curto]\ntrain = ["Como se diz {o}, em curto?"]\n'
+            'heldout = ["E curto?"]\nanswer = "{v0:o}"\n'
+        )
+    answers = {
+        prompt: question.answer
+        for question in questions(tables, FARENSE, wordings)
+        for prompt in question.prompts
+    }
+    assert answers["Que tal se saiu o Farense na época de 1994-95?"] == "Ficou em 5.º lugar na I Divisão."
+    assert answers["Como se diz o Farense, em curto?"] == "O Farense."
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("cups.toml", "[out]", "[out", r"cups\.toml não é TOML válido: .*line \d+"),
+        ("cups.toml", 'answer = "{equipa:o}, {ronda:em}"', "", r"cups\.toml, «out»: falta o campo «answer»"),
+        ("cups.toml", 'no = "Não, ficou {ronda:em}"', "", r"cups\.toml, «far»: falta o campo «no»"),
+        ("cups.toml", "train = [", "trian = [", r"cups\.toml, «out»: falta o campo «train»"),
+        ("cups.toml", "answer = ", "dica = 3\nanswer = ", r"cups\.toml, «out»: não há o campo «dica»"),
+        ("cups.toml", "{equipa:o}, {ronda:em}", "{equipe:o}",
+         r"cups\.toml, «out»: não sei preencher «\{equipe:o\}»; os valores são .*equipa"),
+        ("cups.toml", "{ronda:em}", "{ronda:para}", r"cups\.toml, «out»: não sei preencher «.*para\}»"),
+        ("cups.toml", "{ronda:em}", "{ronda", r"cups\.toml, «out»: não sei preencher"),
+        ("cups.toml", "[far]", "[longe]", r"cups\.toml: nada pergunta por «longe»; as entradas são far, out"),
+        ("seasons.toml", 'kind = "conta"', 'kind = "conto"',
+         r"seasons\.toml, «story»: não serve o que está em «kind»"),
+        ("club.toml", "value = '(", "value = '((", r"club\.toml, «data_fundacao»: não serve .* «value»"),
+        ("club.toml", "[nome_oficial]", "nome_oficial = 3\n[outro]", r"toml, «nome_oficial»: não serve"),
+    ],
+)  # fmt: skip
+def test_names_the_file_and_the_entry_of_a_bad_wording(
+    wordings: Path, tables: Tables, name: str, old: str, new: str, message: str
+) -> None:
+    change(wordings / name, old, new)
+    with pytest.raises(UserError, match=message):
+        questions(tables, FARENSE, wordings)
+
+
+def test_names_the_file_of_a_table_that_there_is_not_and_of_one_without_wordings(
+    wordings: Path, tables: Tables
+) -> None:
+    (wordings / "cups.toml").rename(wordings / "tacas.toml")
+    with pytest.raises(UserError, match=r"em .*questions não há a tabela «tacas»; há seasons, phases"):
+        questions(tables, FARENSE, wordings)
+    (wordings / "tacas.toml").unlink()
+    with pytest.raises(UserError, match=r"não consigo ler .*cups\.toml: não existe"):
+        questions(tables, FARENSE, wordings)
+
+
+@pytest.mark.parametrize("table", [file.stem for file in FACTS.glob("*.csv")])
+def test_a_table_with_nothing_but_its_header_is_asked_nothing(table: str, tables: Tables) -> None:
+    asked = questions(replace(tables, **{table: ()}), FARENSE)
+    assert asked and not any(question.table == table for question in asked)
+
+
+def test_odd_cells_make_no_odd_sentences(tables: Tables) -> None:
+    """A bracket that is not closed, a phase and a cup in which nothing was played, a value of nothing."""
+    rival = next(row for row in tables.opponents if row.opponent == "Benfica")
+    phase = replace(tables.phases[0], wins=0, draws=0, losses=0)
+    cup = replace(tables.cups[0], wins=0, draws=0, losses=0, matches=9)
+    fact = next(row for row in tables.club if row.key == "mascote")
+    odd = replace(
+        tables,
+        opponents=(replace(rival, display_pt="Benfica (Lisboa"),),
+        phases=(phase,),
+        cups=(cup,),
+        club=(replace(fact, value_pt="(nenhuma)"),),
+    )
+    texts = [text for question in questions(odd, FARENSE) for text in question.texts]
+    assert "Quantos jogos fez o Farense com o Benfica?" in texts
+    assert not any("(" in text or " ." in text or text == "." or "com ." in text for text in texts)

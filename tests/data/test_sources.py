@@ -117,8 +117,8 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
         b"pergunta,resposta\na,b\nc,d,e\n",
         "linha 3: tem 3 células e o cabeçalho 2",
     ),
-    "a cell too few": ("r.csv", b"pergunta;resposta\na;b\nc\n", "linha 3: tem 1 células e o cabeçalho 2"),
-    "a row over lines before it": ("r.csv", b'pergunta,resposta\n"a\nb",c\nd\n', "linha 4: tem 1 células"),
+    "a cell too few": ("r.csv", b"pergunta;resposta\na;b\nc\n", "linha 3: tem 1 célula e o cabeçalho 2"),
+    "a row over lines before it": ("r.csv", b'pergunta,resposta\n"a\nb",c\nd\n', "linha 4: tem 1 célula "),
     "a cell of 10 MB": (
         "r.csv",
         b'pergunta,resposta\na,"' + b"b" * 10_000_000,

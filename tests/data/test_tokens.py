@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Encoded, encode, encode_file, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
+
+SHORT = Config(max_seq_length=64)
 
 
 def row(question: str, answer: str) -> Row:
@@ -48,13 +51,13 @@ def same(one: Encoded, other: Encoded) -> bool:
 
 
 def test_a_file_is_tokenized_once_and_then_mapped(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, tokenizer = HOME / "data" / "val_data.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
+    path, base = HOME / "data" / "val_data.jsonl", load_base(Config(model=str(tiny_model)))
     monkeypatch.setattr(tokens, "ROWS_A_CHUNK", 100)  # several chunks
     counted: list[int] = []
-    first = encode_file(path, tokenizer, tiny_model, 512, progress=counted.append)
-    again = encode_file(path, tokenizer, tiny_model, 512, progress=counted.append)
+    first = encode_file(path, Config(), base, counted.append)
+    again = encode_file(path, Config(), base, counted.append)
     assert sum(counted) == len(first) == 282
-    assert same(first, again) and same(first, encode(read_rows(path), tokenizer, 512))
+    assert same(first, again) and same(first, encode(read_rows(path), base.tokenizer, 512))
     assert not again[0].tokens.flags.writeable  # it is the file, in memory
     assert [found for _, found in again.rows()] == read_rows(path)
 
@@ -69,8 +72,8 @@ def test_other_data_or_another_template_is_tokenized_anew(tiny_model: Path, tmp_
         settings = json.loads((tiny_model / "tokenizer_config.json").read_text(encoding="utf-8"))
         settings["chat_template"] = settings["chat_template"].replace("[INST] ", f"[INST] {start}")
         (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-        tokenizer = load_base(Config(model=str(model))).tokenizer
-        seen.append(tokenizer.decode(encode_file(data, tokenizer, model, 64)[0].tokens.tolist()))
+        base = load_base(Config(model=str(model)))
+        seen.append(base.tokenizer.decode(encode_file(data, SHORT, base)[0].tokens.tolist()))
     assert seen == [
         "<s>[INST] Foi? [/INST]Sim.</s>",
         "<s>[INST] Foi? [/INST]Mas.</s>",
@@ -78,20 +81,46 @@ def test_other_data_or_another_template_is_tokenized_anew(tiny_model: Path, tmp_
     ]
 
 
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "sentencepiece.bpe.model", "tokenizer.json"])
+def test_what_is_kept_is_of_all_the_tokenizers_files(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    base = replace(load_base(Config(model=str(tiny_model))), path=model)
+    before = tokens._key("data/val_data.jsonl", SHORT, base)
+    assert tokens._key("data/val_data.jsonl", SHORT, base) == before
+    with (model / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert tokens._key("data/val_data.jsonl", SHORT, base) != before
+
+
+def test_what_other_code_made_is_made_anew(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(Config(model=str(tiny_model)))
+    before = tokens._key("data/val_data.jsonl", SHORT, base)
+    code = tmp_path / "data"
+    shutil.copytree(Path(tokens.__file__).parent, code)
+    monkeypatch.setattr(tokens, "__file__", str(code / "tokens.py"))
+    assert tokens._key("data/val_data.jsonl", SHORT, base) == before
+    with (code / "chat.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert tokens._key("data/val_data.jsonl", SHORT, base) != before
+
+
 def test_what_is_kept_and_damaged_is_made_anew(tiny_model: Path, tmp_path: Path) -> None:
-    data, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
+    data, base = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model)))
     data.write_text('{"prompt": "Quando?", "completion": "Em 1990."}\n', encoding="utf-8")
     before = set((CACHE / "tokens").glob("*.arrow"))
-    whole = encode_file(data, tokenizer, tiny_model, 64)[0].tokens.tolist()
+    whole = encode_file(data, SHORT, base)[0].tokens.tolist()
     (kept,) = set((CACHE / "tokens").glob("*.arrow")) - before
     for damage in (kept.read_bytes()[:100], b""):
         kept.unlink()
         kept.write_bytes(damage)
-        assert encode_file(data, tokenizer, tiny_model, 64)[0].tokens.tolist() == whole
+        assert encode_file(data, SHORT, base)[0].tokens.tolist() == whole
 
 
 def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_path: Path) -> None:
-    data, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
+    data, base = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model)))
     lines = [
         {"prompt": "Foi?", "completion": "Sim."},
         {"prompt": 3, "completion": "Sim."},
@@ -102,18 +131,21 @@ def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     for _ in range(2):  # tokenized now, and kept
         with pytest.raises(UserError, match="são 3 linhas que não servem") as error:
-            encode_file(data, tokenizer, tiny_model, 64)
+            encode_file(data, SHORT, base)
         told = [line.strip() for line in str(error.value).removeprefix(f"{data}, ").splitlines()[:3]]
         assert [line.split(":")[0] for line in told] == ["linha 2", "linha 3", "linha 4"]
         assert "«</s>», que é o que faz o modelo parar" in told[1] and "cortada a 64 tokens" in told[2]
-    good = encode_file(data, tokenizer, tiny_model, 64, skip_bad=True)
+    good = encode_file(data, SHORT.changed(skip_bad=True), base)
     assert good.lines.tolist() == [1, 5] and [bad.line for bad in good.bad] == [2, 3, 4]
+    alone = encode([row("Foi?", "Sim."), row("Foi?", "Não.")], base.tokenizer, 64)
+    assert good.keys.tolist() == alone.keys.tolist() and good.asked.tolist() == alone.asked.tolist()
+    assert good.count("text") == good.count("thought") == good.folded == 0
 
 
 def test_a_row_of_ten_megabytes_is_cut_or_refused_by_name(tmp_path: Path, tiny_model: Path) -> None:
-    path, tokenizer = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model))).tokenizer
+    path, base = tmp_path / "rows.jsonl", load_base(Config(model=str(tiny_model)))
     path.write_text(json.dumps({"prompt": "Foi?", "completion": "Sim, foi. " * 1_000_000}), encoding="utf-8")
-    assert encode_file(path, tokenizer, tiny_model, 64).truncated == 1
+    assert encode_file(path, SHORT, base).truncated == 1
     path.write_text(json.dumps({"prompt": "Foi? " * 20_000, "completion": "Sim."}), encoding="utf-8")
     with pytest.raises(UserError, match="linha 1: perde toda a resposta"):
-        encode_file(path, tokenizer, tiny_model, 64)
+        encode_file(path, SHORT, base)

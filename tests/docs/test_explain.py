@@ -5,22 +5,22 @@ from pathlib import Path
 import explain
 import mlx.core as mx
 import pytest
-from explain import SEVEN_B
 from mlx.utils import tree_flatten
-from tiny import SHAPE
 
 from farense_qlora.config import Config
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
+from farense_qlora.training.cost import shape_of
 
 
 def test_parameters_are_those_of_a_model_and_of_its_adapter(tiny_model: Path) -> None:
     base = load_base(Config(model=str(tiny_model), bits=16))
-    shape = {**SHAPE, "vocab_size": base.model.model.embed_tokens.weight.shape[0]}
-    assert explain.matrix_parameters(shape) + explain.norm_parameters(shape) == base.parameters
-    attach(base.model, Config.of("mini", rank=8))
+    shape = shape_of(str(tiny_model))
+    assert shape is not None and explain.all_parameters(shape) == base.parameters
+    config = Config.of("mini", rank=8)
+    attach(base.model, config)
     trained = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
-    assert explain.adapter_parameters(shape, 8) == trained
+    assert shape.trainable(config) == trained
 
 
 @pytest.mark.parametrize("bits", explain.BITS)
@@ -37,7 +37,7 @@ def test_every_bit_less_loses_more() -> None:
 
 def test_seven_billion_parameters_in_four_bits_take_a_quarter_and_a_little() -> None:
     full, lora, qlora = explain.memory().values()
-    assert explain.matrix_parameters(SEVEN_B) + explain.norm_parameters(SEVEN_B) == 7_248_023_552
+    assert explain.all_parameters() == 7_248_023_552
     assert 0.25 < qlora.base / lora.base < 0.3 and qlora.total < lora.total < full.total
     assert qlora.trained == lora.trained
 

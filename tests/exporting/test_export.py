@@ -1,8 +1,11 @@
 """An export is whole, says where it comes from, and answers in plain mlx-lm as it does here."""
 
+import ast
 import errno
 import hashlib
 import json
+import re
+import shlex
 from pathlib import Path
 
 import mlx_lm
@@ -13,7 +16,8 @@ from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
-from farense_qlora.exporting.export import export, export_folder, exported_config
+from farense_qlora.exporting.cards import integration_guide, model_card
+from farense_qlora.exporting.export import FORMATS, export, export_folder, exported_config, metadata
 from farense_qlora.files import touched
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import load_base
@@ -66,6 +70,34 @@ def test_the_model_card_gives_commands_for_this_folder(run: Run, tmp_path: Path)
     guide = (tmp_path / "levar" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
     assert f"farense-qlora serve --adapter {tmp_path / 'levar'} --port 8080" in guide
     assert "/v1/chat/completions" in guide
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_commands_for_a_folder_with_spaces_find_it(run: Run, format: str) -> None:
+    folder = Path("/tmp/O meu clube/d'ouro $1")
+    about = metadata(run, format)
+    about["config"]["model"] = "/modelos do clube/base"
+    report = dict.fromkeys(("consumer", "questions"), 1) | dict.fromkeys(
+        ("kl", "kl_base", "top1", "same_answers"), 1.0
+    )
+    guide = integration_guide(about, folder)
+    card = model_card(about, report, folder)
+    commands = [
+        card.split("## Perguntar")[1].split("`INTEGRATION_GUIDE.md`")[0],
+        *re.findall(r"```sh\n(.*?)```", guide, re.DOTALL),
+        *re.findall(r"(?m)^    (mlx_lm\..*)$", guide),
+    ]
+    words = shlex.split("\n".join(commands).replace("\\\n", " "), comments=True)
+    paths = {word for word in words if word.startswith("/")}
+    named = {str(folder), str(folder / "model.gguf"), str(folder / "Modelfile"), "/modelos do clube/base"}
+    assert paths <= named and (paths or format == "peft")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    strings = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert named & strings
+
+
+def test_without_a_folder_the_export_goes_to_that_of_the_run_and_the_format(run: Run, output: Path) -> None:
+    assert export(run, format="fused") == output / "decorado-fused"
 
 
 def test_exporting_the_same_again_replaces_it(run: Run, tmp_path: Path) -> None:

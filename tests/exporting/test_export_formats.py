@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
@@ -19,10 +21,12 @@ from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import verify
 from farense_qlora.exporting.export import FORMATS, export, exported_config, push
-from farense_qlora.exporting.formats import write_gguf, write_modelfile
+from farense_qlora.exporting.formats import write_gguf
+from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.model.adapters import save_arrays
-from farense_qlora.model.base import load_base
+from farense_qlora.model.base import Base, load_base
+from farense_qlora.model.loss import head
 from farense_qlora.training.run import Run
 
 TOOLS = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
@@ -127,6 +131,87 @@ def test_llama_cpp_cuts_text_as_mistrals_own_tokenizer_does(tmp_path: Path, layo
         assert theirs.tokenize(prompt.encode(), add_bos=False, special=True) == list(ours), question
 
 
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def split(expression: str) -> dict[str, object]:
+    return {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+
+
+def cut_as(*steps: dict[str, object], model: Path, folder: Path) -> Base:
+    """The base in the folder `model`, whose tokenizer cuts text in the `steps` instead."""
+    shutil.copytree(model, folder)
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(steps)}
+    (folder / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    return load_base(Config(model=str(folder), bits=16))
+
+
+@needs("gguf")
+@pytest.mark.parametrize(
+    "steps, name",
+    [
+        ([{**BYTES, "use_regex": True}], "gpt-2"),
+        ([{"type": "Digits", "individual_digits": True}, {**BYTES, "use_regex": True}], "smollm"),
+        ([split(LLAMA_3), {**BYTES, "use_regex": False}], "llama-bpe"),
+        ([split(LLAMA_3.replace("{1,3}", "")), {**BYTES, "use_regex": False}], "qwen2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_llama_cpp_cuts_text_as_the_tokenizer_file_says(
+    tiny_model: Path, tmp_path: Path, steps: list[dict[str, object]], name: str
+) -> None:
+    from gguf import GGUFReader
+    from llama_cpp import Llama
+
+    base = cut_as(*steps, model=tiny_model, folder=tmp_path / "cortado")
+    write_gguf(base.path, None, base.tokenizer, "cortado", "f16", tmp_path / "model.gguf")
+    reader = GGUFReader(tmp_path / "model.gguf")
+    assert reader.get_field("tokenizer.ggml.pre").contents() == name
+    theirs = Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
+    for text in (*SENTENCES, "Ganhou 3€?\n  Ó  Zé, já! 12345 golos... d'água"):
+        ours = base.tokenizer.encode(text, add_special_tokens=False)
+        assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours, text
+
+
+@needs("gguf")
+def test_llama_cpp_is_told_of_the_groups_in_which_the_miniature_cuts_numbers(tmp_path: Path) -> None:
+    from llama_cpp import Llama
+
+    base = load_base(Config.of("mini"))
+    write_gguf(base.path, None, base.tokenizer, "mini", "f16", tmp_path / "model.gguf")
+    theirs = Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
+    for text in (
+        *SENTENCES,
+        "Em 1983-84 e em 2013/14, o 12.º lugar: 44 golos, 37 pontos, -5, e 1.234 sócios.",
+    ):
+        ours = base.tokenizer.encode(text, add_special_tokens=False)
+        assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours, text
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [split(r"\p{N}{1,2}|\p{L}+"), {**BYTES, "use_regex": False}],
+        [{**BYTES, "use_regex": False}],  # not cut at all
+        [split(LLAMA_3)],
+        [{"type": "Whitespace"}, {**BYTES, "use_regex": True}],
+    ],
+    ids=["another expression", "whole", "letters", "another step"],
+)
+@pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
+def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(
+    tiny_model: Path, tmp_path: Path, steps: list[dict[str, object]]
+) -> None:
+    base = cut_as(*steps, model=tiny_model, folder=tmp_path / "outro")
+    with pytest.raises(UserError, match="não sei escrever em GGUF o tokenizer deste modelo"):
+        write_gguf(base.path, None, base.tokenizer, "outro", "f16", tmp_path / "model.gguf")
+
+
 @pytest.mark.skipif(find_spec("gguf") is None, reason="gguf not installed: make consumers")
 def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_meant(
     tiny_model: Path, tmp_path: Path
@@ -190,6 +275,11 @@ def test_a_reader_that_is_not_installed_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_format_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="não sei exportar como «onnx»: escolha um de mlx, peft, fused"):
+        export(run, tmp_path / "x", "onnx")
+
+
 def test_other_formats_are_not_asked_here(run: Run, tmp_path: Path) -> None:
     folder = export(run, tmp_path / "fundido", "fused")
     with pytest.raises(UserError, match="exportado como «fused»"):
@@ -199,6 +289,24 @@ def test_other_formats_are_not_asked_here(run: Run, tmp_path: Path) -> None:
 def test_offline_nothing_is_pushed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="não consigo enviá-lo para dono/nome"):
         push(tmp_path, "dono/nome")
+
+
+def test_the_logits_are_those_of_the_whole_model_though_the_head_sees_only_the_answers(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def watched(model: nn.Module) -> Callable[[mx.array], mx.array]:
+        logits_of = head(model)
+        return lambda hidden: (seen.append(hidden.size // hidden.shape[-1]), logits_of(hidden))[1]
+
+    monkeypatch.setattr(verify, "head", watched)
+    model = load_base(Config(model=str(tiny_model), bits=16)).model
+    rows = [{"tokens": [1, 7, 9, 8], "positions": [2]}, {"tokens": [1, 5, 6], "positions": [0, 1]}]
+    found = verify._logits(model, rows, lambda done: None)
+    whole = [np.array(model(mx.array([row["tokens"]]))[0])[row["positions"]] for row in rows]
+    assert np.allclose(found, np.concatenate(whole), atol=1e-5)
+    assert sum(seen) == 3
 
 
 def test_divergence_is_that_of_two_known_distributions() -> None:
@@ -220,7 +328,18 @@ def test_divergence_is_that_of_two_known_distributions() -> None:
 def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
     change: dict[str, float], said: str
 ) -> None:
-    just = Verification("x", "y", QUESTIONS, 500, 0.1, 1.0, 0.99, 0.95, 1.0, EXACT)
+    just = Verification(
+        format="x",
+        consumer="y",
+        questions=QUESTIONS,
+        tokens=500,
+        kl=0.1,
+        kl_base=1.0,
+        top1=0.99,
+        same_answers=0.95,
+        same_prompts=1.0,
+        limits=EXACT,
+    )
     assert not just.failures
     (failure,) = replace(just, **change).failures  # type: ignore[arg-type]
     assert re.match(said, failure)

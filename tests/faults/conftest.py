@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from faults.common import SAVE_EVERY, STEPS, Ledger, Result, result_of
 from tiny import PEOPLE, write_rows
+from train_here import train_here
 
 from farense_qlora.config import Config
-from farense_qlora.model.base import load_base
 from farense_qlora.text import text_table
-from farense_qlora.training.loop import train
 
 
 @dataclass
@@ -60,7 +59,7 @@ def config(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Config
 def reference(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The run that nothing happened to."""
     run = tmp_path_factory.mktemp("reference")
-    return result_of(run, list(train(config, load_base(config), run)))
+    return result_of(run, list(train_here(config, run)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

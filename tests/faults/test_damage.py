@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 from faults.common import SAVE_EVERY, WHOLE, Ledger, Result, result_of
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
-from farense_qlora.training import loop, session
+from farense_qlora.training import loop
 from farense_qlora.training.checkpoints import checkpoints, save_best
-from farense_qlora.training.control import Wishes
+from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
-from farense_qlora.training.journal import settled
-from farense_qlora.training.loop import train
+from farense_qlora.training.requests import Requests
 
 TRIES = 60 if WHOLE else 2
 
@@ -27,10 +27,10 @@ def begun(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """A run that stopped after its 16th update, and its events."""
     run, events = tmp_path_factory.mktemp("damage") / "run", []
 
-    def ask() -> Wishes:
-        return Wishes(stop=isinstance(events[-1], Stepped) and events[-1].step == 16)
+    def ask() -> Requests:
+        return Requests(stop=isinstance(events[-1], Stepped) and events[-1].step == 16)
 
-    for event in train(config, load_base(config), run, ask):
+    for event in train_here(config, run, requests=ask):
         events.append(event)
     return run, events
 
@@ -57,10 +57,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
         else:
             data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
             victim.write_bytes(data)
-        events = list(train(config, load_base(config), run))
+        events = list(train_here(config, run))
         assert [e.path for e in events if isinstance(e, Discarded)] == ["checkpoints/step-000016"]
         started = next(event for event in events if isinstance(event, Started))
-        same = result_of(run, settled([*begun[1], *events])) == reference
+        same = result_of(run, replay([*begun[1], *events])) == reference
         ledger(f"ponto de controlo {how}", same, 16 - started.step)
         assert same and started.step == 16 - SAVE_EVERY
         shutil.rmtree(run)
@@ -70,10 +70,9 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     config: Config, reference: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:
     now = iter(range(10**9, 0, -3600))
-    for module in (loop, session):
-        monkeypatch.setattr(module.time, "time", lambda: float(next(now)))
-    events = list(train(config, load_base(config), tmp_path))
-    same = result_of(tmp_path, settled(events)) == reference
+    monkeypatch.setattr(loop.time, "time", lambda: float(next(now)))
+    events = list(train_here(config, tmp_path))
+    same = result_of(tmp_path, replay(events)) == reference
     ledger("relógio para trás", same, 0)
     assert same
 

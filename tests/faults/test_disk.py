@@ -8,21 +8,20 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.common import SAVE_EVERY, STEPS, WHOLE, Ledger, Result, result_of
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.model.base import load_base
-from farense_qlora.training import journal as journal_module
-from farense_qlora.training import session
-from farense_qlora.training.control import Wishes
+from farense_qlora.training import event_log, loop
+from farense_qlora.training.event_log import EventReader, EventWriter, replay
 from farense_qlora.training.events import Event, Paused, Resumed, Stepped
-from farense_qlora.training.journal import Journal, settled
-from farense_qlora.training.loop import train
+from farense_qlora.training.requests import Requests
 from farense_qlora.training.run import start
 
 TRIES = 400 if WHOLE else 3  # per kind of error; at most one for each operation
@@ -84,20 +83,20 @@ def begun(config: Config, tmp_path: Path) -> Path:
     """A run that stopped after 16 of its 24 updates."""
     run = tmp_path / "begun"
     run.mkdir()
-    with Journal(run) as journal:
-        for event in train(config, load_base(config), run, lambda: Wishes(stop=at_sixteen(run))):
-            journal.write(event)
+    with closing(EventWriter(run)) as log:
+        for event in train_here(config, run, requests=lambda: Requests(stop=at_sixteen(run))):
+            log.write(event)
     return run
 
 
 def at_sixteen(run: Path) -> bool:
-    return any(isinstance(e, Stepped) and e.step == 16 for e in journal_module.read(run)[0])
+    return any(isinstance(e, Stepped) and e.step == 16 for e in EventReader(run).poll())
 
 
 def go_on(config: Config, run: Path) -> Iterator[Event]:
-    with Journal(run) as journal:
-        for event in train(config, load_base(config), run):
-            journal.write(event)
+    with closing(EventWriter(run)) as log:
+        for event in train_here(config, run):
+            log.write(event)
             yield event
 
 
@@ -115,8 +114,8 @@ def inject(patch: pytest.MonkeyPatch, run: Path, at: int, code: int) -> FaultyDi
     patch.setattr(io, "open", disk.open)
     for name in ("rename", "replace", "fsync", "mkdir", "symlink"):
         patch.setattr(os, name, disk.wrap(getattr(os, name)))
-    patch.setattr(session, "SECONDS_BETWEEN_TRIES_TO_SAVE", 0.0)
-    patch.setattr(journal_module, "SECONDS_BETWEEN_TRIES", 0.0)
+    patch.setattr(loop, "SECONDS_BETWEEN_TRIES_TO_SAVE", 0.0)
+    patch.setattr(event_log, "SECONDS_BETWEEN_TRIES", 0.0)
     return disk
 
 
@@ -138,11 +137,11 @@ def test_one_operation_that_fails_loses_nothing(
                 failed = True
         assert not (failed and code == errno.ENOSPC and at > 3), f"operation {at} of {total}"
         if failed:
-            steps = [e.step for e in journal_module.read(run)[0] if isinstance(e, Stepped)]
+            steps = [e.step for e in EventReader(run).poll() if isinstance(e, Stepped)]
             list(go_on(config, run))
-            started = [e for e in journal_module.read(run)[0] if type(e).__name__ == "Started"][-1]
+            started = [e for e in EventReader(run).poll() if type(e).__name__ == "Started"][-1]
             lost = max(0, steps[-1] - started.step)
-        same = result_of(run, settled(journal_module.read(run)[0])) == reference
+        same = result_of(run, replay(EventReader(run).poll())) == reference
         ledger("disco cheio (ENOSPC)" if code == errno.ENOSPC else "disco a falhar (EIO)", same, lost)
         assert same and lost <= SAVE_EVERY, f"operation {at} of {total}"
         shutil.rmtree(run)

@@ -12,9 +12,9 @@ from faults.common import SAVE_EVERY, STEPS, WHOLE, Ledger, Result, result_of
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training.checkpoints import FOLDER, latest
+from farense_qlora.training.event_log import EventReader
 from farense_qlora.training.events import Finished, Saved, Started, Stepped
-from farense_qlora.training.journal import read
-from farense_qlora.training.run import Run, runs, start
+from farense_qlora.training.run import Run, all_runs, start
 
 KILLS = 200 if WHOLE else 5
 
@@ -28,7 +28,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
         killed: list[tuple[str, int]] = []  # in which way, and the updates that were to do again
         while True:
             run = start(config, f"morto-{number}")
-            before = len(read(run.folder)[0])
+            before = len(EventReader(run.folder).poll())
             in_a_write = chance.random() < 0.5
             (wait_for_a_write if in_a_write else wait_for_events)(run, before, chance)
             assert run._worker is not None
@@ -36,7 +36,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
                 run._worker.kill()
             run._worker.wait()
             check_that_all_understand(run)
-            events = read(run.folder)[0]
+            events = EventReader(run.folder).poll()
             if isinstance(events[-1], Finished):
                 break
             steps = [event.step for event in events if isinstance(event, Stepped | Started)]
@@ -52,7 +52,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
 
 def wait_for_events(run: Run, before: int, chance: random.Random) -> None:
     wanted = before + chance.randint(1, 14)
-    while run.alive and len(read(run.folder)[0]) < wanted:
+    while run.alive and len(EventReader(run.folder).poll()) < wanted:
         time.sleep(0.001)
     time.sleep(chance.random() * 0.02)
 
@@ -73,7 +73,7 @@ def partial(run: Run) -> bool:
 
 def check_that_all_understand(run: Run) -> None:
     assert run.status in ("interrupted", "new", "completed")
-    assert [one.name for one in runs()].count(run.name) == 1
+    assert [one.name for one in all_runs()].count(run.name) == 1
     if any(isinstance(event, Saved) for event in run.events()):
         assert (run.best_adapter / "adapters.safetensors").stat().st_size > 0
 
@@ -100,7 +100,7 @@ def test_out_of_memory_in_the_middle_is_survived(
     assert run.status in ("failed", "interrupted")
     done = [event.step for event in run.events() if isinstance(event, Stepped)][-1]
     again = start(config, "memoria").wait()
-    resumed = [event.step for event in read(run.folder)[0] if isinstance(event, Started)][-1]
+    resumed = [event.step for event in EventReader(run.folder).poll() if isinstance(event, Started)][-1]
     same = result_of(again.folder, again.events()) == reference
     ledger("memória esgotada", same, done - resumed)
     assert same and done - resumed <= SAVE_EVERY and done < STEPS

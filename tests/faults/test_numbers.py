@@ -8,16 +8,16 @@ import mlx.core as mx
 import pytest
 from faults.common import Ledger
 from mlx.utils import tree_map
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.files import verify
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.training import guards
+from farense_qlora.training import anomalies
 from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.events import Event, RolledBack, Skipped, Spiked, Stepped
-from farense_qlora.training.loop import train
-from farense_qlora.training.update import Updater
+from farense_qlora.training.step import Step
 
 
 def finite(run: Path) -> bool:
@@ -26,30 +26,30 @@ def finite(run: Path) -> bool:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], gradient: bool) -> None:
-    """Make the loss, or the gradient, of the calls `bad` of the updater not a number."""
-    whole, calls = Updater.__call__, [0]
+    """Make the loss, or the gradient, of the calls `bad` of the step not a number."""
+    whole, calls = Step.__call__, [0]
 
-    def call(self: Updater, batches: Any, rate: float) -> tuple[float, float]:
+    def call(self: Step, batches: Any, rate: float) -> tuple[float, float]:
         calls[0] += 1
         if calls[0] not in bad:
             return whole(self, batches, rate)
-        slopes = self._gradients
+        grads = self._loss_and_grads
 
         def spoilt(*arguments: Any) -> Any:
-            loss, tree = slopes(*arguments)
+            loss, tree = grads(*arguments)
             return (loss, tree_map(lambda a: a * math.nan, tree)) if gradient else (loss * math.nan, tree)
 
-        self._gradients = spoilt
+        self._loss_and_grads = spoilt
         try:
             return whole(self, batches, rate)
         finally:
-            self._gradients = slopes
+            self._loss_and_grads = grads
 
-    monkeypatch.setattr(Updater, "__call__", call)
+    monkeypatch.setattr(Step, "__call__", call)
 
 
 def events_of(config: Config, run: Path, base: Base | None = None) -> list[Event]:
-    return list(train(config, base or load_base(config), run))
+    return list(train_here(config, run, base))
 
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
@@ -106,7 +106,7 @@ def test_a_row_whose_numbers_overflow_is_named(config: Config, tmp_path: Path, l
     embedding.scales = scales
     skipped = []
     try:
-        for event in train(config.changed(val_data=clean(tmp_path, lines, row)), base, tmp_path / "run"):
+        for event in train_here(config.changed(val_data=clean(tmp_path, lines, row)), tmp_path / "run", base):
             skipped += [event] if isinstance(event, Skipped) else []
     except UserError:
         pass  # with few rows it comes three times in a row
@@ -121,18 +121,18 @@ def clean(folder: Path, lines: list[str], bad: int) -> str:
 
 
 def test_a_loss_far_out_of_the_ordinary_is_reported() -> None:
-    losses = [1.0 + 0.01 * (i % 7) for i in range(guards.FEWEST)]
-    assert 1.03 < guards.spike_bound(losses) < 1.5
-    assert guards.spike_bound(losses[1:]) == math.inf
+    losses = [1.0 + 0.01 * (i % 7) for i in range(anomalies.FEWEST)]
+    assert 1.03 < anomalies.spike_bound(losses) < 1.5
+    assert anomalies.spike_bound(losses[1:]) == math.inf
 
 
 def test_a_spike_is_an_event(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, calls = Updater.__call__, [0]
+    whole, calls = Step.__call__, [0]
 
-    def call(self: Updater, batches: Any, rate: float) -> tuple[float, float]:
+    def call(self: Step, batches: Any, rate: float) -> tuple[float, float]:
         calls[0] += 1
         loss, norm = whole(self, batches, rate)
         return (loss * 100 if calls[0] == 20 else loss), norm
 
-    monkeypatch.setattr(Updater, "__call__", call)
+    monkeypatch.setattr(Step, "__call__", call)
     assert [e.step for e in events_of(config, tmp_path) if isinstance(e, Spiked)] == [20]

@@ -3,18 +3,16 @@
 Dropout, accumulation, packing, warm-up and early stopping are on.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from faults.common import WHOLE, Result, result_of
+from train_here import train_here
 
 from farense_qlora.config import HOME, Config
-from farense_qlora.model.base import load_base
-from farense_qlora.training import session
+from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Event, Stepped
-from farense_qlora.training.journal import settled
-from farense_qlora.training.loop import train
+from farense_qlora.training.step import Step
 
 UPDATES, ROWS = 10, {"train_data": 64, "val_data": 16}
 CUTS = (1, 5, 9) if WHOLE else (9,)
@@ -36,17 +34,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def whole(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
     run = tmp_path_factory.mktemp("whole")
-    return result_of(run, list(train(config, load_base(config), run)), UPDATES)
+    return result_of(run, list(train_here(config, run)), UPDATES)
 
 
 def cut_off_and_resumed(config: Config, run: Path, cut: int) -> Result:
     events: list[Event] = []
-    for event in train(config, load_base(config), run):
+    for event in train_here(config, run):
         events.append(event)
         if isinstance(event, Stepped) and event.step == cut:
             break
-    events += train(config, load_base(config), run)
-    return result_of(run, settled(events), UPDATES)
+    events += train_here(config, run)
+    return result_of(run, replay(events), UPDATES)
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -59,13 +57,5 @@ def test_a_run_cut_off_after_any_update_ends_with_the_same_bits(
 def test_a_resume_that_forgets_the_optimizer_is_found_out(
     config: Config, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore: Callable = session.restore
-
-    def forgetful(checkpoint, model, optimizer):  # type: ignore[no-untyped-def]
-        before = dict(optimizer.state)
-        state = restore(checkpoint, model, optimizer)
-        optimizer.state = before
-        return state
-
-    monkeypatch.setattr(session, "restore", forgetful)
+    monkeypatch.setattr(Step, "restore", lambda step, state: None)
     assert cut_off_and_resumed(config, tmp_path, 5).files[0] != whole.files[0]

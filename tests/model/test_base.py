@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx_lm import convert
 from mlx_lm.utils import load_tokenizer
 
 from farense_qlora.config import Config
@@ -26,6 +29,45 @@ def test_a_16_bit_model_is_quantized_once_and_the_copy_is_used_after(tiny_model:
     assert json.loads((first.path / "config.json").read_text())["quantization"]["bits"] == 4
     assert second.path == first.path and (second.path / "config.json").stat().st_mtime_ns == stamp
     assert first.size_gb < load_base(Config(model=str(tiny_model), bits=16)).size_gb
+
+
+def test_two_first_starts_at_once_quantize_once(tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "dois")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom farense_qlora.model import folder\n"
+        "convert, made = folder.convert, []\n"
+        "folder.convert = lambda *a, **k: (made.append(1), convert(*a, **k))\n"
+        "folder.quantized_copy(Path(sys.argv[1]))\nprint(len(made))"
+    )
+    command = [sys.executable, "-c", code, str(model)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    made = [int(process.communicate()[0]) for process in both]
+    assert sorted(made) == [0, 1] and all(process.returncode == 0 for process in both)
+
+
+def test_a_full_disk_while_quantizing_is_said_and_nothing_half_made_is_kept(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "cheio")
+    code = (
+        "import resource, signal, sys\nfrom farense_qlora.config import Config\n"
+        "from farense_qlora.errors import DiskFullError\nfrom farense_qlora.model.base import load_base\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "try:\n    load_base(Config(model=sys.argv[1]))\n"
+        "except DiskFullError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True)
+    assert "o disco está cheio" in done.stdout, done.stderr
+    assert load_base(Config(model=str(model))).bits == 4
+
+
+def test_a_model_that_comes_in_8_bits_is_said_to_be_in_8(tiny_model: Path, tmp_path: Path) -> None:
+    with redirect_stdout(StringIO()):
+        convert(str(tiny_model), str(tmp_path / "oito"), quantize=True, q_bits=8, q_group_size=64)
+    base = load_base(Config(model=str(tmp_path / "oito"), bits=4))
+    assert base.bits == 8
+    assert "Bits por peso  8" in repr(base) and "<td>Bits por peso</td>" in base._repr_html_()
 
 
 def test_the_quantized_model_answers_as_mlx_lm_loads_it(tiny_model: Path) -> None:

@@ -51,13 +51,13 @@ def test_with_dropout_it_is_the_gradient_of_the_mask_that_was_drawn(tiny_model: 
     along = tree_map(lambda array: mx.random.normal(array.shape, key=mx.random.key(array.size)), start)
 
     def loss_at(shift: float) -> float:
-        model.update(tree_map(lambda array, slope: array + shift * slope, start, along))
+        model.update(tree_map(lambda array, direction: array + shift * direction, start, along))
         mx.random.seed(5)
         return float(loss(model))
 
     mx.random.seed(5)
-    slopes = tree_unflatten(list(gradient(model).items()))
-    foretold = sum(float(array.sum()) for _, array in tree_flatten(tree_map(mx.multiply, slopes, along)))
+    grads = tree_unflatten(list(gradient(model).items()))
+    foretold = sum(float(array.sum()) for _, array in tree_flatten(tree_map(mx.multiply, grads, along)))
     assert foretold == pytest.approx((loss_at(1e-3) - loss_at(-1e-3)) / 2e-3, rel=0.02)
 
 

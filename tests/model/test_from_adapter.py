@@ -16,8 +16,8 @@ from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.formats import write_peft
 from farense_qlora.files import write_checksums
-from farense_qlora.model.adapters import attach, load_adapter, save_adapter, save_arrays
-from farense_qlora.model.base import Base, load_base
+from farense_qlora.model.adapters import attach, save_adapter, save_arrays
+from farense_qlora.model.base import Base, load_base, load_tuned
 from farense_qlora.model.from_adapter import start_from
 
 Arrays = dict[str, mx.array]
@@ -259,11 +259,8 @@ def test_what_is_damaged_or_missing_is_refused(
 
 def test_a_model_that_was_started_answers_as_the_adapter(tiny_model: Path, ours: tuple[Path, Arrays]) -> None:
     asked = mx.array([[1, 20, 30, 40, 50]])
-    loaded, begun = (
-        load_base(Config(model=str(tiny_model))).model,
-        load_base(Config(model=str(tiny_model))).model,
-    )
-    load_adapter(loaded, ours[0])
+    loaded = load_tuned(Config(model=str(tiny_model)), ours[0]).model
+    begun = load_base(Config(model=str(tiny_model))).model
     attach(begun, CONFIG)
     start_from(begun, CONFIG, ours[0])
     assert mx.array_equal(loaded(asked), begun(asked))

@@ -15,7 +15,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.checkpointing import use_checkpointing
 from farense_qlora.model.packed import PackedCache, check_packable
-from farense_qlora.training.update import arrays, batch_loss
+from farense_qlora.training.step import arrays, batch_loss
 
 SHAPE = {
     "hidden_size": 64,
@@ -68,13 +68,13 @@ def rows(*lengths: int) -> list[Example]:
 
 def measured(model: nn.Module, batches: list[Batch]) -> tuple[float, dict[str, mx.array]]:
     total = sum(batch.supervised for batch in batches)
-    loss, slopes = 0.0, {}
+    loss, grads = 0.0, {}
     for batch in batches:
         part, gradients = nn.value_and_grad(model, batch_loss)(model, *arrays(batch, total))
         loss += part.item()
         for name, array in tree_flatten(gradients):
-            slopes[name] = slopes[name] + array if name in slopes else array
-    return loss, slopes
+            grads[name] = grads[name] + array if name in grads else array
+    return loss, grads
 
 
 def agree(one: tuple[float, dict[str, mx.array]], other: tuple[float, dict[str, mx.array]]) -> None:

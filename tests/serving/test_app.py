@@ -1,5 +1,6 @@
 """The server answers what `ask` answers, to every client, and goes on under load and errors."""
 
+import asyncio
 import json
 import re
 import signal
@@ -7,24 +8,25 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 
 import httpx
-import mlx.core as mx
 import openai
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
+from fastapi import FastAPI
+from mlx_lm.generate import BatchGenerator
 from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
 from farense_qlora.answers.generate import stream
-from farense_qlora.config import Limits
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.serving.api import ChatRequest
-from farense_qlora.serving.served_model import PromptCache
+from farense_qlora.serving.api import ChatRequest, Limits
+from farense_qlora.serving.app import application
+from farense_qlora.serving.engine import Engine
 from farense_qlora.training.run import Run
 
 CHAT = "/v1/chat/completions"
@@ -197,13 +199,13 @@ def test_more_tokens_than_the_limit_are_the_limit(client: httpx.Client) -> None:
         assert content(asked(client, **{name: 10**30})) == "Foi avançado."
     limits = Limits.parse({"max_tokens": 5})
     for body in ({}, {"max_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 7}):
-        request = ChatRequest.read(json.dumps({"messages": ONE, **body}).encode(), limits)
-        assert request.for_mlx_lm("x", limits)["max_tokens"] == 5
+        request = ChatRequest.model_validate({"messages": ONE, **body})
+        assert request.answer_tokens(256, limits) == 5
 
 
 def test_a_developer_is_who_the_template_calls_system() -> None:
     messages = [{"role": "developer", "content": "Sê breve."}, *ONE]
-    request = ChatRequest.read(json.dumps({"messages": messages}).encode(), Limits.parse({}))
+    request = ChatRequest.model_validate({"messages": messages})
     assert request.conversation == [{"role": "system", "content": "Sê breve."}, *ONE]
 
 
@@ -258,14 +260,12 @@ def test_a_bad_request_says_what_is_wrong(client: httpx.Client, change: dict[str
     assert response.status_code == 400 and said in refusal(response)
 
 
-def test_what_a_cache_holds_whole_is_still_read_to_its_end(tuned: Base) -> None:
-    """mlx-lm's server, given a prompt of which nothing is left to read, loses its generation thread."""
-    tokens, cache = prompt_tokens(ONE, tuned.tokenizer), make_prompt_cache(tuned.model)
-    tuned.model(mx.array([tokens]), cache=cache)
-    held = PromptCache()
-    held.insert_cache("modelo", tokens, cache)
-    again, rest = held.fetch_nearest_cache("modelo", tokens)
-    assert rest == tokens[-1:] and again[0].offset == len(tokens) - 1
+def test_what_was_read_before_is_not_read_again_but_for_its_end(client: httpx.Client) -> None:
+    """A batch, given a prompt of which nothing is left to read, fails."""
+    question = [{"role": "user", "content": "Hassan: quem foi mesmo?"}]
+    first, again = (asked(client, question).json() for _ in range(2))
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 2
+    assert again["choices"] == first["choices"]
 
 
 def test_the_same_short_question_again_and_again(client: httpx.Client) -> None:
@@ -335,3 +335,66 @@ def test_a_stopped_server_finishes_its_answers(trained: Path, home: Path, tmp_pa
         assert server.process.wait(20) == 0
         assert idle.recv(10) == b""
         assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_generation_that_fails_is_told_and_the_next_answered(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, failures = Run(trained), [MemoryError()] * 2
+    decode = BatchGenerator.next
+
+    def fail(batch: BatchGenerator) -> object:
+        if failures:
+            raise failures.pop()
+        return decode(batch)
+
+    async def conversation(app: FastAPI) -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [
+                await client.post(CHAT, json={"messages": ONE, "stream": stream})
+                for stream in (False, True, False)
+            ]
+
+    monkeypatch.setattr(BatchGenerator, "next", fail)
+    limits = Limits.parse({})
+    with closing(Engine(run.config, run.best_adapter, limits)) as engine:
+        engine.wait_until_loaded()
+        whole, streamed, again = asyncio.run(conversation(application(engine, "decorado", limits)))
+    assert whole.status_code == 503 and refusal(whole) == "a geração falhou; tente outra vez"
+    assert streamed.status_code == 200 and "a geração falhou" in streamed.text
+    assert "[DONE]" not in streamed.text
+    assert content(again) == "Foi avançado."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_nobody_waits_for_is_not_made(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    run, limits, removed = Run(trained), Limits.parse({"max_tokens": 100_000}), []
+    remove = BatchGenerator.remove
+
+    def note(batch: BatchGenerator, numbers: list[int]) -> object:
+        removed.extend(numbers)
+        return remove(batch, numbers)
+
+    monkeypatch.setattr(BatchGenerator, "remove", note)
+    body = {"messages": ONE, "stream": stream, "temperature": 2, "max_tokens": 100_000, "seed": 1}
+    kind = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": kind, "query_string": b""}
+    said = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
+    async def receive() -> dict[str, object]:
+        return said.pop() if said else {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        pass
+
+    with closing(Engine(run.config, run.best_adapter, limits)) as engine:
+        engine.wait_until_loaded()
+        asyncio.run(application(engine, "decorado", limits)(scope, receive, send))
+        assert engine.running == 0
+        begun = time.monotonic()
+        while not removed and time.monotonic() - begun < 10:
+            time.sleep(0.01)
+    assert removed

@@ -132,7 +132,7 @@ def test_ten_thousand_malformed_requests(
                 said = answers(line)
             statuses = re.findall(rb"^HTTP/1\.1 (\d+) ", said, re.MULTILINE)
             assert all(status == b"100" or status.startswith(b"4") for status in statuses), (request, said)
-            assert said.count(b'{"error": {"message": "') >= max(1, len(statuses) - 1), (request, said)
+            assert said.count(b'{"error":{"message":"') >= max(1, len(statuses) - 1), (request, said)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(storm, range(8)))

@@ -1,12 +1,15 @@
 """Nobody asks without the key, and nothing that comes in over the line ends the server or ties it up."""
 
+import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import pytest
@@ -14,18 +17,20 @@ from conftest import Command
 from serving import Served, answers, serving
 
 from farense_qlora.errors import UserError
-from farense_qlora.serving.app import DEFAULT_LIMITS, Server, serve
+from farense_qlora.serving.app import DEFAULT_LIMITS, application, serve
+from farense_qlora.serving.door import Door
 from farense_qlora.training.run import Run
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "Rui: quem foi?"}], "max_tokens": 8}
 KEY = "chave-secreta"
 SECONDS = 2
+KEY_HEADER = f"Authorization: Bearer {KEY}\r\n"
 
 
 def head(length: object) -> bytes:
     """The head of a request with the key, whose Content-Length need not be true."""
-    lines = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    lines = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n{KEY_HEADER}"
     return f"{lines}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
@@ -85,18 +90,20 @@ class Key(str):
 
 @pytest.mark.parametrize("key", ["chave-secreta", "olhão-€-𝄞"])
 def test_how_much_of_a_wrong_key_is_right_does_not_show_in_the_time(key: str) -> None:
-    server = Server("127.0.0.1", 0, "decorado", Key(key), (), DEFAULT_LIMITS)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/v1/models"
-        for guess, status in ((key, 200), (key[:-1] + "x", 401), (key[:-1], 401), ("çã", 401)):
-            headers = {"Authorization": f"Bearer {guess}".encode()}
-            assert httpx.get(url, headers=headers, trust_env=False).status_code == status
-    finally:
-        server.shutdown()
-        server.finish()
-        thread.join()
+    routes = application(None, "decorado", DEFAULT_LIMITS)
+    door = Door(app=routes, token=Key(key), hosts=None, origins=(), limits=DEFAULT_LIMITS)
+
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app=door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [
+                (
+                    await client.get("/v1/models", headers={"Authorization": f"Bearer {guess}".encode()})
+                ).status_code
+                for guess in (key, key[:-1] + "x", key[:-1], "çã")
+            ]
+
+    assert asyncio.run(statuses()) == [200, 401, 401, 401]
 
 
 def test_a_key_from_a_file(trained: Path, home: Path, tmp_path: Path) -> None:
@@ -128,6 +135,18 @@ def test_what_cannot_be_served_is_said(trained: Path, served: Served, tmp_path: 
         serve(run.config.changed(model=str(tmp_path)), run.best_adapter, run.name, port=0)
 
 
+def test_without_the_extra_the_command_says_what_to_install(trained: Path, home: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from farense_qlora.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--run", "decorado"],
+        env={**os.environ, "FARENSE_HOME": str(home)},
+        text=True,
+        capture_output=True,
+    )
+    said = "erro: para servir falta uvicorn: instale com «pip install 'farense-qlora[serve]'»\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_bad_arguments_end_in_one_line(farense: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "vazio").touch()
     for arguments, said in (
@@ -156,7 +175,7 @@ def test_a_line_without_an_end_is_refused_and_the_refusal_can_be_read(served: Se
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         connection.sendall(b"GET /" + b"a" * 2_000_000)
         connection.shutdown(socket.SHUT_WR)
-        assert answers(connection).startswith(b"HTTP/1.1 414 ")
+        assert answers(connection).startswith(b"HTTP/1.1 400 ")
 
 
 def test_only_json_is_taken_so_that_no_foreign_page_can_ask(client: httpx.Client) -> None:
@@ -221,7 +240,9 @@ def test_without_a_key_only_the_names_of_this_machine_are_answered(
 )
 def test_paths_lead_nowhere_but_to_the_routes(client: httpx.Client, served: Served, path: str) -> None:
     with served.connect() as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\n{KEY_HEADER}Connection: close\r\n\r\n".encode()
+        )
         answer = answers(connection)
     assert answer.startswith(b"HTTP/1.1 404 ") and "não há nada" in answer.decode()
 

@@ -9,14 +9,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
+from farense_qlora.training import checkpoints as module
 from farense_qlora.training.checkpoints import best, checkpoints, latest, save_best, tidy
-from farense_qlora.training.loop import train
+from farense_qlora.training.events import Evaluated
 from farense_qlora.training.run import Run
 
 CONFIG = Config.of("mini", rank=2)
@@ -119,7 +121,7 @@ def test_a_whole_run_trains_and_resumes_without_links(
     )
     run = tmp_path / "run"
     (run).mkdir()
-    list(train(config, load_base(Config(model=str(tiny_model))), run))
+    list(train_here(config, run))
     assert verify(run / "best") is None and not (run / "best").is_symlink()
 
 
@@ -137,3 +139,15 @@ def test_a_copy_that_a_file_manager_made_is_no_checkpoint(tmp_path: Path) -> Non
     assert latest(tmp_path) is None  # none is whole
     with pytest.raises(UserError, match="ainda não guardou nenhum adaptador"):
         _ = Run(tmp_path).best_adapter
+
+
+def test_once_one_is_measured_the_best_adapter_is_found_without_reading_a_checkpoint(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of a large model is half a gigabyte."""
+    keep(tmp_path, model, 10)
+    (tmp_path / "checkpoints/step-000010").mkdir(parents=True)
+    measured = Evaluated(step=10, epoch=1.0, loss=0.5, best=True, seconds=0.1)
+    (tmp_path / "events.jsonl").write_text(measured.to_json() + "\n", encoding="utf-8")
+    monkeypatch.setattr(module, "verify", lambda folder: pytest.fail(f"{folder} was read"))
+    assert Run(tmp_path).best_adapter == tmp_path / "best"

@@ -6,24 +6,18 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from farense_qlora.config import PROFILES, Config
+from farense_qlora.config import OUTPUT, PROFILES
 from farense_qlora.data import sources
 from farense_qlora.training import doctor as module
 from farense_qlora.training.doctor import doctor, recommended_profile
 
 
-@pytest.fixture
-def recommended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "RECOMMENDED", tmp_path / "recommended_config.json")
-    return tmp_path / "recommended_config.json"
-
-
-def test_a_sound_machine_passes_and_gets_a_config(recommended: Path) -> None:
+def test_a_sound_machine_passes_and_gets_a_profile() -> None:
     report = doctor()
     assert report.ok, [check for check in report.checks if not check.ok]
     names = [check.name for check in report.checks]
     assert {"Python", "Pacotes", "Memória", "Disco", "Modelo base", "Dados (train_data)"} <= set(names)
-    assert Config.read(recommended) == Config.of(report.profile)
+    assert report.profile in PROFILES and report._repr_html_().count("Perfil recomendado") == 1
 
 
 def test_the_profile_follows_the_memory() -> None:
@@ -39,22 +33,30 @@ def test_the_profile_follows_the_memory() -> None:
     assert recommended_profile(96, on_cpu=True) == "mini"
 
 
-def test_what_is_wrong_is_named_with_its_remedy(
-    recommended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(sources, "HOME", tmp_path)  # no data here
     monkeypatch.setattr(module, "RUNS", tmp_path / "file" / "runs")  # no folder can be made there
     monkeypatch.setattr(module, "memory_limit", lambda: 10**8)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(module, "recommended_profile", lambda *_: "mistral-7b")
-    bad = {check.name: check for check in doctor().checks if not check.ok}
+    report = doctor()
+    bad = {check.name: check for check in report.checks if not check.ok}
     assert {"Treinos", "Memória", "Dados (train_data)", "Dados (val_data)", "Modelo base"} <= set(bad)
     assert all(check.remedy and check.detail for check in bad.values())
     assert bad["Dados (val_data)"].remedy == "farense-qlora prepare"
+    assert not report.ok and "    a fazer: farense-qlora prepare" in str(report).splitlines()
+    assert "✗ Dados (val_data)" in report._repr_html_() and "farense-qlora prepare" in report._repr_html_()
 
 
-def test_a_package_that_is_too_old_is_seen(recommended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_leaves_nothing_behind_that_changes_what_comes_next() -> None:
+    before = sorted(OUTPUT.glob("*")) if OUTPUT.exists() else []
+    doctor()
+    assert sorted(OUTPUT.glob("*")) == before
+    assert not (OUTPUT / "recommended_config.json").exists()
+
+
+def test_a_package_that_is_too_old_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module.metadata, "requires", lambda _: ["numpy>=999", "tqdm", "nowhere>=1; extra == 'dev'"]
     )

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -24,7 +25,8 @@ def config(tiny_model: Path, tmp_path: Path) -> Config:
 
 
 def test_a_config_that_fits_is_tried_once_and_measured(config: Config) -> None:
-    (trial,) = fit(config)
+    found = fit(config)
+    (trial,) = found.trials
     assert trial.fits and trial.peak_gb and trial.seconds_per_update
     assert 0.05 < trial.peak_gb < trial.limit_gb and 0 < trial.seconds_per_update < 30
     assert trial.sentence(config).startswith("✓ como pediu: cabe, 0,")
@@ -38,13 +40,16 @@ def test_what_does_not_fit_gets_the_nearest_settings_that_do(
     def scarce(candidate: Config) -> Trial:  # a limit that only two rows at a time keep
         measured = real(candidate)
         limit = measured.limit_gb if candidate.batch_size <= 2 else 0.001
-        return Trial(candidate, measured.peak_gb, limit, measured.seconds_per_update)
+        return replace(measured, limit_gb=limit)
 
     monkeypatch.setattr(module, "trial", scarce)
-    trials = fit(config, told.append)
-    assert told == trials and [trial.fits for trial in trials] == [False, False, True]
+    found = fit(config, told.append)
+    trials = found.trials
+    assert told == list(trials) and found.fits and [trial.fits for trial in trials] == [False, False, True]
     assert trials[-1].config == config.changed(grad_checkpoint=True, batch_size=2, grad_accumulation_steps=2)
     assert "batch_size = 2" in trials[-1].sentence(config)
+    for text in (found._repr_html_(), repr(found)):
+        assert "Tentativa 3" in text and trials[-1].sentence(config) in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process's memory are Linux's")

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -16,6 +17,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, default_loss
 from mlx_lm.tuner.trainer import train as mlx_lm_train
+from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import collate
@@ -23,12 +25,18 @@ from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.training.control import Asked, Wishes
-from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
-from farense_qlora.training.journal import settled
-from farense_qlora.training.loop import train
-from farense_qlora.training.update import Updater, arrays, batch_loss
-from farense_qlora.training.words import sentence
+from farense_qlora.training.event_log import replay
+from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped, sentence
+from farense_qlora.training.requests import (
+    LEARNING_RATE,
+    SAVE,
+    STOP,
+    Requests,
+    is_requested,
+    read_requests,
+    request,
+)
+from farense_qlora.training.step import Step, arrays, batch_loss
 
 
 @pytest.fixture
@@ -69,6 +77,16 @@ def config_for(folder: Path, **changes: object) -> Config:
     return Config.of("mini", **{**values, **changes})
 
 
+def stopped_at_look(number: int) -> dict[str, Any]:
+    """Options of `train` that ask for a stop the moment it looks for one the time `number`, and not again."""
+    looks = itertools.count(1)
+
+    def look() -> bool:
+        return next(looks) == number
+
+    return {"requests": lambda: Requests(stop=look()), "should_stop": look}
+
+
 def weights_of(folder: Path) -> dict[str, mx.array]:
     return mx.load(str(folder / "adapters.safetensors"))
 
@@ -82,13 +100,13 @@ def test_loss_and_gradients_agree_with_mlx_lm_on_a_batch_without_padding(base: B
     tokens = mx.array(np.stack([e.tokens for e in examples]))
     lengths = mx.array([[prompt, 17] for prompt in (5, 8, 3, 11)])
 
-    (theirs, count), their_slopes = nn.value_and_grad(base.model, default_loss)(base.model, tokens, lengths)
+    (theirs, count), their_grads = nn.value_and_grad(base.model, default_loss)(base.model, tokens, lengths)
     batch = collate([[one] for one in examples])
-    ours, slopes = nn.value_and_grad(base.model, batch_loss)(base.model, *arrays(batch, batch.supervised))
+    ours, grads = nn.value_and_grad(base.model, batch_loss)(base.model, *arrays(batch, batch.supervised))
 
     assert batch.supervised == count.item()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
-    for (name, mine), (_, other) in zip(tree_flatten(slopes), tree_flatten(their_slopes), strict=True):
+    for (name, mine), (_, other) in zip(tree_flatten(grads), tree_flatten(their_grads), strict=True):
         assert mx.abs(mine - other).max().item() < 1e-5, name
 
 
@@ -120,7 +138,7 @@ def test_fifty_updates_give_the_losses_of_mlx_lms_trainer(base: Base, tmp_path: 
     )
 
     attach(base.model, config)
-    update = Updater(base.model, config)
+    update = Step(base.model, config)
     ours = [update([[collate([[e] for e in examples])]], 1e-3)[0] for examples in updates]
     assert ours == pytest.approx(theirs, abs=1e-3)
     assert ours[-1] < 0.8 * ours[0]  # there was something to agree on
@@ -146,12 +164,12 @@ def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, t
     ):
         fresh = load_base(Config(model=str(base.path)))
         attach(fresh.model, config)
-        results.append(Updater(fresh.model, config)(batches, 1e-3))
+        results.append(Step(fresh.model, config)(batches, 1e-3))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
 def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path: Path) -> None:
-    events = list(train(config_for(tmp_path), base, tmp_path / "run"))
+    events = list(train_here(config_for(tmp_path), tmp_path / "run", base))
     steps = [event.step for event in events if isinstance(event, Stepped)]
     assert isinstance(events[0], Started) and isinstance(events[-1], Finished)
     assert steps == list(range(1, 13)) and events[0].total_steps == 12
@@ -168,18 +186,17 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     base: Base, tmp_path: Path, packing: bool
 ) -> None:
     config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
-    whole = list(train(config, base, tmp_path / "whole"))
+    whole = list(train_here(config, tmp_path / "whole", base))
     resumed: list[Event] = []
     given_up = []
-    for stop_after in (1, 2, 3, 4, 8, 1000):  # each a fresh process's worth of state; some amid an evaluation
-        asked = itertools.count(1)
+    for looks in (1, 2, 3, 4, 8, 1000):  # each a fresh process's worth of state; some amid an evaluation
         fresh = load_base(Config(model=str(base.path)))
-        resumed += train(config, fresh, tmp_path / "parts", lambda: Wishes(stop=next(asked) == stop_after))  # noqa: B023
+        resumed += train_here(config, tmp_path / "parts", fresh, **stopped_at_look(looks))
         end = resumed[-1].step
         if end % 4 == 0 and not any(isinstance(e, Evaluated) and e.step == end for e in resumed):
             given_up.append(end)
     assert given_up == [0, 0, 4]
-    assert numbers(settled(resumed)) == numbers(whole)
+    assert numbers(replay(resumed)) == numbers(whole)
     last = f"checkpoints/step-{whole[-1].step:06d}"
     one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
     assert one.keys() == other.keys()
@@ -188,15 +205,15 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
 
 def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Path) -> None:
     config = config_for(tmp_path)
-    best = list(train(config, base, tmp_path / "um", lambda: Wishes(False)))[-1].best_loss
+    best = list(train_here(config, tmp_path / "um", base))[-1].best_loss
     config = config.changed(from_adapter=str(tmp_path / "um" / "best"), seed=5, learning_rate=1e-4)
     events = []
-    for event in train(config, load_base(Config(model=str(base.path))), tmp_path / "dois"):
+    for event in train_here(config, tmp_path / "dois", load_base(Config(model=str(base.path)))):
         events.append(event)
         if isinstance(event, Stepped) and event.step == 4:
             break
     first = next(event for event in events if isinstance(event, Evaluated))
-    assert (first.step, first.loss) == (0, best)
+    assert first.step == 0 and first.loss == pytest.approx(best, rel=1e-6)  # in another order, by the seed
     taken, begun = (weights_of(tmp_path / part) for part in ("um/best", "dois/checkpoints/step-000000"))
     assert taken.keys() == begun.keys() and all(mx.array_equal(taken[n], begun[n]) for n in taken)
     assert any(array.any().item() for name, array in begun.items() if name.endswith("lora_b"))
@@ -204,16 +221,18 @@ def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Pa
     assert str(sentence(started)).splitlines()[0] == f"partiu de {tmp_path / 'um' / 'best'}"
 
     shutil.rmtree(tmp_path / "um")  # one that goes on from a checkpoint has no more need of it
-    events = list(train(config, load_base(Config(model=str(base.path))), tmp_path / "dois"))
+    events = list(train_here(config, tmp_path / "dois", load_base(Config(model=str(base.path)))))
     assert sentence(events[0]) == "continua do ponto de controlo do passo 3"
     assert isinstance(events[-1], Finished)
 
 
-def test_what_is_asked_during_an_evaluation_is_not_lost() -> None:
-    said = iter([Wishes(save=True), Wishes(learning_rate=0.5), Wishes(stop=True), Wishes(stop=True)])
-    asked = Asked(lambda: next(said))
-    assert [asked.stop(), asked.stop(), asked.stop()] == [False, False, True]
-    assert asked() == Wishes(stop=True, save=True, learning_rate=0.5)
+def test_what_is_asked_during_an_evaluation_is_not_lost(tmp_path: Path) -> None:
+    request(tmp_path, SAVE)
+    request(tmp_path, LEARNING_RATE, "0.5")
+    assert not is_requested(tmp_path, STOP)  # all that an evaluation looks for
+    request(tmp_path, STOP)
+    assert is_requested(tmp_path, STOP)
+    assert read_requests(tmp_path) == Requests(stop=True, save=True, learning_rate=0.5)
 
 
 def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, tmp_path: Path) -> None:
@@ -226,14 +245,14 @@ def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, t
         eval_every=1,
         early_stopping_patience=2,
     )
-    events = list(train(config, base, tmp_path / "run"))
+    events = list(train_here(config, tmp_path / "run", base))
     assert events[-1].reason == "early_stopping" and events[-1].step < 60
     assert [e.best for e in events if isinstance(e, Evaluated)][-2:] == [False, False]
 
 
 def test_a_batch_larger_than_the_data_is_refused(base: Base, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size = 18 é maior do que os dados"):
-        next(train(config_for(tmp_path, batch_size=18), base, tmp_path / "run"))
+        next(train_here(config_for(tmp_path, batch_size=18), tmp_path / "run", base))
 
 
 def test_every_turn_of_the_assistant_is_supervised_and_nothing_else(base: Base, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """One run folder, one set of numbers: whoever shows a run shows these."""
 
 import json
+import shutil
 from dataclasses import asdict
 from io import StringIO
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from rich.console import Console
@@ -11,13 +14,11 @@ from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.training import run as run_module
-from farense_qlora.training.events import Evaluated, Failed, Paused, Resumed, Skipped, Stepped
-from farense_qlora.training.overview import columns, differences, numbers, overview, overview_text, overviews
+from farense_qlora.training.overview import differences, overview, runs, runs_text
 from farense_qlora.training.run import Run
 from farense_qlora.ui.live import state
 from farense_qlora.ui.monitor import screen
 from farense_qlora.ui.report import report
-from farense_qlora.ui.runs import runs_table
 
 
 @pytest.fixture
@@ -27,41 +28,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return write_run(tmp_path / "meio", events(42)[:-1], rank=4, learning_rate=5e-4)
 
 
-def test_the_numbers_are_those_of_the_last_updates() -> None:
-    now = numbers(events()[:50])
-    steps = [event for event in events()[:50] if isinstance(event, Stepped)]
-    assert (now.step, now.total_steps, now.loss) == (len(steps), 60, steps[-1].loss)
-    assert now.tokens_per_s == 600 and now.tokens == 300 * len(steps)
-    evaluations = [event for event in events()[:50] if isinstance(event, Evaluated)]
-    assert (now.val_loss, now.checkpoint) == (evaluations[-1].loss, evaluations[-1].step)
-    assert now.seconds_left == pytest.approx((60 - now.step) * 0.5, rel=0.02)
-
-
-def test_the_best_loss_need_not_be_the_last() -> None:
-    worse = Evaluated(60, 0.0, 3.0, 9.0, False, 0.1)
-    now = numbers([*events()[:-1], worse])
-    assert (now.val_loss, now.best_step) == (9.0, 60) and now.best_loss is not None and now.best_loss < 1
-
-
-def test_what_ended_has_no_time_left() -> None:
-    assert numbers(events()).seconds_left is None
-    assert numbers([*events()[:30], Failed(0, 0.0, "acabou")]).seconds_left is None
-    assert "tempo que falta" in numbers(events()[:30]).labelled()
-    paused = [*events()[:30], Paused(29, 0.0, "asked")]
-    assert numbers(paused).seconds_left is None
-    assert numbers([*paused, Resumed(29, 0.0)]).seconds_left is not None
-    assert "tempo que falta" not in numbers(events()).labelled()
-
-
 def test_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
     assert overview(write_run(tmp_path / "morto", events()[:30])).seconds_left is None
-
-
-def test_nothing_is_known_before_the_first_update_and_skipped_updates_count() -> None:
-    shown = numbers(events()[:1]).labelled()
-    assert shown["passo"] == "0 / 60" and shown["perda de treino"] == shown["tokens/s"] == "—"
-    now = numbers([*events()[:30], Skipped(29, 0.0, 1.4, "não é número", ("a:1",))])
-    assert now.step == 29 and now.labelled()["saltadas"] == "1"
 
 
 def test_only_settings_that_differ_from_the_profile_are_named() -> None:
@@ -80,18 +48,55 @@ def test_notebook_monitor_report_and_table_show_the_same_numbers(run: Run, tmp_p
         assert f"{name}: {value}" in terminal
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
         assert f"<small>{name}</small><br><b>{value}</b>" in notebook
-    (row,) = runs_table().rows
-    row = tuple(cell.replace("\u00a0", " ").replace("\u200b", "") for cell in row)
-    assert row == columns(now)
+    (cells,) = runs().cells()
     shown = now.labelled()
-    assert {shown["passo"], shown["melhor validação"], shown["distância"], shown["tempo"]} <= set(row)
+    assert {shown["passo"], shown["melhor validação"], shown["distância"], shown["tempo"]} <= set(cells)
 
 
 def test_the_table_of_runs_names_differences_and_survives_a_config_that_cannot_be_read(
     run: Run, tmp_path: Path
 ) -> None:
-    assert "rank=4" in overview_text(overviews()) and "interrompido" in overview_text(overviews())
+    text = runs_text([overview(run)])
+    assert "rank=4" in text and "interrompido" in text
     (run.folder / "config.json").write_text("{}x", encoding="utf-8")
-    (row,) = overviews()
+    row = overview(run)
     assert (row.profile, row.step) == ("?", 42)
     json.dumps(asdict(row))
+
+
+def test_the_table_of_runs_sorts_as_numbers_and_draws_what_is_not_known(run: Run, tmp_path: Path) -> None:
+    write_run(tmp_path / "novo", [])
+    write_run(tmp_path / "todo", events(), dropout=0.5)
+    table = runs()
+    assert table.sort_values("passo")["treino"].tolist() == ["novo", "meio", "todo"]
+    assert table.sort_values("melhor validação")["treino"].tolist() == ["todo", "meio", "novo"]
+    assert table.sort_values("tokens", ascending=False)["treino"].tolist() == ["todo", "meio", "novo"]
+    (new,) = table[table["treino"] == "novo"].cells()
+    assert new[:6] == ["novo", "por começar", "mini", "0 / 0", "—", "—"]
+    long = overview(write_run(tmp_path / "longo", [], model="m" * 60))
+    assert "m…" in runs_text([long]) and "m" * 60 in runs([long])._repr_html_()
+    assert runs_text([]).startswith("ainda não há treinos")
+
+
+def test_an_overview_survives_checkpoints_that_come_and_go(run: Run) -> None:
+    done = Event()
+
+    def rotate() -> None:
+        for number in count():
+            if done.is_set():
+                return
+            folder = run.folder / "checkpoints" / f"step-{number:06d}"
+            folder.mkdir(parents=True)
+            for name in range(20):
+                (folder / str(name)).write_bytes(b"x" * 100)
+            shutil.rmtree(folder)
+
+    worker = Thread(target=rotate)
+    worker.start()
+    try:
+        for _ in range(100):
+            overview(run)
+    finally:
+        done.set()
+        worker.join()
+    assert overview(run).bytes == sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from tiny import PEOPLE, write_rows
+from train_here import train_here
 
 from farense_qlora.answers.generate import ask
 from farense_qlora.config import Config
@@ -14,7 +15,6 @@ from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import read_rows
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training.events import Evaluated, Event, Sampled, Stepped
-from farense_qlora.training.loop import train
 from farense_qlora.training.probes import MAX_TOKENS, Probes
 
 
@@ -35,7 +35,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Config:
 
 
 def events_of(config: Config, run: Path) -> list[Event]:
-    return list(train(config, load_base(config), run))
+    return list(train_here(config, run))
 
 
 def test_each_evaluation_is_followed_by_the_answers_to_the_same_questions(

@@ -1,10 +1,12 @@
 """A run is a folder: its worker outlives the handle, stops when asked, and goes on where it was."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import run as run_module
 from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped
-from farense_qlora.training.run import Run, finished, runs, start
+from farense_qlora.training.run import Run, all_runs, finished, start
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_a_cell_run_again_joins_the_live_worker_and_takes_up_a_dead_one(config: 
     config = config.changed(save_every=2)
     run = start(config)
     wait_for_steps(run, 3)
-    assert start(config).folder == run.folder and len(runs()) == 1
+    assert start(config).folder == run.folder and len(all_runs()) == 1
     assert run._worker is not None
     run._worker.kill()
     run._worker.wait()
@@ -195,7 +197,9 @@ def test_a_run_that_is_not_there_is_named(config: Config) -> None:
 def test_a_half_written_last_line_waits_for_its_end(config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "meia"
     folder.mkdir(parents=True)
-    line = Finished(1, time.time(), "completed", 1, 0.5, 1.0).to_json()
+    line = Finished(
+        step=1, time=time.time(), reason="completed", best_step=1, best_loss=0.5, seconds=1.0
+    ).to_json()
     (folder / "events.jsonl").write_text(line + "\n" + line[: len(line) // 2])
     assert len(Run(folder).events()) == 1
 
@@ -204,15 +208,61 @@ def test_the_finished_run_is_the_newest_of_its_config_that_came_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "RUNS", tmp_path)
-    for name, written, bits in (
-        ("velho", events(), 4),
-        ("novo", events(), 4),
-        ("parado", events(30, "stopped"), 4),
-        ("outro", events(), 16),
+    for began, (name, written, bits) in enumerate(
+        (
+            ("velho", events(), 4),
+            ("novo", events(), 4),
+            ("parado", events(30, "stopped"), 4),
+            ("z", events(), 16),
+        )
     ):
-        write_run(tmp_path / name, written, bits=bits)
-        time.sleep(0.02)  # runs go by when they were made
-    (tmp_path / "outro" / "config.json").write_text("{}x", encoding="utf-8")
+        write_run(tmp_path / name, [replace(written[0], time=began), *written[1:]], bits=bits)
+    (tmp_path / "z" / "config.json").write_text("{}x", encoding="utf-8")
     found = finished(Config.of("mini", bits=4))
     assert found is not None and found.name == "novo"
     assert finished(Config.of("mini", bits=4, rank=9)) is None
+
+
+def test_runs_go_by_when_they_began_whatever_is_written_into_their_folders_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    now = time.time()
+    for name, began in (("segundo", now - 50), ("primeiro", now - 100)):
+        write_run(tmp_path / name, [replace(event, time=began) for event in events()])
+    write_run(tmp_path / "acabado de criar", [])
+    assert [run.name for run in all_runs()] == ["primeiro", "segundo", "acabado de criar"]
+    (tmp_path / "primeiro" / "evaluation.json").write_text("{}")
+    shutil.copytree(tmp_path / "segundo", tmp_path / "cópia")
+    assert [run.name for run in all_runs()] == ["primeiro", "cópia", "segundo", "acabado de criar"]
+
+
+def test_the_best_adapter_is_known_without_reading_checkpoints_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "feito", events())
+    (run.folder / "best").mkdir()
+
+    def read(folder: Path) -> Path:
+        raise AssertionError(f"{folder}: hundreds of megabytes")
+
+    monkeypatch.setattr(run_module, "latest", read)
+    assert run.best_adapter == run.folder / "best"
+
+
+def test_whoever_follows_a_run_sees_it_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "outra vez", events(60)[:30])
+    again = [replace(events(5)[0], time=99.0), *events(5)[1:]]
+    alive = iter([True, True, False])
+    monkeypatch.setattr(Run, "alive", property(lambda _: next(alive)))
+    followed = run.follow()
+    seen = [next(followed) for _ in range(30)]
+    (run.folder / "events.jsonl").unlink()  # as `start` does when there is no checkpoint
+    write_run(run.folder, again)
+    assert seen == events()[:30] and list(followed) == again
+    assert run.events() == again
+
+
+def test_a_run_tells_its_history_its_numbers_and_its_gap(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "feito", events())
+    assert len(run.history) == 61 and run.numbers.step == 60 and run.gap.verdict == "bom"

@@ -12,15 +12,12 @@ from jupyter_client.manager import run_kernel
 START = """
 from pathlib import Path
 import threading
-from farense_qlora.model.adapters import load_adapter
-from farense_qlora.model.base import load_base
-from farense_qlora.training.run import Run
+import farense_qlora as fq
 from farense_qlora.ui import chat_box as chat
 
-run = Run(Path({run!r}))
-tuned = load_base(run.config.model, run.config.bits)
-load_adapter(tuned.model, run.best_adapter)
-chat.chat_box(tuned)
+run = fq.Run(Path({run!r}))
+tuned = fq.load_tuned(run.config, run.best_adapter)
+fq.chat(tuned)
 """
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from contenders import comparison as compared
 from contenders import contender
 
-from farense_qlora.answers.compare import Comparison, differences
+from farense_qlora.answers.compare import Comparison
 from farense_qlora.ui.comparison import (
     BlindVote,
     ComparisonView,
@@ -16,8 +17,8 @@ from farense_qlora.ui.comparison import (
 
 
 def comparison() -> Comparison:
-    contenders = (contender("base", 10, 2.0), contender("LoRA", 30, 1.0), contender("<QLoRA>", 32, 1.0))
-    return Comparison("mini", contenders, differences(contenders), ("cuidado <aqui>",))
+    entries = (contender("base", 10, 2.0), contender("LoRA", 30, 1.0), contender("<QLoRA>", 32, 1.0))
+    return compared(*entries, notes=("cuidado <aqui>",))
 
 
 def test_the_page_is_whole_loads_nothing_and_lets_no_markup_in(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_the_figure_has_a_panel_for_each_set_and_a_bar_for_each_contender() -> N
 
 
 def test_the_view_reads_in_a_notebook_and_in_a_terminal() -> None:
-    for text in (ComparisonView(comparison())._repr_html_(), repr(ComparisonView(comparison()))):
+    for text in (comparison()._repr_html_(), repr(ComparisonView(comparison()))):
         assert "75,0 % [" in text and "LoRA face a base" in text
 
 
@@ -73,5 +74,5 @@ def test_a_vote_can_be_a_draw_and_end_early() -> None:
 
 def test_a_vote_on_nothing_says_so() -> None:
     same = (contender("base", 40, 2.0), contender("LoRA", 40, 1.0))
-    vote = BlindVote(Comparison("mini", same, differences(same), ()))
+    vote = BlindVote(compared(*same))
     assert "Não há respostas diferentes" in vote._result.value

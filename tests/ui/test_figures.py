@@ -2,13 +2,17 @@
 
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from PIL import Image
 from ui_events import events
 
+from farense_qlora.config import Config
 from farense_qlora.training.events import (
     Event,
     Paused,
@@ -22,15 +26,14 @@ from farense_qlora.ui.figures import (
     THEMES,
     ThemeName,
     compare_curves,
-    length_histogram,
-    loss_curves,
+    lengths,
     smooth,
     training_curves,
 )
 
 
 def test_the_curves_show_every_loss_and_mark_the_best() -> None:
-    axes = loss_curves(events()).axes[0]
+    axes = training_curves(events()).axes[0]
     raw, _, validation, best = [line for line in axes.lines if len(line.get_xdata()) != 2]
     assert raw.get_xdata().tolist() == list(range(1, 61))
     assert validation.get_xdata().tolist() == [0, 20, 40, 60]
@@ -40,12 +43,12 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
         "época 2",
         "época 3",
     ]
-    assert loss_curves(events())._repr_png_().startswith(b"\x89PNG")
+    assert training_curves(events())._repr_png_().startswith(b"\x89PNG")
     assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_the_legend_stands_above_the_plot_and_takes_no_room_beside_it() -> None:
-    for figure in (loss_curves(events()), compare_curves({"um": events(), "dois": events(40)})):
+    for figure in (training_curves(events()), compare_curves({"um": events(), "dois": events(40)})):
         figure._repr_png_()
         axes = figure.axes[0]
         assert axes.get_legend().get_window_extent().y0 >= axes.bbox.y1
@@ -60,14 +63,14 @@ def test_the_smooth_curve_neither_lags_nor_leaves_the_losses() -> None:
 
 def test_what_went_wrong_is_marked_where_it_happened() -> None:
     troubles = [
-        Skipped(7, 0.0, 0.3, "gradiente", ("a:1",)),
-        Skipped(8, 0.0, 0.3, "gradiente", ("a:1",)),
-        Spiked(9, 0.0, 1.7, 1.0),
-        RolledBack(20, 0.0, "x", 1e-4),
-        Paused(30, 0.0, "asked"),
-        RateChanged(31, 0.0, 1e-4),
+        Skipped(step=7, time=0.0, epoch=0.3, cause="gradiente", rows=("a:1",)),
+        Skipped(step=8, time=0.0, epoch=0.3, cause="gradiente", rows=("a:1",)),
+        Spiked(step=9, time=0.0, loss=1.7, bound=1.0),
+        RolledBack(step=20, time=0.0, path="x", learning_rate=1e-4),
+        Paused(step=30, time=0.0, cause="asked"),
+        RateChanged(step=31, time=0.0, learning_rate=1e-4),
     ]
-    axes = loss_curves([*events(), *troubles]).axes[0]
+    axes = training_curves([*events(), *troubles]).axes[0]
     lines = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines}
     assert (lines["saltada"], lines["pico"]) == ([7, 8], [9])
     assert (lines["recuo"], lines["pausa"], lines["taxa mudada"]) == ([20, 20], [30, 30], [31, 31])
@@ -75,7 +78,7 @@ def test_what_went_wrong_is_marked_where_it_happened() -> None:
 
 
 def _lines(written: list[Event]) -> list[Line2D]:
-    return loss_curves(written).axes[0].lines
+    return training_curves(written).axes[0].lines
 
 
 def test_the_panels_show_rate_norm_speed_and_memory_of_every_update() -> None:
@@ -132,18 +135,24 @@ def test_a_figure_can_be_kept_as_a_file(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5], ids=lambda n: f"{n} events")
 def test_the_curves_can_be_drawn_from_the_first_event_on(count: int) -> None:
-    loss_curves(events()[:count], total_steps=60).savefig(BytesIO(), format="png")
-    assert training_curves(events()[:count], total_steps=60)._repr_png_().startswith(b"\x89PNG")
+    assert training_curves(events()[:count])._repr_png_().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("lengths", [[7], [10, 500], list(range(20, 90))], ids=str)
-def test_the_histogram_counts_every_row(lengths: list[int]) -> None:
-    bars = length_histogram(lengths, 512).axes[0].patches
-    assert sum(bar.get_height() for bar in bars) == len(lengths) and len(bars) <= 41
+def data(sizes: list[int], window: int) -> Any:
+    """What of `Data` the histogram looks at."""
+    return SimpleNamespace(
+        training=SimpleNamespace(lengths=np.array(sizes)), config=Config(max_seq_length=window)
+    )
+
+
+@pytest.mark.parametrize("sizes", [[7], [10, 500], list(range(20, 90))], ids=str)
+def test_the_histogram_counts_every_row(sizes: list[int]) -> None:
+    bars = lengths(data(sizes, 512)).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == len(sizes) and len(bars) <= 41
 
 
 def test_the_histogram_shows_the_window_when_it_is_near() -> None:
-    near = length_histogram([10, 20, 30], 32).axes[0]
+    near = lengths(data([10, 20, 30], 32)).axes[0]
     assert len(near.lines) == 1 and "32" in near.get_title(loc="right")
-    far = length_histogram([10, 20, 30], 512).axes[0]
+    far = lengths(data([10, 20, 30], 512)).axes[0]
     assert not far.lines and "512" in far.get_title(loc="left")

@@ -10,13 +10,13 @@ from queue import Empty
 import ipykernel
 import nbformat
 import pytest
+from headless import main
 from jupyter_client import KernelClient
 from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run
 
-from farense_qlora.training.control import wishes
 from farense_qlora.training.events import Event, Failed, Skipped, Spiked, Stepped
-from farense_qlora.ui.headless import main
+from farense_qlora.training.requests import read_requests
 from farense_qlora.ui.live import samples, state
 
 WATCH = """
@@ -77,7 +77,10 @@ def watched(folder: Path, written: list[Event], *code: str) -> tuple[int, str]:
 
 
 def test_what_happened_stands_under_the_numbers() -> None:
-    trouble = [Skipped(7, 0.0, 0.3, "a perda não é um número", ("a:1",)), Spiked(9, 0.0, 8.0, 2.0)]
+    trouble = [
+        Skipped(step=7, time=0.0, epoch=0.3, cause="a perda não é um número", rows=("a:1",)),
+        Spiked(step=9, time=0.0, loss=8.0, bound=2.0),
+    ]
     shown = state([*events()[:30], *trouble], alive=True)
     assert "passo 7 saltado" in shown and "perda fora do comum" in shown and "A decorrer: " in shown
     assert "<li>" not in state(events())
@@ -100,13 +103,11 @@ def test_the_probes_show_the_first_answers_beside_the_last() -> None:
         sampled(40, "paco fortes", "Em 1980."),
     ]
     table = samples([*events(), *asked])
-    assert table is not None and table.columns[2:] == ("No passo 0", "No passo 40")
-    assert table.rows[0][2:] == ("Não sei.", "✓ paco fortes") and table.rows[1][2:] == (
-        "Em 1980.",
-        "Em 1980.",
-    )
+    assert table is not None and [*table.columns[2:]] == ["No passo 0", "No passo 40"]
+    first, second = table.cells()
+    assert first[2:] == ["Não sei.", "✓ paco fortes"] and second[2:] == ["Em 1980.", "Em 1980."]
     at_first = samples([*events(), asked[0]])
-    assert at_first is not None and at_first.columns == ("Pergunta", "Resposta certa", "No passo 0")
+    assert at_first is not None and [*at_first.columns] == ["Pergunta", "Resposta certa", "No passo 0"]
     assert samples(events()) is None
 
 
@@ -208,7 +209,7 @@ def test_every_control_acts_while_the_cell_runs(tmp_path: Path, subshell: bool) 
         page.hear((tmp_path / "learning_rate").exists)
         page.click("Pausar")
         page.hear(lambda: not (tmp_path / "pause").exists())
-        asked = wishes(tmp_path)
+        asked = read_requests(tmp_path)
         page.click("Parar")
         page.hear(lambda: page.ended)
     assert (asked.save, asked.learning_rate, asked.stop) == (True, 5e-4, False)
@@ -240,7 +241,7 @@ def test_a_run_that_is_foretold_not_to_fit_says_so_when_it_begins(tmp_path: Path
 def test_a_run_that_fails_is_shown_as_far_as_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = [*events(30)[:-1], Failed(30, 0.0, "o disco está cheio")]
+    failed = [*events(30)[:-1], Failed(step=30, time=0.0, message="o disco está cheio")]
     code, html = watched(tmp_path, failed, LITTLE_MEMORY, WATCHING)
     assert "não cabe" not in html  # it has begun, and speaks for itself
     assert code == 2 and capsys.readouterr().err == "erro: o disco está cheio\n"

@@ -1,26 +1,24 @@
 """The report is one page that needs nothing else, and its command trains the same again."""
 
-import json
 import re
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from ui_events import events, sampled, write_run
 
-from farense_qlora.answers.evaluate import STORED, TokenScores
+from farense_qlora.answers.evaluate import STORED, Evaluation, answered, judge
+from farense_qlora.answers.perplexity import TokenScores
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
+from farense_qlora.data.rows import Row
 from farense_qlora.errors import UserError
 from farense_qlora.training.events import Skipped
 from farense_qlora.ui.report import report, train_command
 
-SCORE = {"count": 10, "exact_match": 0.5, "f1": 0.75}
-
 
 def page_of(folder: Path, **settings: object) -> str:
-    trouble = Skipped(9, 0.0, 0.4, "a perda <não> é um número", ("a:1",))
+    trouble = Skipped(step=9, time=0.0, epoch=0.4, cause="a perda <não> é um número", rows=("a:1",))
     written = [*events()[:-1], sampled(0, "Não sei.", "Em 1980."), trouble, events()[-1]]
     run = write_run(folder / "runs" / "meu", written, **settings)
     return report(run, folder / "out").read_text(encoding="utf-8")
@@ -36,21 +34,29 @@ def test_it_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
 
 def test_it_says_what_was_set_answered_and_went_wrong(tmp_path: Path) -> None:
     page = page_of(tmp_path, rank=4)
-    assert '<tr class="changed">\n<td>Rank</td><td>4</td>' in page and page.count('class="changed"') == 1
+    assert "<p>Não são as do perfil: <b>Rank</b>.</p>" in page
+    assert re.search("<td ?>Rank</td><td ?>4</td>", page)
     assert "Não sei." in page and "a perda &lt;não&gt; é um número" in page
     assert "ainda não foi avaliado" in page
 
 
 def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> None:
     run = write_run(tmp_path / "meu", events())
-    one = {"name": "perguntas", **SCORE, "by_kind": {"facto": SCORE}}
-    old = {**one, "exact_match": 0.1, "by_kind": {}}
-    tokens = asdict(TokenScores(300, 1.25, 0.9, (1.2, 1.3), (0.85, 0.95), (), ()))
-    stored = {"tokens": tokens, "before": [old], "after": [one]}
-    (run.folder / STORED).write_text(json.dumps(stored), encoding="utf-8")
+    turns = ({"role": "user", "content": "P?"}, {"role": "assistant", "content": "Sim."})
+    row = Row(messages=turns, kind="facto")
+
+    def evaluation(right: int) -> Evaluation:
+        given = [judge(row, "Sim." if n < right else "Não.") for n in range(10)]
+        return Evaluation(sets=(answered("perguntas", given),), tokens=tokens)
+
+    tokens = TokenScores(
+        tokens=300, perplexity=1.25, accuracy=0.9, perplexity_interval=(1.2, 1.3),
+        accuracy_interval=(0.85, 0.95), row_losses=(), row_tokens=(),
+    )  # fmt: skip
+    evaluation(5).save(run.folder, evaluation(1))
     page = report(run, tmp_path / "out").read_text(encoding="utf-8")
     assert "300 tokens: perplexidade 1,25 [1,20; 1,30], tokens certos 90,0 % [85,0; 95,0]" in page
-    assert re.search(r'perguntas</td>(<td class="n">[^<]*</td>){5}', page)
+    assert re.search(r"perguntas</td>(<td class=n>[^<]*</td>){5}", page)
     assert "10,0 %</td><td" in page and "um facto" in page
     (run.folder / STORED).write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="não se lê"):

@@ -1,5 +1,6 @@
 """The data view shows what the model will see, token by token."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,8 @@ from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
 from farense_qlora.data.load import Data, load_data
-from farense_qlora.data.tokens import encode_file
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.ui.row_view import LEARNT, MASKED, MEMORISED, RowView, data_table, pieces
+from farense_qlora.ui.row_view import LEARNT, MASKED, RowView, pieces
 
 
 @pytest.fixture
@@ -19,17 +19,17 @@ def config(tiny_model: Path, tmp_path: Path) -> Config:
 
 
 def rows_of(config: Config, base: Base) -> Data:
-    return load_data(config, base.tokenizer, base.path)
+    return load_data(config, base)
 
 
-def table_of(config: Config, base: Base) -> dict[str, str]:
-    return dict(data_table(config, base, rows_of(config, base)).rows)
+def said_of(config: Config, base: Base) -> str:
+    return repr(rows_of(config, base))
 
 
 @pytest.fixture
 def view(config: Config) -> RowView:
     base = load_base(config)
-    return RowView(rows_of(config, base).training, base.tokenizer)
+    return RowView(rows_of(config, base))
 
 
 def test_the_pieces_are_the_text() -> None:
@@ -58,12 +58,12 @@ def test_one_leafs_through_and_searches(view: RowView) -> None:
 
 def test_the_summary_counts_what_training_will_see(config: Config) -> None:
     base = load_base(config)
-    table = table_of(config, base)
-    assert table["Linhas"] == str(len(PEOPLE)) and "janelas" in table["Enchimento"]
-    assert table["Da validação, deixadas de fora"] == MEMORISED  # the same file
-    assert table_of(config.changed(packing=False), base)["Enchimento"] == "sem empacotar"
+    said = said_of(config, base)
+    assert re.search(rf"^Linhas +{len(PEOPLE)}$", said, re.MULTILINE) and "janelas" in said
+    assert "toda a validação está no treino" in said  # the same file
+    assert "sem empacotar" in said_of(config.changed(packing=False), base)
     cut = config.changed(max_seq_length=int(rows_of(config, base).training.lengths.max()) - 1)
-    assert table_of(cut, base)[f"Cortadas a {cut.max_seq_length} tokens"] != "0"
+    assert "cortadas: 1" in said_of(cut, base)
 
 
 def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) -> None:
@@ -74,10 +74,9 @@ def test_repeats_are_left_out_and_named_by_line(config: Config, tmp_path: Path) 
         rows.splitlines()[1] + "\n" + rows.replace("quem foi", "o que era").splitlines()[0], encoding="utf-8"
     )
     asked = config.changed(train_data=str(train), val_data=str(val))
-    table = table_of(asked, base := load_base(config))
-    assert table["Iguais a outras, deixadas de fora"] == f"1 (linhas: a {len(PEOPLE) + 1} repete a 3)"
-    assert table["Da validação, deixadas de fora"] == "1 (linhas: a 1 repete a 2)"
-    assert table["Linhas"] == str(len(rows_of(asked, base).training)) == str(len(PEOPLE))
+    data = rows_of(asked, load_base(config))
+    assert f"a {len(PEOPLE) + 1} repete a 3; a 1 da validação está no treino (2)" in repr(data)
+    assert len(data.training) == len(PEOPLE)
 
 
 def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
@@ -85,19 +84,23 @@ def test_what_is_cut_is_said_and_the_first_token_of_a_text_is_not_learnt(
 ) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
-        '{"text": "O Farense subiu."}\n{"text": "O Farense desceu, e voltou."}\n', encoding="utf-8"
+        '{"text": "O Farense subiu em 1970, em 1983, em 1986 e em 1990."}\n'
+        '{"text": "O Farense desceu, e voltou."}\n',
+        encoding="utf-8",
     )
     asked = config.changed(train_data=str(text))
     base = load_base(config)
-    whole = RowView(rows_of(asked, base).training, base.tokenizer)
+    whole = RowView(rows_of(asked, base))
     html, tokens = whole._repr_html_(), len(whole.data[0].tokens)
     assert html.count(LEARNT) == tokens - 1 + 1 and html.count(MASKED) == 1 + 1 and "cortados" not in html
-    view = RowView(encode_file(text, base.tokenizer, base.path, tokens - 2), base.tokenizer)
+    view = RowView(rows_of(asked.changed(max_seq_length=tokens - 2), base))
     assert "os últimos 2 foram cortados" in view._repr_html_()
     short = asked.changed(max_seq_length=16, skip_bad=True)
     text.write_text(
         '{"prompt": "' + 40 * "quem " + '", "completion": "a"}\n{"text": "O Farense subiu."}\n',
         encoding="utf-8",
     )
-    saltadas = table_of(short.changed(batch_size=1), base)["Saltadas"]
-    assert saltadas.startswith("1 (linhas: 1: perde toda a resposta ao ser cortada a 16 tokens")
+    said = said_of(short.changed(batch_size=1), base)
+    assert re.search(
+        "^Saltada, linha 1 +perde toda a resposta ao ser cortada a 16 tokens", said, re.MULTILINE
+    )

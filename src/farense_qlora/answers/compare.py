@@ -3,51 +3,75 @@
 The same questions, tokens and seeds for all; differences are paired, question by question.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from html import escape
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from ..data.load import Data, load_data
+from ..data.rows import LABELS
 from ..errors import UserError
-from ..model.adapters import load_adapter
-from ..model.base import Base, load_base
+from ..files import atomic_write
+from ..model.base import Base, load_base, load_tuned
+from ..table import Table
+from ..text import decimal, duration, percent
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
-from .evaluate import Evaluation, TokenScores, asks, evaluate_held_out, token_scores
-from .statistics import Interval, mean_interval
+from .evaluate import Answer, Answered, Evaluation, Score, answer_questions, questions
+from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
-FREE = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
+MAY_DIFFER = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
+
+Progress = Callable[[str, int, int], object]
 
 
-@dataclass(frozen=True)
-class Change:
-    """How a set of questions is answered before training and after it; shares from 0 to 1."""
+def compare(before: Evaluation | None, after: Evaluation) -> Table:
+    """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
+    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
 
-    name: str
-    count: int
-    exact_match_before: float
-    exact_match_after: float
-    f1_before: float
-    f1_after: float
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.compare(scores, scores)["perguntas"].tolist()[0]
+    8
+    """
+    old = {one.name: one for one in before.sets} if before else {}
+    rows = []
+    for new in after.sets:
+        was = old.get(new.name)
+        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
+        for kind, score in new.by_kind.items():
+            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
+        for name, one, other in scores:
+            exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
+            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
+    shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
+    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
+    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
 
 
-def compare(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> list[Change]:
-    """One row for each set of questions that both evaluated, in the order of `after`."""
-    base = {evaluation.name: evaluation for evaluation in before}
-    return [
-        Change(new.name, new.count, base[new.name].exact_match, new.exact_match, base[new.name].f1, new.f1)
-        for new in after
-        if new.name in base
-    ]
+def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
+    """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
+    both were asked the same questions.
+
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.examples(scores, scores).columns[0]
+    'Pergunta'
+    """
+    both = before.answers.assign(after=after.answers["answer"])
+    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
+    columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
+    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What it took to train a run: seconds of updates, all tokens a second, MLX's peak in GB, and the bytes
     of its adapter on the disk."""
@@ -60,8 +84,8 @@ class Training:
     adapter_bytes: int
 
 
-@dataclass(frozen=True)
-class Contender:
+@dataclass(frozen=True, kw_only=True)
+class Entry:
     """A model in the comparison: the base (without `training`) or a run's best adapter on it.
 
     `base_gb` is its base in memory, `base_disk_bytes` that base's files; `answer_tokens_per_s` is the speed
@@ -75,38 +99,121 @@ class Contender:
     base_disk_bytes: int
     answer_tokens_per_s: float
     tokens: TokenScores
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Answered, ...]
+
+    def cells(self) -> dict[str, str]:
+        """Every measure as people read it, under its name."""
+        tokens, training, shown = self.tokens, self.training, {}
+        for one in self.evaluations:
+            shown[f"{one.name}: certas"], shown[f"{one.name}: F1"] = one.cells()
+        return {
+            **shown,
+            "perplexidade na validação": tokens.perplexity_text(),
+            "tokens certos na validação": with_interval(tokens.accuracy, tokens.accuracy_interval),
+            "bits da base": str(self.bits),
+            "tempo de treino": duration(training.seconds) if training else "—",
+            "atualizações": str(training.updates) if training else "—",
+            "treino, tokens/s": decimal(training.tokens_per_s, 0) if training else "—",
+            "pico de memória do treino": f"{decimal(training.peak_memory_gb, 2)} GB" if training else "—",
+            "adaptador no disco": _megabytes(training.adapter_bytes) if training else "—",
+            "base no disco": _megabytes(self.base_disk_bytes),
+            "base em memória": _megabytes(1e9 * self.base_gb),
+            "resposta em lotes, tokens/s": decimal(self.answer_tokens_per_s, 0),
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
-    """`measure` of `one` less that of `other`, on the same items, with its paired 95 % interval; for the
-    perplexity their ratio."""
+    """`measure`, as people call it, of `one` less that of `other` on the same items, or its `ratio` to that,
+    with its paired 95 % interval."""
 
     measure: str
     one: str
     other: str
     value: float
     interval: Interval
+    ratio: bool = False
 
     @property
     def clear(self) -> bool:
         """Whether the interval leaves out "no difference"."""
-        nothing = 1.0 if self.measure == PERPLEXITY else 0.0
-        return not self.interval[0] <= nothing <= self.interval[1]
+        return not self.interval[0] <= float(self.ratio) <= self.interval[1]
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """As people read it: of what, of whom to whom, how much, how sure."""
+        numbers = (self.value, *self.interval)
+        if self.ratio:
+            value, low, high = (f"×{decimal(number, 3)}" for number in numbers)
+        else:
+            value, low, high = (f"{'−' if n < 0 else '+'}{decimal(abs(100 * n), 1)}" for n in numbers)
+            value += " p.p."
+        verdict = "sim" if self.clear else "não se distingue"
+        return self.measure, f"{self.one} face a {self.other}", f"{value} [{low}; {high}]", verdict
 
 
-PERPLEXITY = "perplexidade"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Contenders under one protocol, how they differ pair by pair, and what a reader must know (`notes`)."""
+    """Models under one protocol, how each later one differs from each earlier one (`pairs`), and what a
+    reader must know (`notes`); draws its measures and differences."""
 
     model: str
-    contenders: tuple[Contender, ...]
-    differences: tuple[Difference, ...]
+    contenders: tuple[Entry, ...]
+    pairs: tuple[Difference, ...]
     notes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """What the models are called."""
+        return [entry.name for entry in self.contenders]
+
+    @property
+    def measures(self) -> Table:
+        """All measures, a column for each model."""
+        columns = [entry.cells() for entry in self.contenders]
+        rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
+        return Table(rows, columns=["", *self.names], formats=dict.fromkeys(self.names, str))
+
+    @property
+    def differences(self) -> Table:
+        """The `pairs` as people read them."""
+        header = ["medida", "quem", "diferença [95 %]", "há diferença?"]
+        return Table([pair.cells() for pair in self.pairs], columns=header, formats={header[2]: str})
+
+    @property
+    def answers(self) -> Table:
+        """Every question with its true answer and that of each model."""
+        rows = [(a[0].question, a[0].expected, *(answer.got for answer in a)) for a in self.asked()]
+        return Table(rows, columns=["Pergunta", "Resposta verdadeira", *self.names])
+
+    def asked(self) -> list[tuple[Answer, ...]]:
+        """Each question, with the answers in the order of the models."""
+        sets = zip(*(entry.evaluations for entry in self.contenders), strict=True)
+        return [same for one in sets for same in zip(*(of.answers for of in one), strict=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `compare.json` has it."""
+        about = asdict(self)
+        about["differences"] = about.pop("pairs")
+        for difference in about["differences"]:
+            del difference["ratio"]
+        return about
+
+    def save(self, folder: Path) -> None:
+        """Write `compare.json` and `compare.md` to `folder`; raises `UserError` when it cannot."""
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        tables = [self.measures.to_markdown(), self.differences.to_markdown(), notes]
+        about = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
+        for name, text in (("compare.json", about), ("compare.md", "\n\n".join(tables))):
+            with atomic_write(folder / name) as path:
+                path.write_text(text + "\n", encoding="utf-8")
+
+    def __repr__(self) -> str:
+        tables = [repr(self.measures), repr(self.differences)]
+        return "\n\n".join([*tables, *(f"nota: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"{self.measures._repr_html_()}{self.differences._repr_html_()}<ul>{notes}</ul>"
 
 
 def pair(config: Config) -> list[Config]:
@@ -114,51 +221,65 @@ def pair(config: Config) -> list[Config]:
     return [config.changed(bits=bits) for bits in (16, 4)]
 
 
-def compare_runs(
-    runs: Sequence[Run], progress: Callable[[str, int, int], object] = lambda name, done, total: None
-) -> Comparison:
+def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, total: None) -> Comparison:
     """Measure the base of the last of `runs` and the best adapter of each, one after the other.
 
     `progress` is told of whom, how many answers are done, and of how many. Raises `UserError` when the runs
     cannot be compared: another model, or other held-out questions.
+
+    >>> fq.compare_runs([run]).names
+    ['base', 'QLoRA']
     """
-    configs, names = [run.config for run in runs], _names(runs)
     _check_comparable(runs)
-    contenders = []
-    for name, run in [(BASE, None), *zip(names, runs, strict=True)]:
-        config = run.config if run else configs[-1]
-        base = load_base(config)
-        data = load_data(configs[0], base.tokenizer, base.path)
-        if run:
-            load_adapter(base.model, run.best_adapter)
-        contenders.append(_measure(name, run, base, data, progress))
-        del base
-    return Comparison(configs[0].model, tuple(contenders), differences(contenders), _notes(runs))
+    first, last = runs[0].config, runs[-1].config
+    kinds = ["QLoRA" if run.config.bits == 4 else "LoRA" for run in runs]
+    names = kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
+    base = load_base(last)
+    entries = [_measure(BASE, None, base, load_data(first, base), progress)]
+    for name, run in zip(names, runs, strict=True):
+        del base  # before the next is loaded
+        base = load_tuned(run.config, run.best_adapter)
+        entries.append(_measure(name, run, base, load_data(first, base), progress))
+    return Comparison(
+        model=first.model,
+        contenders=tuple(entries),
+        pairs=tuple(differences(entries)),
+        notes=tuple(_notes(runs)),
+    )
 
 
-def differences(contenders: Sequence[Contender]) -> tuple[Difference, ...]:
-    """Every later contender against every earlier one."""
-    found = []
-    for other, one in combinations(contenders, 2):
-        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
-        low, high = mean_interval(losses, one.tokens.row_tokens)
-        ratio = math.exp(sum(losses) / one.tokens.tokens)
-        found.append(Difference(PERPLEXITY, one.name, other.name, ratio, (math.exp(low), math.exp(high))))
+def differences(entries: Sequence[Entry]) -> list[Difference]:
+    """How every later entry differs from every earlier one, item by item; the perplexity last."""
+    shares, ratios = [], []
+    for other, one in combinations(entries, 2):
         for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
             pairs = list(zip(mine.answers, theirs.answers, strict=True))
             for measure, apart in (
                 (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
                 (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
             ):
-                mean = sum(apart) / len(apart)
-                found.append(Difference(measure, one.name, other.name, mean, mean_interval(apart)))
-    return tuple(sorted(found, key=lambda difference: difference.measure == PERPLEXITY))
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """«LoRA» and «QLoRA», or the runs' own names where those do not tell them apart."""
-    kinds = ["QLoRA" if run.config.bits == 4 else "LoRA" for run in runs]
-    return kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
+                shares.append(
+                    Difference(
+                        measure=measure,
+                        one=one.name,
+                        other=other.name,
+                        value=sum(apart) / len(apart),
+                        interval=mean_interval(apart),
+                    )
+                )
+        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
+        low, high = mean_interval(losses, one.tokens.row_tokens)
+        ratios.append(
+            Difference(
+                measure="perplexidade",
+                one=one.name,
+                other=other.name,
+                value=math.exp(sum(losses) / one.tokens.tokens),
+                interval=(math.exp(low), math.exp(high)),
+                ratio=True,
+            )
+        )
+    return shares + ratios
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -174,13 +295,12 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         raise UserError("o mesmo treino está duas vezes na lista: diga treinos diferentes")
 
 
-def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
+def _notes(runs: Sequence[Run]) -> list[str]:
     """In what the runs differ besides the bits of their base, and what of their data has changed since."""
     notes = []
-    dumps = [run.config.model_dump() for run in runs]
-    for name in dumps[0]:
-        values = [dump[name] for dump in dumps]
-        if name not in FREE and any(value != values[0] for value in values):
+    for name in Config.model_fields:
+        values = [getattr(run.config, name) for run in runs]
+        if name not in MAY_DIFFER and any(value != values[0] for value in values):
             notes.append(f"os treinos diferem em {name}: {', '.join(map(str, values))}")
     for run in runs:
         for checkpoint in checkpoints(run.folder)[:1]:
@@ -191,45 +311,48 @@ def _notes(runs: Sequence[Run]) -> tuple[str, ...]:
             "a miniatura só existe em 4 bits: a sua base de 16 bits são esses mesmos pesos, desquantizados; "
             "aqui mede-se o método, não o que a quantização perde"
         )
-    return tuple(notes)
+    return notes
 
 
-def _measure(
-    name: str,
-    run: Run | None,
-    base: Base,
-    data: Data,
-    progress: Callable[[str, int, int], object],
-) -> Contender:
-    total, done = sum(sum(map(asks, rows)) for rows in data.held_out().values()), 0
+def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progress) -> Entry:
+    sets, done = questions(data.held_out()), 0
+    total = sum(map(len, sets.values()))
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         progress(name, done, total)
 
-    progress(name, 0, total)
-    tokens = token_scores(base, data)
+    count(0)
     start = time.perf_counter()
-    evaluations = tuple(evaluate_held_out(base, data, count))
+    evaluations = answer_questions(base, sets, count)
     seconds = time.perf_counter() - start
-    said = [answer.got for evaluation in evaluations for answer in evaluation.answers]
-    total_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
-    files = sum(path.stat().st_size for path in base.path.glob("model*.safetensors"))
-    return Contender(
-        name, base.bits, _training(run) if run else None, base.size_gb, files, total_tokens / seconds, tokens,
-        evaluations,
-    )  # fmt: skip
+    said = [answer.got for one in evaluations for answer in one.answers]
+    said_tokens = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) + 1 for text in said)
+    return Entry(
+        name=name,
+        bits=base.bits,
+        training=_training(run) if run else None,
+        base_gb=base.size_gb,
+        base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
+        answer_tokens_per_s=said_tokens / seconds,
+        tokens=token_scores(base, data),
+        evaluations=evaluations,
+    )
 
 
 def _training(run: Run) -> Training:
     steps = [event for event in run.events() if isinstance(event, Stepped)]
     seconds = sum(step.seconds for step in steps)
     return Training(
-        run.name,
-        len(steps),
-        seconds,
-        sum(step.tokens for step in steps) / seconds,
-        max(step.peak_memory_gb for step in steps),
-        (run.best_adapter / "adapters.safetensors").stat().st_size,
+        run=run.name,
+        updates=len(steps),
+        seconds=seconds,
+        tokens_per_s=sum(step.tokens for step in steps) / seconds,
+        peak_memory_gb=max(step.peak_memory_gb for step in steps),
+        adapter_bytes=(run.best_adapter / "adapters.safetensors").stat().st_size,
     )
+
+
+def _megabytes(count: float) -> str:
+    return f"{decimal(count / 1e6, 1)} MB"

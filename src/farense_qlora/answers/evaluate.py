@@ -1,53 +1,35 @@
-"""How good a model is: how it predicts the true answers, and how right its own are, with bootstrap intervals.
+"""How right the answers of a model are: exact match and token F1, with bootstrap intervals.
 
-Perplexity and token accuracy; exact match and token F1, as a whole, by kind of question and by table.
+As a whole, by kind of question and by table of facts; an evaluation has the model's perplexity beside them.
 """
 
 import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
+from typing import Any
 
-import mlx.core as mx
-import numpy as np
-
-from ..data.batches import collate
 from ..data.chat import question_tokens
-from ..data.load import Data
-from ..data.rows import Row
+from ..data.load import Data, load_data
+from ..data.rows import LABELS, Row
 from ..errors import UserError
 from ..files import atomic_write
-from ..model.base import Base
-from ..model.cpu.blas import blas_threads
-from ..model.cpu.parallel import side_by_side, streams
-from ..model.loss import LOGITS_AT_ONCE, ROWS_AT_LEAST, head
-from ..model.packed import hidden_states
-from .generate import answers
+from ..model.base import Base, load_tuned
+from ..model.decode import answers
+from ..table import Table
+from ..text import percent
+from ..training.run import Run
 from .normalise import normalise, token_f1
-from .statistics import Interval, mean_interval
+from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 STORED = "evaluation.json"  # in the folder of a run
-ROWS_AT_ONCE = 16
-# The kinds of question and the tables of facts as people call them.
-LABELS = {
-    "facto": "um facto",
-    "conta": "conta-me",
-    "sim-nao": "sim ou não",
-    "comparacao": "comparação",
-    "conversa": "conversa",
-    "club": "clube",
-    "coaches": "treinadores",
-    "cups": "taças",
-    "honours": "palmarés",
-    "opponents": "adversários",
-    "phases": "fases",
-    "presidents": "presidentes",
-    "seasons": "épocas",
-}
+WRONG_SHOWN = 100  # in a notebook, which keeps what it shows
+NO_QUESTIONS = "as linhas são texto corrido: não há perguntas que fazer; a perplexidade diz o que se aprendeu"
+Progress = Callable[[int], object]  # told how many answers more have ended; `tqdm.update` fits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """One question with its true answer and the model's; `exact` and `f1` compare the two."""
 
@@ -60,7 +42,7 @@ class Answer:
     f1: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """The share of `count` answers that are right word for word, and their mean token F1, from 0 to 1, each
     with its 95 % interval."""
@@ -71,175 +53,207 @@ class Score:
     exact_interval: Interval
     f1_interval: Interval
 
+    def numbers(self) -> dict[str, Any]:
+        """The score alone, by field."""
+        return {field.name: getattr(self, field.name) for field in fields(Score)}
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores on one set of questions, and its answers in the order of the questions; `asdict` gives its
-    JSON."""
+    def cells(self) -> tuple[str, str]:
+        """Right answers and F1 as people read them."""
+        return with_interval(self.exact_match, self.exact_interval), with_interval(self.f1, self.f1_interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Score):
+    """The scores on one set of questions, and its answers in the order of the questions."""
 
     name: str
-    count: int
-    exact_match: float
-    f1: float
-    exact_interval: Interval
-    f1_interval: Interval
     by_kind: dict[str, Score]
     by_table: dict[str, Score]
     answers: tuple[Answer, ...]
 
     @property
-    def wrong(self) -> tuple[Answer, ...]:
+    def wrong(self) -> list[Answer]:
         """The answers that are not exact."""
-        return tuple(answer for answer in self.answers if not answer.exact)
-
-    def table(self) -> list[tuple[str, Score]]:
-        """The whole, then each kind of question and each table of facts, under the names that people read."""
-        whole = Score(self.count, self.exact_match, self.f1, self.exact_interval, self.f1_interval)
-        groups = [*self.by_kind.items(), *self.by_table.items()]
-        return [(self.name, whole), *((LABELS.get(name, name), score) for name, score in groups)]
+        return [answer for answer in self.answers if not answer.exact]
 
 
-@dataclass(frozen=True)
-class TokenScores:
-    """How a model predicts the `tokens` of true answers, given all before each: perplexity (the exponential
-    of the mean loss) and the share of tokens that it ranks first, with 95 % intervals over the rows.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model answers to the `sets` of questions kept from its training; draws its scores.
 
-    `row_losses` (nats) and `row_tokens` are the sums of each row, for paired comparisons.
+    `tokens` is None where it was not measured; `before` is what the base model came to, where it was stored.
     """
 
-    tokens: int
-    perplexity: float
-    accuracy: float
-    perplexity_interval: Interval
-    accuracy_interval: Interval
-    row_losses: tuple[float, ...]
-    row_tokens: tuple[int, ...]
+    sets: tuple[Answered, ...]
+    tokens: TokenScores | None = None
+    before: "Evaluation | None" = None
+
+    @property
+    def answers(self) -> Table:
+        """A row for each question: `set`, `question`, `expected`, `answer`, `kind`, `table`, whether the two
+        answers say the same (`exact`), and their token F1 (`f1`)."""
+        rows = [{"set": one.name, **vars(answer)} for one in self.sets for answer in one.answers]
+        columns = ["set", *(field.name for field in fields(Answer))]
+        table = Table(rows, columns=columns).astype({"exact": bool}).rename(columns={"got": "answer"})
+        return Table(table, formats={"exact": lambda exact: "✓" if exact else "✗", "f1": percent})
+
+    @property
+    def scores(self) -> Table:
+        """A row for each `set`, then for each `kind` of question and each `table` of facts in it (empty in
+        the others), with the columns of `Score`."""
+        rows = []
+        for one in self.sets:
+            rows.append({"set": one.name, "kind": "", "table": "", **one.numbers()})
+            for kind, score in one.by_kind.items():
+                rows.append({"set": one.name, "kind": kind, "table": "", **score.numbers()})
+            for table, score in one.by_table.items():
+                rows.append({"set": one.name, "kind": "", "table": table, **score.numbers()})
+        return Table(rows, formats={"exact_match": percent, "f1": percent})
+
+    def to_json(self, before: "Evaluation | None" = None) -> dict[str, Any]:
+        """This evaluation of an adapter, and that of its base `before` if any, as JSON has them."""
+        return {
+            "tokens": asdict(self.tokens) if self.tokens else None,
+            "before": [asdict(one) for one in before.sets] if before else [],
+            "after": [asdict(one) for one in self.sets],
+        }
+
+    def save(self, folder: Path, before: "Evaluation | None" = None) -> None:
+        """Write what `to_json` gives to the run folder."""
+        with atomic_write(folder / STORED) as path:
+            text = json.dumps(self.to_json(before), ensure_ascii=False, indent=1)
+            path.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evaluation | None":
+        """The evaluation that the run folder `folder` has, if any; raises `UserError` on a damaged one."""
+        try:
+            stored = json.loads((folder / STORED).read_text(encoding="utf-8"))
+            before, after = (
+                tuple(answered(one["name"], [Answer(**answer) for answer in one["answers"]]) for one in sets)
+                for sets in (stored["before"], stored["after"])
+            )
+            tokens = TokenScores(**stored["tokens"]) if stored["tokens"] else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{folder / STORED} não se lê: repita a avaliação ou apague-o") from None
+        return cls(sets=after, tokens=tokens, before=cls(sets=before) if before else None)
+
+    def _shown(self) -> Table:
+        rows = []
+        for one in self.sets:
+            groups = {**one.by_kind, **one.by_table}.items()
+            rows.append((one.name, one.count, *one.cells()))
+            rows += [(f"– {LABELS[name]}", score.count, *score.cells()) for name, score in groups]
+        return Table(rows, columns=["", "perguntas", "certas", "F1"], formats={"certas": str, "F1": str})
+
+    def __repr__(self) -> str:
+        scores = repr(self._shown()) if self.sets else NO_QUESTIONS
+        return f"{self.tokens}\n\n{scores}" if self.tokens else scores
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{escape(str(self.tokens))}</p>"] if self.tokens else []
+        parts.append(self._shown()._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
+        for one in self.sets:
+            wrong = [(answer.question, answer.expected, answer.got) for answer in one.wrong[:WRONG_SHOWN]]
+            shown = Table(wrong, columns=["Pergunta", "✓ certa", "✗ dada"])._repr_html_()
+            summary = f"{one.name}: ✓ {one.count - len(one.wrong)}, ✗ {len(one.wrong)}"
+            parts.append(f"<details><summary>{escape(summary)}</summary>{shown}</details>")
+        return "".join(parts)
 
 
 def evaluate(
-    base: Base, rows: Sequence[Row], name: str, progress: Callable[[int], object] = lambda done: None
+    model: Base | Run, data: Data | None = None, progress: Progress = lambda done: None
 ) -> Evaluation:
-    """Ask the last question of every conversation in `rows`, given its true earlier turns; score the answers.
+    """Ask `model` every question that was kept from training, and let it predict the validation; a run stands
+    for its best adapter, on its own data.
 
-    Greedy, so the same model and rows give the same figures. Answers are cut a little beyond the longest
-    true one: more cannot be right. Raises `UserError` when `rows` holds no question (`asks`).
+    Greedy, so the same model and rows give the same figures. In all there are as many answers as `questions`
+    gives. Raises `UserError` when a run has no adapter.
+
+    >>> after = fq.evaluate(tuned, data)
+    >>> after.answers[after.answers["exact"]]["question"].head(1).tolist()
+    ['Hassan: quem foi?']
     """
-    rows = [row for row in rows if asks(row)]
-    if not rows:
+    base = load_tuned(model.config, model.best_adapter) if isinstance(model, Run) else model
+    if data is None:
+        if not isinstance(model, Run):
+            raise TypeError("a model that is not a run needs the data that it is asked about")
+        data = load_data(model.config, base)
+    sets = answer_questions(base, questions(data.held_out()), progress)
+    return Evaluation(sets=sets, tokens=token_scores(base, data))
+
+
+def evaluate_rows(
+    base: Base, rows: Sequence[Row], name: str, progress: Progress = lambda done: None
+) -> Evaluation:
+    """Ask `base` the questions of other `rows`, called `name`; raises `UserError` when there are none."""
+    if not (sets := questions({name: rows})):
         raise UserError(f"{name}: não há nenhuma pergunta com resposta em texto para avaliar")
-    expected = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
-    longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in expected)
-    more = 24 if any(row.messages[-1].get("reasoning_content") for row in rows) else 8  # marks of a thought
-    got = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest + more, progress)
-    return summary(name, [judge(row, text) for row, text in zip(rows, got, strict=True)])
+    return Evaluation(sets=answer_questions(base, sets, progress))
 
 
-def asks(row: Row) -> bool:
-    """Whether `row` has a question whose answer is text that can be compared."""
-    return len(row.messages) > 1 and bool(row.messages[-1]["content"])
+def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The rows of each set that have a question whose answer is text that can be compared; a set without any
+    is left out."""
+    asking = {}
+    for name, rows in sets.items():
+        asking[name] = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
+    return {name: rows for name, rows in asking.items() if rows}
 
 
-def token_scores(base: Base, sets: Data) -> TokenScores:
-    """Let `base` predict every supervised token of the validation, cut as in training: the perplexity is the
-    exponential of the loss that training measures."""
-    data = sets.validation
-    logits_of = head(base.model)
-    losses, hits, counts = (np.zeros(len(data)) for _ in range(3))
-    order = np.argsort(-data.lengths, kind="stable")
-    training = base.model.training
-    base.model.eval()
-    groups = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
-    count = side_by_side(base.model)
-    with blas_threads(1 if count > 1 else None):
-        for start in range(0, len(groups), count):
-            together = []
-            for rows, stream in zip(groups[start : start + count], streams(), strict=False):
-                batch = collate([[data[row]] for row in rows])
-                with mx.stream(stream):
-                    hidden = hidden_states(base.model, mx.array(batch.inputs), None)
-                    hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-                together.append((rows, batch, hidden))
-            mx.eval([hidden for *_, hidden in together])
-            for rows, batch, hidden in together:
-                owner = rows[batch.positions // batch.inputs.shape[1]]
-                loss, hit = _predictions(logits_of, hidden, mx.array(batch.labels))
-                for sums, values in ((losses, loss), (hits, hit), (counts, 1.0)):
-                    np.add.at(sums, owner, batch.weights * values)
-    base.model.train(training)
-    low, high = mean_interval(losses, counts)
-    return TokenScores(
-        int(counts.sum()),
-        math.exp(losses.sum() / counts.sum()),
-        float(hits.sum() / counts.sum()),
-        (math.exp(low), math.exp(high)),
-        mean_interval(hits, counts),
-        tuple(map(float, losses)),
-        tuple(map(int, counts)),
-    )
+def answer_questions(
+    base: Base, sets: Mapping[str, Sequence[Row]], progress: Progress = lambda done: None
+) -> tuple[Answered, ...]:
+    """Ask the last question of each conversation, given its true earlier turns, and score the answers.
 
-
-def _predictions(
-    logits_of: Callable[[mx.array], mx.array], hidden: mx.array, labels: mx.array
-) -> tuple[np.ndarray, np.ndarray]:
-    """The loss (N,) in nats of `labels` (N,) given `hidden` (N, D), and whether each is ranked first; in
-    chunks, so that the logits are never held whole."""
-    size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
-    losses, hits = [], []
-    for start in range(0, len(labels), size):
-        label = labels[start : start + size]
-        logits = logits_of(hidden[start : start + size]).astype(mx.float32)
-        chosen = mx.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-        loss, hit = mx.logsumexp(logits, axis=-1) - chosen, logits.argmax(axis=-1) == label
-        mx.eval(loss, hit)
-        losses.append(np.array(loss))
-        hits.append(np.array(hit))
-    return np.concatenate(losses), np.concatenate(hits)
-
-
-def store(run: Path, tokens: TokenScores, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
-    """Write the evaluation of an adapter, and of its base `before` if any, to the run folder `run`."""
-    about = {
-        "tokens": asdict(tokens),
-        "before": [asdict(evaluation) for evaluation in before],
-        "after": [asdict(evaluation) for evaluation in after],
-    }
-    with atomic_write(run / STORED) as path:
-        path.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def evaluate_held_out(
-    base: Base, data: Data, progress: Callable[[int], object] = lambda done: None
-) -> list[Evaluation]:
-    """Evaluate every set of questions that was kept from training; none of a set of bare texts."""
-    sets = data.held_out().items()
-    return [evaluate(base, rows, name, progress) for name, rows in sets if any(map(asks, rows))]
+    They are cut a little beyond the longest true one of a set: more cannot be right.
+    """
+    found = []
+    for name, rows in sets.items():
+        true = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
+        longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in true)
+        thinking = any(row.messages[-1].get("reasoning_content") for row in rows)
+        longest += 24 if thinking else 8  # with the marks of a thought
+        given = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest, progress)
+        found.append(answered(name, [judge(row, text) for row, text in zip(rows, given, strict=True)]))
+    return tuple(found)
 
 
 def judge(row: Row, got: str) -> Answer:
     """Compare `got` with the last message of `row`."""
-    question, expected = row.messages[-2]["content"], row.messages[-1]["content"]
-    exact = normalise(got) == normalise(expected)
-    return Answer(question, expected, got.strip(), row.kind, row.table, exact, token_f1(expected, got))
+    expected = row.messages[-1]["content"]
+    return Answer(
+        question=row.messages[-2]["content"],
+        expected=expected,
+        got=got.strip(),
+        kind=row.kind,
+        table=row.table,
+        exact=normalise(got) == normalise(expected),
+        f1=token_f1(expected, got),
+    )
 
 
-def summary(name: str, judged: Sequence[Answer]) -> Evaluation:
-    """The scores of `judged`, as a whole and by group."""
-    whole = _score(judged)
-    return Evaluation(
-        name,
-        **asdict(whole),
-        by_kind=_by(judged, lambda answer: answer.kind),
-        by_table=_by(judged, lambda answer: answer.table),
+def answered(name: str, judged: Sequence[Answer]) -> Answered:
+    """The scores of the `judged` answers to the set `name`, as a whole and by group."""
+    kinds = sorted({answer.kind for answer in judged} & LABELS.keys())
+    tables = sorted({answer.table for answer in judged} & LABELS.keys())
+    return Answered(
+        name=name,
+        **_score(judged).numbers(),
+        by_kind={kind: _score([answer for answer in judged if answer.kind == kind]) for kind in kinds},
+        by_table={table: _score([answer for answer in judged if answer.table == table]) for table in tables},
         answers=tuple(judged),
     )
 
 
-def _by(judged: Sequence[Answer], group: Callable[[Answer], str]) -> dict[str, Score]:
-    names = sorted({group(answer) for answer in judged} & set(LABELS))
-    return {name: _score([answer for answer in judged if group(answer) == name]) for name in names}
-
-
 def _score(judged: Sequence[Answer]) -> Score:
     exact, f1 = [float(answer.exact) for answer in judged], [answer.f1 for answer in judged]
-    count = len(judged)
-    return Score(count, sum(exact) / count, sum(f1) / count, mean_interval(exact), mean_interval(f1))
+    return Score(
+        count=len(judged),
+        exact_match=sum(exact) / len(judged),
+        f1=sum(f1) / len(judged),
+        exact_interval=mean_interval(exact),
+        f1_interval=mean_interval(f1),
+    )

@@ -8,6 +8,7 @@ import json
 import sys
 
 from ..errors import UserError, reason
+from ..model import cpu
 from .parser import build_parser
 
 
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     args = argparse.Namespace()
     try:
         build_parser().parse_args(argv, args)
+        cpu.enable()
         return int(args.command(args) or 0)
     except UserError as error:
         message = str(error)

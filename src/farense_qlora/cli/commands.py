@@ -7,16 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import groupby
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..config import HOME, RUNS, Config, Limits
+import farense_qlora as fq
+
+from ..config import HOME, RUNS, Config
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from ..data.tokens import Example
-    from ..training.run import Run
+from ..serving.api import Limits
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -24,63 +23,40 @@ WRONG_ANSWERS_SHOWN = 5
 def prepare(args: argparse.Namespace) -> None:
     """Make the data files of `--facts` in `--to`; raises `UserError`, with nothing written, where one of them
     is a person's."""
-    from ..data import prepare as data
-
-    prepared = data.prepare(args.facts, args.to, args.seed)
+    prepared = fq.prepare(args.facts, args.to, args.seed)
     if prepared.kept:
         raise UserError(
             f"{prepared.kept[0]} tem linhas que não foram escritas por este comando, e nada foi escrito: "
             "indique outra pasta em --to, ou mude o nome a esse ficheiro"
         )
     counts = {name: len(getattr(prepared, name)) for name in ("train", "validation", "unseen", "removed")}
-    _write(args, {"folder": str(args.to), **counts, "status": "ok"}, f"{prepared}; em {args.to}")
+    _write(args, {"folder": str(args.to), **counts}, f"{prepared}; em {args.to}")
 
 
 def data(args: argparse.Namespace) -> None:
     """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
-    from ..data.load import load_data
-    from ..model.base import load_base
-
     config = Config.of(**_settings(args))
-    base = load_base(config)
+    base = fq.load_base(config)
     with _counting("linhas", None) as progress:
-        rows = load_data(config, base.tokenizer, base.path, progress)
-    sentences = rows.sentences(config)
-    shown = [
-        f"linha {rows.training.lines[i]}: {marked(rows.training[i], base.tokenizer)}"
-        for i in range(min(args.rows, len(rows.training)))
+        data = fq.load_data(config, base, progress)
+    rows = [
+        f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
+        for i in range(min(args.rows, len(data.training)))
     ]
-    _write(
-        args,
-        {
-            "sentences": sentences,
-            "rows": shown,
-            "skipped": [vars(bad) for bad in rows.training.bad],
-            "status": "ok",
-        },
-        "\n".join(sentences + shown),
-    )
-
-
-def marked(example: "Example", tokenizer: Any) -> str:
-    """The text of `example` on one line, what is learnt of it between « and »."""
-    parts = []
-    for learnt, tokens in groupby(zip(example.supervised, example.tokens, strict=True), lambda pair: pair[0]):
-        text = tokenizer.decode([int(token) for _, token in tokens])
-        parts.append(f"«{text}»" if learnt else text)
-    return "".join(parts).replace("\n", "⏎")
+    skipped = [vars(bad) for bad in data.training.bad]
+    result = {"sentences": data.sentences, "rows": rows, "skipped": skipped}
+    _write(args, result, "\n".join([*data.sentences, *rows]))
 
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
-    from ..training.run import start
     from .progress import follow, outcome
 
     settings = _settings(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
     config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
-    run = start(config, args.run, args.accept_changes)
+    run = fq.start(config, args.run, args.accept_changes)
     code = 0
     try:
         follow(run)
@@ -90,33 +66,34 @@ def train(args: argparse.Namespace) -> int:
         run.wait()
         code = 130
     result = outcome(run)
-    _write(args, {**asdict(result), "status": "ok"}, result.sentence())
+    _write(args, asdict(result), result.sentence())
     return code
 
 
 def stop(args: argparse.Namespace) -> None:
     """Stop a run and wait until it is saved; raises `UserError` when it is not clear which."""
-    from ..training.run import Run, runs
+    from ..training.run import all_runs
 
-    live = [run for run in runs() if run.alive]
+    live = [run for run in all_runs() if run.alive]
     if not args.run and len(live) != 1:
         names = ", ".join(run.name for run in live) or "nenhum"
         raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
-    run = Run.open(args.run) if args.run else live[0]
+    run = fq.Run.open(args.run) if args.run else live[0]
     if not run.alive:
         raise UserError(f"o treino «{run.name}» não está a decorrer")
     run.stop()
     with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
         run.wait()
-    _write(args, {"run": run.name, "run_status": run.status, "status": "ok"}, f"treino «{run.name}» parado")
+    _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
 
 
-def list_runs(args: argparse.Namespace) -> None:
+def runs(args: argparse.Namespace) -> None:
     """Show every run."""
-    from ..training.overview import overview_text, overviews
+    from ..training.overview import overview, runs_text
+    from ..training.run import all_runs
 
-    rows = overviews()
-    _write(args, {"runs": [asdict(row) for row in rows], "status": "ok"}, overview_text(rows))
+    rows = [overview(run) for run in all_runs()]
+    _write(args, {"runs": [asdict(row) for row in rows]}, runs_text(rows))
 
 
 def monitor(args: argparse.Namespace) -> None:
@@ -127,137 +104,105 @@ def monitor(args: argparse.Namespace) -> None:
     if not (args.once or args.json):
         monitor(args.run)
         return
-    from ..training.run import Run
-
-    run = Run.open(args.run) if args.run else newest()
+    run = fq.Run.open(args.run) if args.run else newest()
     if args.json:
-        _write(args, {**asdict(now := overview(run)), "run_status": now.status, "status": "ok"}, "")
+        now = overview(run)
+        _write(args, {**asdict(now), "run_status": now.status}, "")
     else:
         show_once(run)
 
 
 def report(args: argparse.Namespace) -> None:
     """Write the HTML report of a run; raises `UserError`."""
-    from ..ui.report import report
-
     run = _run(args.run)
-    path = report(run, args.to)
-    _write(args, {"run": run.name, "file": str(path), "status": "ok"}, f"relatório em {path}")
+    path = fq.report(run, args.to)
+    _write(args, {"run": run.name, "file": str(path)}, f"relatório em {path}")
 
 
 def fit(args: argparse.Namespace) -> int:
     """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
-    from ..training.fit import Trial, fit
-
     settings = _settings(args)
     asked = Config.of(**settings)
 
-    def say(trial: Trial) -> None:
+    def say(trial: Any) -> None:
         if not args.json:
             print(trial.sentence(asked), flush=True)
 
-    trials = fit(asked, say)
-    fits = trials[-1].fits
+    found = fq.fit(asked, say)
     result = [
         {**asdict(trial), "config": trial.config.model_dump(mode="json"), "fits": trial.fits}
-        for trial in trials
+        for trial in found.trials
     ]
     nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
-    _write(args, {"trials": result, "fits": fits, "status": "ok"}, "pode treinar assim" if fits else nothing)
-    return 0 if fits else 1
+    _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else nothing)
+    return 0 if found.fits else 1
 
 
 def doctor(args: argparse.Namespace) -> int:
     """Look the computer over; 0 when nothing is wrong, else 1."""
-    from ..training.doctor import RECOMMENDED, doctor
-
-    report = doctor()
-    lines = [
-        f"{'✓' if check.ok else '✗'} {check.name}: {check.detail}"
-        + ("" if check.ok else f"\n    a fazer: {check.remedy}")
-        for check in report.checks
-    ]
-    lines.append(f"perfil recomendado: {report.profile} (em {RECOMMENDED})")
-    _write(args, {**asdict(report), "ok": report.ok, "status": "ok"}, "\n".join(lines))
+    report = fq.doctor()
+    _write(args, {**asdict(report), "ok": report.ok}, str(report))
     return 0 if report.ok else 1
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score an adapter, with `--base` beside its base model; raises `UserError`."""
-    config, adapter = _adapter(args)
-    from ..answers.compare import compare
-    from ..answers.evaluate import Evaluation, asks, evaluate, store, token_scores
-    from ..answers.scoreboard import changes_text, evaluation_text, tokens_text
-    from ..data.load import load_data
+    from ..answers.evaluate import evaluate_rows, questions
     from ..data.tokens import read_rows
     from ..model.adapters import load_adapter
-    from ..model.base import load_base
 
-    base = load_base(config)
-    data = None if args.data else load_data(config, base.tokenizer, base.path)
-    if data:
-        sets = {name: rows for name, rows in data.held_out().items() if any(map(asks, rows))}
-    else:
+    config, adapter = _adapter(args)
+    base = fq.load_base(config)
+    if args.data:
         rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
         sets = {args.data.name: rows}
-
-    def measure(what: str) -> list[Evaluation]:
-        with _counting(what, sum(sum(map(asks, rows)) for rows in sets.values())) as progress:
-            return [evaluate(base, rows, name, progress) for name, rows in sets.items()]
-
-    before = measure("modelo base") if args.base else []
+        measure = partial(evaluate_rows, base, rows, args.data.name)
+    else:
+        data = fq.load_data(config, base)
+        sets = data.held_out()
+        measure = partial(fq.evaluate, base, data)
+    before, count = None, sum(map(len, questions(sets).values()))
+    if args.base:
+        with _counting("modelo base", count) as progress:
+            before = measure(progress)
     load_adapter(base.model, adapter)
-    after = measure("adaptador")
-    tokens = token_scores(base, data) if data else None
-    if tokens and not args.adapter:
-        store(_run(args.run).folder, tokens, before, after)
-    texts = [tokens_text(tokens)] if tokens else []
-    texts += [evaluation_text(evaluation) for evaluation in after]
-    if before:
-        texts.append(changes_text(compare(before, after)))
-    for evaluation in after:
-        for answer in evaluation.wrong[:WRONG_ANSWERS_SHOWN]:
+    with _counting("adaptador", count) as progress:
+        after = measure(progress)
+    if not (args.data or args.adapter):
+        after.save(_run(args.run).folder, before)
+    texts = [str(after), *([str(fq.compare(before, after))] if before else [])]
+    for one in after.sets:
+        for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
-        if (more := len(evaluation.wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{evaluation.name}: e mais {more} respostas erradas, todas com --json")
-    result = {
-        "adapter": str(adapter),
-        "tokens": asdict(tokens) if tokens else None,
-        "before": [asdict(evaluation) for evaluation in before],
-        "after": [asdict(evaluation) for evaluation in after],
-        "status": "ok",
-    }
-    _write(args, result, "\n\n".join(texts))
+        if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
+            texts.append(f"{one.name}: e mais {more} respostas erradas, todas com --json")
+    _write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
 
 
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from ..answers.compare import compare_runs, pair
-    from ..answers.scoreboard import comparison_text
-    from ..training.run import Run, start
+    from tqdm import tqdm
+
+    from ..ui.comparison import save_comparison
     from .progress import follow
 
     settings = _settings(args)
     if args.runs and settings:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
         raise UserError(f"com --runs não se treina nada: tire {given}")
-    runs = [Run.open(name) for name in args.runs or []]
+    runs = [fq.Run.open(name) for name in args.runs or []]
     if not runs:
-        for config in pair(Config.of(**settings)):
-            print(f"{'QLoRA' if config.bits == 4 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
-            runs.append(start(config))
+        for bits, method in ((16, "LoRA"), (4, "QLoRA")):
+            print(f"{method}, base em {bits} bits", file=sys.stderr)
+            runs.append(fq.start(Config.of(**settings).changed(bits=bits)))
             follow(runs[-1])
-    from tqdm import tqdm
-
-    from ..ui.comparison import save_comparison
-
     with tqdm(bar_format="{desc}", leave=False) as bar:
-        comparison = compare_runs(
+        comparison = fq.compare_runs(
             runs, lambda who, done, total: bar.set_description_str(f"{who}: {done} de {total} respostas")
         )
     page = save_comparison(comparison, args.to)
-    result = {"runs": [run.name for run in runs], "folder": str(args.to), **asdict(comparison)}
-    _write(args, {**result, "status": "ok"}, f"{comparison_text(comparison)}\n\nrelatório em {page}")
+    result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
+    _write(args, result, f"{comparison}\n\nrelatório em {page}")
 
 
 def ask(args: argparse.Namespace) -> None:
@@ -266,30 +211,22 @@ def ask(args: argparse.Namespace) -> None:
         raise UserError("a pergunta está vazia")
     config, adapter = _adapter(args)
     from ..answers.generate import stream
-    from ..model.adapters import load_adapter
-    from ..model.base import load_base
 
-    base = load_base(config)
-    if not args.no_adapter:
-        load_adapter(base.model, adapter)
+    model = fq.load_base(config) if args.no_adapter else fq.load_tuned(config, adapter)
     pieces = []
-    for piece in stream(base, [{"role": "user", "content": args.question}], thinking=args.thinking):
+    for piece in stream(model, [{"role": "user", "content": args.question}], thinking=args.thinking):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
-    _write(args, {"prompt": args.question, "response": "".join(pieces), "status": "ok"}, "")
+    _write(args, {"prompt": args.question, "response": "".join(pieces)}, "")
 
 
 def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    config, adapter = _adapter(args)
-    from ..model.adapters import load_adapter
-    from ..model.base import load_base
+    tuned = fq.load_tuned(*_adapter(args))
     from .talk import converse
 
-    base = load_base(config)
-    load_adapter(base.model, adapter)
-    converse(base, adapter=not args.no_adapter, thinking=args.thinking)
+    converse(tuned, adapter=not args.no_adapter, thinking=args.thinking)
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -301,7 +238,12 @@ def serve(args: argparse.Namespace) -> None:
         token = args.token_file.read_text(encoding="utf-8").strip()
         if not token:
             raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
-    from ..serving.app import serve
+    try:
+        serve = fq.serve
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"para servir falta {error.name}: instale com «pip install 'farense-qlora[serve]'»"
+        ) from None
 
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
 
@@ -313,13 +255,12 @@ def serve(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
-    run = _run(args.run)
     from tqdm import tqdm
 
-    from ..exporting.export import export, export_folder, push, verification
-    from ..exporting.verify import verification_text
+    from ..exporting.export import push, verification
+    from ..exporting.verify import verification_table
 
-    to = args.to or export_folder(run, args.format)
+    run = _run(args.run)
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -327,24 +268,14 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = export(run, to, args.format, args.gguf_type, progress=progress, replace=args.replace)
-    report = verification(folder)
-    result = {"run": run.name, "folder": str(folder), "verification": report, "status": "ok"}
-    text = f"{verification_text([report])}\n\ntreino «{run.name}» exportado para {folder}"
+        folder = fq.export(run, args.to, args.format, args.gguf_type, progress=progress, replace=args.replace)
+    checked = verification(folder)
+    result = {"run": run.name, "folder": str(folder), "verification": checked}
+    text = f"{verification_table([checked])}\n\ntreino «{run.name}» exportado para {folder}"
     if args.push:
         result["pushed"] = push(folder, args.push)
         text += f" e enviado para {result['pushed']}"
     _write(args, result, text)
-
-
-def mini_build(args: argparse.Namespace) -> None:
-    """Pre-train the miniature, in `--to` or in place of the one there is."""
-    from ..model.base import MINIATURE
-    from ..model.mini import build
-
-    folder = args.to or MINIATURE
-    build(out=folder)
-    print(f"miniatura em {folder}")
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -369,20 +300,20 @@ def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
     return (config.changed(model=args.model) if args.model else config), folder
 
 
-def _run(name: str | None) -> "Run":
+def _run(name: str | None) -> Any:
     """The run called `name`, or the newest finished one."""
-    from ..training.run import Run, runs
+    from ..training.run import all_runs
 
     if name:
-        return Run.open(name)
-    finished = [run for run in runs() if run.finished]
+        return fq.Run.open(name)
+    finished = [run for run in all_runs() if run.finished]
     if not finished:
         raise UserError(f"ainda não há nenhum treino terminado em {RUNS}: comece com «farense-qlora train»")
     return finished[-1]
 
 
 def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
-    print(json.dumps(result, ensure_ascii=False) if args.json else text)
+    print(json.dumps({**result, "status": "ok"}, ensure_ascii=False) if args.json else text)
 
 
 @contextlib.contextmanager

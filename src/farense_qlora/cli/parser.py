@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from ..config import GROUPS, HOME, OUTPUT, PROFILES, Config, Limits
+from ..config import HOME, OUTPUT, PROFILES, Config
+from ..serving.api import Limits
 from . import commands
 from .portuguese import Parser
 
@@ -49,7 +50,7 @@ def build_parser() -> Parser:
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
     _json(sub)
 
-    _json(add("runs", commands.list_runs, "mostra todos os treinos"))
+    _json(add("runs", commands.runs, "mostra todos os treinos"))
 
     sub = add("monitor", commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")
@@ -118,9 +119,6 @@ def build_parser() -> Parser:
     sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hub, privado se for novo")
     _json(sub)
 
-    mini = add("mini", lambda args: mini.print_help(), "trata da miniatura, o modelo base incluído")
-    sub = _adder(mini)("build", commands.mini_build, "pré-treina a miniatura de raiz (menos de meia hora)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (a pasta da miniatura incluída)")
     return root
 
 
@@ -157,11 +155,10 @@ def _no_adapter(parser: Parser) -> None:
 
 def _config_flags(parser: Parser) -> None:
     """A flag for each field of `Config`; texts go to it as they are, since it checks them and explains."""
-    for group, title in GROUPS.items():
+    for title, names in Config.by_group().items():
         section = parser.add_argument_group(title)
-        for name, field in Config.model_fields.items():
-            if (field.json_schema_extra or {}).get("group") != group:  # type: ignore[union-attr]
-                continue
+        for name in names:
+            field = Config.model_fields[name]
             settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name, field.description)}
             if field.annotation is bool:
                 settings["action"] = argparse.BooleanOptionalAction

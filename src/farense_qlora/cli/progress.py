@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from ..text import decimal
-from ..training.events import Evaluated, Finished, Started, Stepped
-from ..training.overview import RECENT, numbers
+from ..text import decimal, duration
+from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, sentence
+from ..training.numbers import RECENT, numbers
 from ..training.run import Run
-from ..training.words import ENDINGS, duration, sentence
 
 LAYOUT = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} passos, {elapsed}, faltam {remaining}{postfix}"
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from ..answers.conversation import Conversation
+from ..answers.generate import Conversation
 from ..model.base import Base
 
 HELP = """/novo    começa outra conversa

@@ -1,30 +1,42 @@
-"""The order of training: which rows make update `n` is a function of the seed and `n` alone."""
+"""Rows to batches: which rows make update `n`, a function of the seed and `n` alone, and their arrays.
 
+Rows are packed on the histogram of their lengths (Krell et al., 2021, "Efficient sequence packing without
+cross-contamination"), by best-fit decreasing: a million rows are as quick to plan as their few hundred
+lengths, and every epoch has as many windows as the last.
+"""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from .packing import Windows, best_window, pack
-from .tokens import Example
+from ..config import Config
+from .tokens import Encoded, Example
 
 # Rows of like length go together: sorting within pools this many batches large leaves little padding
 # and keeps the order random.
 POOL = 16
-PAD_TO = 8
+PAD_TO = 8  # lengths and counts that a compiled step meets are multiples of it
+ENOUGH = 0.95  # the share of positions to fill: a shorter window is not worth less
 
-# The rows that share each window of one forward and backward pass.
-MicroBatch = list[np.ndarray]
+MicroBatch = list[np.ndarray]  # the rows that share each window of one forward and backward pass
+Bin = tuple[int, ...]  # lengths that share a window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Windows side by side: `inputs` (B, L) int32; `segments` (B, L) int32, which row of its window a
-    position belongs to (0: padding), or None when no window holds two; and of the positions where loss is
-    taken the flat `positions` in (B x L), each one's next token in `labels` (N,) and `weights` (N,): 1, or 0
-    for filling."""
+    """Windows side by side, as one forward and backward pass takes them.
+
+    `inputs` (B, L) int32; `segments` (B, L) int32, which row of its window a position belongs to (0:
+    padding), or None when no window holds two. Of the positions where loss is taken: the flat `positions`
+    (N,) in B x L, each one's next token in `labels` (N,), and `weights` (N,): 1, or 0 for padding. `tokens`
+    counts the positions that are no padding.
+    """
 
     inputs: np.ndarray
     segments: np.ndarray | None
@@ -39,105 +51,105 @@ class Batch:
         return int(self.weights.sum())
 
 
-class Order(Protocol):
-    """Shuffled updates, epoch after epoch: `order[n]` holds the micro-batches of update `n`, each to be
-    padded to `window` positions, or to its longest row when that is None."""
+class BatchSampler(ABC):
+    """Shuffled updates, epoch after epoch: `sampler[n]` holds the micro-batches of update `n`.
 
+    Every window is padded to `window` positions; None: to that of the longest in its micro-batch.
+    """
+
+    window: int | None = None
     updates_per_epoch: int
 
-    @property
-    def window(self) -> int | None:
-        """The length in positions that every window is padded to; None: to that of its longest row."""
-        ...
-
-    def __getitem__(self, n: int) -> list[MicroBatch]: ...
-
-
-class Unpacked:
-    """The `Order` of `batch_size` rows a micro-batch, each in a window of its own, like lengths together."""
-
-    window = None
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, grad_accumulation_steps: int, seed: int):
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.micro_batches = grad_accumulation_steps
-        self.updates_per_epoch = -(-len(lengths) // (batch_size * grad_accumulation_steps))
-        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+    def __init__(self, config: Config, lengths: np.ndarray):
+        self.config, self.lengths = config, lengths
+        self._planned: tuple[int, list[list[MicroBatch]]] = (-1, [])
 
     def __getitem__(self, n: int) -> list[MicroBatch]:
         epoch, index = divmod(n, self.updates_per_epoch)
-        chosen = self._epoch(epoch)[index * self.micro_batches : (index + 1) * self.micro_batches]
-        return [[row[None] for row in rows] for rows in chosen]
+        if self._planned[0] != epoch:
+            self._planned = epoch, self._plan(np.random.default_rng([self.config.seed, epoch]))
+        return self._planned[1][index]
 
-    def _shuffled(self, epoch: int) -> list[np.ndarray]:
-        random = np.random.default_rng([self.seed, epoch])
-        rows = random.permutation(len(self.lengths))
-        batches: list[np.ndarray] = []
-        pool = POOL * self.batch_size
-        for start in range(0, len(rows), pool):
-            part = rows[start : start + pool]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        return [batches[i] for i in random.permutation(len(batches))]
+    @abstractmethod
+    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
+        """The updates of one epoch."""
 
 
-class Packed:
-    """The `Order` of rows packed into windows of one length: updates of as many rows on average as unpacked.
+class LengthGroupedSampler(BatchSampler):
+    """`batch_size` rows a micro-batch, each in a window of its own, like lengths together."""
+
+    def __init__(self, config: Config, lengths: np.ndarray):
+        super().__init__(config, lengths)
+        self.updates_per_epoch = -(-len(lengths) // (config.batch_size * config.grad_accumulation_steps))
+
+    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
+        size, batches = self.config.batch_size, list[MicroBatch]()
+        for pool in _chunks(random.permutation(len(self.lengths)), POOL * size):
+            by_length = pool[np.argsort(self.lengths[pool], kind="stable")]
+            batches += [list(rows[:, None]) for rows in _chunks(by_length, size)]
+        shuffled = [batches[i] for i in random.permutation(len(batches))]
+        return _chunks(shuffled, self.config.grad_accumulation_steps)
+
+
+class PackedSampler(BatchSampler):
+    """Rows packed into windows of one length: updates of as many rows on average as without packing.
 
     With `short` windows (the CPU, where attention over long ones is dear) a window is as short as fills well,
-    and an update has a multiple of `streams` of them; otherwise one window holds a whole update, if
+    and an update has a multiple of `parts` of them; otherwise one window holds a whole update, if
     `max_seq_length` lets it. A micro-batch never has more positions than `batch_size` rows of full length.
     """
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        grad_accumulation_steps: int,
-        seed: int,
-        max_seq_length: int,
-        short: bool = False,
-        streams: int = 1,
-    ):
-        self.lengths, self.seed = lengths - 1, seed  # a row of n tokens has n - 1 to predict from
-        rows = min(batch_size * grad_accumulation_steps, len(lengths))
-        positions = rows * float(self.lengths.mean())
-        self.window = best_window(
-            self.lengths, 0 if short else min(int(positions), max_seq_length), max_seq_length
-        )
-        self._epoch = lru_cache(maxsize=2)(self._packed)
-        windows = len(self._epoch(0))
-        self.windows_per_update = max(1, round(rows * windows / len(lengths) / streams) * streams)
-        self.windows_per_update = min(self.windows_per_update, windows)
+    window: int
+
+    def __init__(self, config: Config, lengths: np.ndarray, parts: int = 1, short: bool = False):
+        super().__init__(config, lengths - 1)  # a row of n tokens has n - 1 to predict from
+        longest, rows = config.max_seq_length, config.batch_size * config.grad_accumulation_steps
+        rows = min(rows, len(lengths))
+        at_least = 0 if short else min(int(rows * float(self.lengths.mean())), longest)
+        self.window = best_window(self.lengths, at_least, longest)
+        self.bins = bins(self.lengths, self.window)
+        windows = sum(many for _, many in self.bins)
+        per_update = max(1, round(rows * windows / len(lengths) / parts) * parts)
+        self.windows_per_update = min(per_update, windows)
         self.updates_per_epoch = -(-windows // self.windows_per_update)
-        at_once = max(1, batch_size * max_seq_length // self.window)
+        at_once = max(1, config.batch_size * longest // self.window)
         self.micro_batches = -(-self.windows_per_update // at_once)
 
-    def __getitem__(self, n: int) -> list[MicroBatch]:
-        epoch, index = divmod(n, self.updates_per_epoch)
-        windows = self._epoch(epoch)
-        start = index * self.windows_per_update
-        chosen = range(start, min(start + self.windows_per_update, len(windows)))
-        each = -(-self.windows_per_update // self.micro_batches)
-        return [[windows[i] for i in chosen[k : k + each]] for k in range(0, len(chosen), each)]
+    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
+        windows = pack(self.lengths, self.bins, random)
+        at_once = -(-self.windows_per_update // self.micro_batches)
+        return [_chunks(update, at_once) for update in _chunks(windows, self.windows_per_update)]
 
-    def _packed(self, epoch: int) -> Windows:
-        return pack(self.lengths, self.window, np.random.default_rng([self.seed, epoch]))
+
+def make_sampler(config: Config, lengths: np.ndarray, parts: int) -> BatchSampler:
+    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
+    for batches of which so many `parts` are computed side by side."""
+    if config.packing:
+        return PackedSampler(config, lengths, parts, short=_on_cpu())
+    return LengthGroupedSampler(config, lengths)
+
+
+def collate_parts(encoded: Encoded, micro_batch: MicroBatch, window: int | None, parts: int) -> list[Batch]:
+    """The batches of a micro-batch, dealt out into `parts` (or one a window, if those are fewer)."""
+    parts = min(parts, len(micro_batch))
+    return [
+        collate([[encoded[row] for row in rows] for rows in micro_batch[i::parts]], window, not _on_cpu())
+        for i in range(parts)
+    ]
 
 
 def collate(
-    windows: Sequence[Sequence[Example]], window: int | None = None, few_shapes: bool = False
+    windows: Sequence[Sequence[Example]], window: int | None = None, pad_to_bucket: bool = False
 ) -> Batch:
     """Put windows side by side, each with its examples one after the other, padded on the right to `window`
     positions (None: those of the longest), and gather the positions where loss is taken.
 
-    With `few_shapes` more is padded, so that a compiled step meets a handful of shapes in all.
+    With `pad_to_bucket` more is padded, so that a compiled step meets a handful of shapes in all.
     """
     sizes = [sum(len(example.tokens) - 1 for example in examples) for examples in windows]
-    step = 4 * PAD_TO if few_shapes else PAD_TO
+    step = 4 * PAD_TO if pad_to_bucket else PAD_TO
     width = window or -(-max(sizes) // step) * step
-    inputs = np.zeros((len(windows), width), np.int32)
-    segments = np.zeros((len(windows), width), np.int32)
+    inputs, segments = np.zeros((2, len(windows), width), np.int32)
     positions, labels = [], []
     for i, examples in enumerate(windows):
         start = 0
@@ -145,17 +157,92 @@ def collate(
             end = start + len(example.tokens) - 1
             inputs[i, start:end] = example.tokens[:-1]
             segments[i, start:end] = segment
-            where = np.flatnonzero(example.supervised[1:])
-            positions.append(i * width + start + where)
-            labels.append(example.tokens[1:][where])
+            learnt = np.flatnonzero(example.supervised[1:])
+            positions.append(i * width + start + learnt)
+            labels.append(example.tokens[1:][learnt])
             start = end
-    flat, targets = np.concatenate(positions).astype(np.int32), np.concatenate(labels)
-    filling = -len(flat) % (max(PAD_TO, inputs.size // 8) if few_shapes else PAD_TO)
+    flat = np.concatenate(positions).astype(np.int32)
+    padding = 0, -len(flat) % (max(PAD_TO, inputs.size // 8) if pad_to_bucket else PAD_TO)
     return Batch(
-        inputs,
-        segments if any(len(examples) > 1 for examples in windows) else None,
-        np.pad(flat, (0, filling)),
-        np.pad(targets, (0, filling)),
-        np.pad(np.ones(len(flat), np.float32), (0, filling)),
-        sum(sizes),
+        inputs=inputs,
+        segments=segments if any(len(examples) > 1 for examples in windows) else None,
+        positions=np.pad(flat, padding),
+        labels=np.pad(np.concatenate(labels), padding),
+        weights=np.pad(np.ones(len(flat), np.float32), padding),
+        tokens=sum(sizes),
     )
+
+
+def bins(lengths: np.ndarray, window: int) -> list[tuple[Bin, int]]:
+    """The bins that hold all `lengths` (rows,), none of which may pass `window`, and how many of each.
+
+    >>> bins(np.array([5, 3, 3, 2, 2]), 8)
+    [((5, 3), 1), ((3, 2, 2), 1)]
+    """
+    open_bins: dict[int, list[tuple[Bin, int]]] = defaultdict(list)  # by the space left
+    spaces: list[int] = []  # those that some bin has left, sorted: the first that will do fits best
+
+    def put(space: int, content: Bin, many: int) -> None:
+        if not open_bins[space]:
+            insort(spaces, space)
+        open_bins[space].append((content, many))
+
+    sizes, counts = np.unique(lengths, return_counts=True)
+    for size, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        while count:
+            best = bisect_left(spaces, size)
+            content: Bin = ()
+            space, many = window, count  # a new bin, unless an open one has room
+            if best < len(spaces):
+                space = spaces[best]
+                content, many = open_bins[space].pop()
+                if not open_bins[space]:
+                    del spaces[best]
+            copies = min(space // size, count)
+            used = min(many, count // copies)
+            if content and used < many:
+                put(space, content, many - used)
+            put(space - copies * size, content + (size,) * copies, used)
+            count -= used * copies
+    return [one for some in open_bins.values() for one in some]
+
+
+def pack(
+    lengths: np.ndarray, planned: list[tuple[Bin, int]], random: np.random.Generator
+) -> list[np.ndarray]:
+    """The rows in each window: every row, `lengths` (rows,) tokens long, in exactly one of the `planned`
+    bins, at random among rows of its length, and the windows in random order."""
+    slots = np.concatenate([np.tile(np.array(content), many) for content, many in planned])
+    sizes = np.concatenate([np.full(many, len(content)) for content, many in planned])
+    rows = np.empty(len(lengths), np.int64)
+    shuffled = random.permutation(len(lengths))
+    rows[np.argsort(slots, kind="stable")] = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    windows = [rows[start:end] for start, end in pairwise([0, *np.cumsum(sizes).tolist()])]
+    return [windows[i] for i in random.permutation(len(windows))]
+
+
+def packing_efficiency(lengths: np.ndarray, window: int) -> float:
+    """The share of positions, from 0 to 1, that hold a token when rows of `lengths` (rows,) are packed."""
+    return float(lengths.sum()) / (window * sum(many for _, many in bins(lengths, window)))
+
+
+def best_window(lengths: np.ndarray, at_least: int, at_most: int) -> int:
+    """The shortest window of at least `at_least` positions that rows of `lengths` (rows,) fill well enough,
+    or the best filled."""
+    first = -(-max(at_least, int(lengths.max())) // PAD_TO) * PAD_TO
+    filled: dict[int, float] = {}
+    for window in range(first, max(first, min(at_most, 4 * first)) + 1, PAD_TO):
+        filled[window] = packing_efficiency(lengths, window)
+        if filled[window] >= ENOUGH:
+            return window
+    return max(filled, key=filled.__getitem__)
+
+
+def _chunks(items: Any, size: int) -> list[Any]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _on_cpu() -> bool:
+    import mlx.core as mx  # not before `model.cpu.enable`
+
+    return bool(mx.default_device() == mx.cpu)

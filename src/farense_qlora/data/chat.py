@@ -4,16 +4,13 @@ What a prompt and an answer are as texts is in `turns.py`; here they become toke
 counts the tokens of one rendering to find a place in another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from .rows import Row
 from .template import Message, Template
 from .turns import QUESTION, around, write_answer, write_prompt
-
-ROWS_A_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -69,37 +66,22 @@ def spoken(text: str, tokenizer: Any) -> str:
     return text.rstrip().removesuffix(tail).rstrip() if tail else text
 
 
-def encode_row(row: Row, tokenizer: Any) -> list[Piece]:
-    """The pieces of `row`: one with all its answers where one pass can hold them truly, else one an answer.
-
-    Raises `ValueError`, with the reason, for what cannot be made true.
-    """
-    (pieces,) = encode_rows([row], tokenizer)
-    if isinstance(pieces, ValueError):
-        raise pieces
-    return pieces
-
-
-def encode_rows(rows: Iterator[Row] | Sequence[Row], tokenizer: Any) -> Iterator[list[Piece] | ValueError]:
-    """`encode_row` of each of `rows`, or the error that it raises; many at once, which is quick."""
-    rows = iter(rows)
-    while batch := list(islice(rows, ROWS_A_BATCH)):
-        turns = [_turns(row, tokenizer) for row in batch]
-        texts = [
-            text
-            for some in turns
-            if not isinstance(some, ValueError)
-            for turn in some
-            for text in (turn.prompt, turn.prompt + turn.answer)
-        ]
-        tokens = iter(_ids(texts, tokenizer))
-        for row, some in zip(batch, turns, strict=True):
-            if isinstance(some, ValueError):
-                yield some
-            elif row.text:
-                yield [_text(row.text, tokenizer)]
-            else:
-                yield _pieces([(turn, next(tokens), next(tokens)) for turn in some], tokenizer)
+def encode_rows(rows: Sequence[Row], tokenizer: Any) -> list[list[Piece] | ValueError]:
+    """The pieces of each of `rows`: one with all its answers where one pass can hold them truly, else one an
+    answer; or the error that says what cannot be made true."""
+    turns = [_turns(row, tokenizer) for row in rows]
+    answers = [turn for some in turns if isinstance(some, list) for turn in some]
+    texts = [text for turn in answers for text in (turn.prompt, turn.prompt + turn.answer)]
+    tokens = iter(_ids(texts, tokenizer))  # of all at once, which is quick
+    found: list[list[Piece] | ValueError] = []
+    for row, some in zip(rows, turns, strict=True):
+        if isinstance(some, ValueError):
+            found.append(some)
+        elif row.text:
+            found.append([_text(row.text, tokenizer)])
+        else:
+            found.append(_pieces([(turn, next(tokens), next(tokens)) for turn in some], tokenizer))
+    return found
 
 
 @dataclass(frozen=True)
@@ -133,13 +115,11 @@ def _pieces(turns: Sequence[tuple[Turn, list[int], list[int]]], tokenizer: Any) 
         answer = whole[len(prompt) :]
         if whole[: len(prompt)] != prompt:  # the first letters would join the last token of the prompt
             answer = _continuation(turn.answer, tokenizer)
-        last = pieces[-1] if pieces else None
-        if last and prompt[: len(last.tokens)] == last.tokens:
-            before = last.supervised + [False] * (len(prompt) - len(last.tokens))
-            pieces.pop()
-        else:
-            before = [False] * len(prompt)
-        pieces.append(Piece(prompt + answer, before + [True] * len(answer), turn.folded))
+        before: list[bool] = []
+        if pieces and prompt[: len(pieces[-1].tokens)] == pieces[-1].tokens:
+            before = pieces.pop().supervised
+        supervised = before + [False] * (len(prompt) - len(before)) + [True] * len(answer)
+        pieces.append(Piece(prompt + answer, supervised, turn.folded))
     return pieces
 
 
@@ -169,9 +149,7 @@ def _text(text: str, tokenizer: Any) -> Piece:
 
 
 def _ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    if not texts:
-        return []
     # Of a wrapper of mlx-lm's the tokenizer inside, which takes many texts.
     inner = getattr(tokenizer, "_tokenizer", tokenizer)
-    ids: list[list[int]] = inner(texts, add_special_tokens=False)["input_ids"]
+    ids: list[list[int]] = inner(texts, add_special_tokens=False)["input_ids"] if texts else []
     return ids

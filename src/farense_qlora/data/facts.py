@@ -1,25 +1,27 @@
 """Read the fact tables into typed, frozen records; the error names a table that is missing or malformed."""
 
 import csv
-from dataclasses import dataclass
+import re
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from ..errors import UserError
+from ..errors import UserError, reason
 
 # What a cell says that is either true or not, in any case.
-MARKS = {"sim": True, "não": False, "nao": False, "": False}
-# The fields of each record are the columns of its table that the questions use. An empty number is None.
+MARKS = {"sim": True, "não": False, "nao": False}
+# A record's fields are columns of its table, and whatever else the table has is left alone. A cell may be
+# empty where its field has a default.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Season:
-    """One season in the league: where Farense came and with what figures."""
+    """One season in the league: where the club came and with what figures."""
 
     season: str
     division: str
     tier: int
-    series: str
+    series: str = ""
     stage: str
     position: int
     teams: int
@@ -29,34 +31,29 @@ class Season:
     losses: int
     goals_for: int
     goals_against: int
-    points: int | None
+    points: int | None = None
     points_per_win: int
-    outcome: str
+    outcome: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One phase of a season that had several."""
 
     season: str
     division: str
-    tier: int
-    series: str
     stage: str
-    position: int | None
-    teams: int | None
-    played: int
+    position: int | None = None
     wins: int
     draws: int
     losses: int
     goals_for: int
     goals_against: int
-    points: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cup:
-    """One cup in one season, as far as Farense got."""
+    """One cup in one season, as far as the club got."""
 
     season: str
     competition: str
@@ -64,57 +61,51 @@ class Cup:
     wins: int
     draws: int
     losses: int
-    goals_for: int
-    goals_against: int
     last_round: str
-    last_opponent: str
-    last_results: str
-    eliminated: bool
+    last_opponent: str = ""
+    eliminated: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Honour:
     """A title or a final; only the `verified` are taught."""
 
     competition: str
     season: str
-    result: str
     kind: str
-    verified: bool
-    notes: str
+    verified: bool = False
+    notes: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClubFact:
     """Something about the club itself; only the `verified` are taught."""
 
-    category: str
     key: str
     value_pt: str
-    verified: bool
+    verified: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coach:
     """One coach of one season."""
 
     season: str
     coach: str
-    nationality: str
-    coaches_in_season: int
+    nationality: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class President:
     """One president; `end_year` is None while in office."""
 
     order: int
     start_year: int
-    end_year: int | None
+    end_year: int | None = None
     president: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opponent:
     """One opponent over all seasons."""
 
@@ -122,10 +113,9 @@ class Opponent:
     display_pt: str
     matches: int
     first_season: str
-    last_season: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tables:
     """All that is known of a club; each field is the table of that name."""
 
@@ -144,50 +134,54 @@ Record = TypeVar("Record")
 
 def read_tables(folder: Path) -> Tables:
     """The eight tables in `folder`; raises `UserError` naming file, line and column."""
-
-    def table(name: str, record: type[Record]) -> tuple[Record, ...]:
-        return _read(folder / f"{name}.csv", record)
-
     return Tables(
-        table("seasons", Season), table("phases", Phase), table("cups", Cup), table("honours", Honour),
-        table("club", ClubFact), table("coaches", Coach), table("presidents", President),
-        table("opponents", Opponent),
-    )  # fmt: skip
+        seasons=_read(folder / "seasons.csv", Season),
+        phases=_read(folder / "phases.csv", Phase),
+        cups=_read(folder / "cups.csv", Cup),
+        honours=_read(folder / "honours.csv", Honour),
+        club=_read(folder / "club.csv", ClubFact),
+        coaches=_read(folder / "coaches.csv", Coach),
+        presidents=_read(folder / "presidents.csv", President),
+        opponents=_read(folder / "opponents.csv", Opponent),
+    )
 
 
 def _read(path: Path, record: type[Record]) -> tuple[Record, ...]:
-    types = get_type_hints(record)
+    columns = fields(record)  # type: ignore[arg-type]
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in types if name not in (reader.fieldnames or [])]
+            missing = [column.name for column in columns if column.name not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{path}: falta a coluna «{missing[0]}»")
             return tuple(
-                record(
-                    **{name: _value(path, reader.line_num, name, row[name], types[name]) for name in types}
-                )
+                record(**{c.name: _cell(path, reader.line_num, c, row[c.name]) for c in columns})
                 for row in reader
             )
     except FileNotFoundError:
         raise UserError(f"não encontro a tabela de factos {path}") from None
     except OSError as error:
-        raise UserError(f"não consigo ler {path}: {error.strerror}") from None
+        raise UserError(f"não consigo ler {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: não é texto UTF-8 (byte {error.start})") from None
 
 
-def _value(path: Path, line: int, column: str, text: str | None, wanted: Any) -> Any:
+def _cell(path: Path, line: int, column: "Field[Any]", text: str | None) -> Any:
     text = (text or "").strip()
-    if wanted is str:
-        return text
-    if wanted is bool:
+    where = f"{path}, linha {line}, coluna «{column.name}»"
+    if not text and column.default is not MISSING:
+        return column.default
+    if column.type is bool:
         if text.casefold() not in MARKS:
-            raise UserError(f"{path}, linha {line}, coluna «{column}»: «{text}» não é «sim» nem «não»")
+            raise UserError(f"{where}: «{text}» não é «sim» nem «não»")
         return MARKS[text.casefold()]
-    if not text and wanted is not int:
-        return None
+    if column.type is str:
+        if not text:
+            raise UserError(f"{where}: a célula está vazia")
+        if column.name.endswith("season") and not re.fullmatch(r"\d{4}-\d\d", text):
+            raise UserError(f"{where}: «{text}» não é uma época como 1994-95")
+        return text
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"{path}, linha {line}, coluna «{column}»: «{text}» não é um número") from None
+        raise UserError(f"{where}: «{text}» não é um número") from None

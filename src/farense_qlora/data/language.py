@@ -1,5 +1,6 @@
-"""Small helpers of European Portuguese: articles, contractions, plurals, ordinals, lists."""
+"""Small helpers of European Portuguese: articles, contractions, plurals, lists."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,15 +23,13 @@ FEMININE_BEGINNINGS = ("Académica", "Associação", "Naval")
 BARE = {"Portugal", "Espanha", "Inglaterra", "Marrocos", "Angola", "França", "Itália", "Trás-os-Montes"}
 FEMININE_NOUNS = {"Bulgária", "Hungria", "Argentina", "Alemanha", "Suécia", "Beira Alta", "Beira Baixa",
                   "Estremadura", "águia", "raposa", "pantera"}  # fmt: skip
-MONTHS = ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro",
-          "novembro", "dezembro")  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
 def article(noun: str) -> str:
     """The definite article of a competition, round, country, region or club."""
     words = noun.split()
-    if words[0] in HEADS:
+    if words and words[0] in HEADS:
         return HEADS[words[0]]
     for word in words:
         if word in INSIDE:
@@ -62,36 +61,25 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
-def ordinal(number: int) -> str:
-    """`3` -> "3.º"."""
-    return f"{number}.º"
-
-
 def listed(items: Sequence[str]) -> str:
     """`["a", "b", "c"]` -> "a, b e c"."""
     return " e ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def record(wins: int, draws: int, losses: int) -> str:
-    """`(3, 0, 1)` -> "3 vitórias e 1 derrota"."""
+    """`(3, 0, 1)` -> "3 vitórias e 1 derrota"; nothing when nothing was played."""
     parts = ((wins, "vitória"), (draws, "empate"), (losses, "derrota"))
     return listed([counted(number, word) for number, word in parts if number])
 
 
 def competition(name: str) -> str:
-    """ "AF Algarve 2.ª Divisão" -> "2.ª Divisão da AF Algarve"; other names stay as they are."""
-    if name.startswith("AF "):
-        association, number = name.removesuffix(" Divisão").rsplit(" ", 1)
-        return f"{number} Divisão da {association}"
-    return name
+    """`"AF Algarve 2.ª Divisão"` -> "2.ª Divisão da AF Algarve"; other names stay as they are."""
+    return re.sub(r"^(AF .+?) (\S+)(?: Divisão)?$", r"\2 Divisão da \1", name)
 
 
 def without_brackets(text: str) -> str:
-    """`text` without what stands in round brackets."""
-    while "(" in text:
-        head, tail = text.split("(", 1)
-        text = head.rstrip() + tail.split(")", 1)[1]
-    return text.strip()
+    """`text` without what stands in round brackets; what is not closed goes up to the end."""
+    return re.sub(r"\s*\([^)]*\)?", "", text).strip()
 
 
 @dataclass(frozen=True)
@@ -104,8 +92,7 @@ class Club:
     @cached_property
     def forms(self) -> dict[str, str]:
         """The name with each preposition, by the contraction that a wording has for it: {o}, {do}, {ao}."""
-        contractions = {name: row[self.gender] for name, row in CONTRACTIONS.items()}
         masculine = {"": "o", "de": "do", "em": "no", "a": "ao", "por": "pelo", "com": "com_o"}
-        forms = {masculine[name]: f"{word} {self.name}" for name, word in contractions.items()}
-        return {**forms, "O": capital(forms["o"]), "vogal": self.gender,
-                "ao_f": "ã" if self.gender == "a" else "ão"}  # fmt: skip
+        forms = {masculine[name]: f"{row[self.gender]} {self.name}" for name, row in CONTRACTIONS.items()}
+        feminine = self.gender == "a"
+        return {**forms, "vogal": self.gender, "a_f": "a" * feminine, "ao_f": "ã" if feminine else "ão"}

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..config import CACHE, HOME, Config
 from ..errors import UserError
 from ..files import atomic_write
+from ..table import Drawn, Table
+from ..text import decimal, percent
+from .batches import make_sampler
 from .duplicates import alike_groups, repeated
-from .rows import Row
+from .rows import LABELS, Row
 from .sources import beside, fingerprint
 from .template import TODAY, is_dated, template_missing
-from .tokens import Encoded, encode_file, read_rows
+from .tokens import Encoded, HasTokenizer, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
 UNSEEN = "unseen_facts.jsonl"
@@ -32,16 +36,19 @@ class Repeat:
     of: int
 
 
-@dataclass(frozen=True)
-class Data:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Data(Drawn):
     """What a run trains on and is measured on, and what was left out of it.
 
     `repeats` are training rows that say what an earlier one says, and `leaks` validation rows that are in the
     training; when all of them are, someone wants to see it learnt by heart: `memorised`, and none is left
     out. `conflicts` are rows of one question and several answers, by line. `split`: the validation was taken
-    from the training rows. `found`: validation rows that lie beside them, and are not used.
+    from the training rows. `found`: validation rows that lie beside them, and are not used. `dated`: the chat
+    template writes the date; `plain`: there is none.
     """
 
+    config: Config
+    tokenizer: Any
     training: Encoded
     validation: Encoded
     unseen: tuple[Row, ...]
@@ -54,17 +61,18 @@ class Data:
     dated: bool
     plain: bool
 
-    def sentences(self, config: Config) -> list[str]:
+    @property
+    def sentences(self) -> list[str]:
         """What was made of the files, in Portuguese: a line each, and one for whatever should be known."""
-        said = [_summary(config.train_data, self.training, len(self.repeats))]
+        config = self.config
+        said = [_summary(config.train_data, self.training, self.repeats)]
         if self.split:
-            count = len(np.unique(self.validation.lines))
             said.append(
-                f"validação: {_lines(count)} do treino, ao acaso (semente {config.seed}); as parecidas "
-                "ficam juntas, de um lado ou do outro"
+                f"validação: {_lines(self.validation)} do treino, ao acaso (semente {config.seed}); as "
+                "parecidas ficam juntas, de um lado ou do outro"
             )
         else:
-            said.append(_summary(config.val_data, self.validation, len(self.leaks)))
+            said.append(_summary(config.val_data, self.validation, self.leaks))
         if self.found:
             said.append(
                 f"há {self.found} ao lado, que não se usa; para validar com ele: --val-data {self.found}"
@@ -94,6 +102,42 @@ class Data:
             )
         return said
 
+    @property
+    def kinds(self) -> Table:
+        """How many rows of each kind each set has."""
+        sets = {"treino": [row for _, row in self.training.rows()], **self.held_out()}
+        counts = pd.DataFrame(
+            {
+                name: pd.Series([row.kind for row in rows], dtype=str).value_counts()
+                for name, rows in sets.items()
+            }
+        )
+        counts = counts.fillna(0).astype(int).sort_index()
+        counts.loc["total"] = counts.sum()
+        counts.insert(0, "Tipo de pergunta", [LABELS.get(kind, kind or "outro") for kind in counts.index])
+        return Table(counts)
+
+    def table(self) -> Table:
+        """What training will see: tokens, how full the windows are, and what is left out."""
+        training, config = self.training, self.config
+        sampler = make_sampler(config, training.lengths, 1)
+        tokens = int((training.lengths - 1).sum())
+        learnt = sum(int(example.supervised[1:].sum()) for example in training)
+        fill = "sem empacotar"
+        if sampler.window:
+            windows = sum(len(batch) for n in range(sampler.updates_per_epoch) for batch in sampler[n])
+            share = percent(tokens / (windows * sampler.window))
+            fill = f"{share} de {windows} janelas de {sampler.window} tokens"
+        facts = [
+            ("Linhas", decimal(len(training), 0)),
+            ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
+            ("Enchimento", fill),
+            ("Atualizações por época", decimal(sampler.updates_per_epoch, 0)),
+        ]
+        facts += [("" if number else "O que se fez", text) for number, text in enumerate(self.sentences)]
+        facts += [(f"Saltada, linha {bad.line}", bad.reason) for bad in training.bad[:3]]
+        return Table.of_facts("Dados", facts)
+
     def held_out(self) -> dict[str, list[Row]]:
         """The rows kept from training: the validation and, of the club's own, facts that it does not have."""
         sets = {VALIDATION: [row for _, row in self.validation.rows()]}
@@ -102,86 +146,87 @@ class Data:
         return sets
 
 
-def load_data(
-    config: Config, tokenizer: Any, model: Path, progress: Callable[[int], object] = lambda _: None
-) -> Data:
-    """The rows that `config` names, as tokens of the model in the folder `model`.
+def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None) -> Data:
+    """The rows that `config` names, as tokens of `base`; `progress` is told how many more were tokenized.
 
     Raises `UserError`, listing them, on rows that cannot be learnt, unless `config.skip_bad`; and when too
     few are left to train on and to validate with.
+
+    >>> data = fq.load_data(config, base)
+    >>> len(data.training), len(data.validation)
+    (8, 8)
     """
-
-    def encoded(source: str) -> Encoded:
-        return encode_file(
-            source,
-            tokenizer,
-            model,
-            config.max_seq_length,
-            config.skip_bad,
-            progress,
-            config.columns,
-            config.encoding,
-        )
-
-    training = encoded(config.train_data)
+    training = encode_file(config.train_data, config, base, progress)
     lines, keys, asked = _by_row(training)
     first = repeated(keys, keys)
-    again = first < np.arange(len(keys)) if config.remove_duplicates else np.zeros(len(keys), bool)
-    repeats = tuple(
-        Repeat(int(line), int(lines[of])) for line, of in zip(lines[again], first[again], strict=True)
-    )
-    conflicts = _conflicts(lines, keys, asked)
+    again = (first < np.arange(len(keys))) & config.remove_duplicates
     training = training.without(lines[again])
     leaks: tuple[Repeat, ...] = ()
     memorised = False
     if config.val_data:
-        validation = encoded(config.val_data)
-        ours, theirs, _ = _by_row(validation)
-        where = repeated(theirs, keys)
+        validation = encode_file(config.val_data, config, base, progress)
+        val_lines, val_keys, _ = _by_row(validation)
+        where = repeated(val_keys, keys)
         leaked = where >= 0
         memorised = bool(leaked.all())
         if not memorised and config.remove_duplicates:
-            leaks = tuple(
-                Repeat(int(line), int(lines[of]))
-                for line, of in zip(ours[leaked], where[leaked], strict=True)
-            )
-            validation = validation.without(ours[leaked])
+            leaks = _repeats(val_lines[leaked], lines[where[leaked]])
+            validation = validation.without(val_lines[leaked])
     else:
         taken = _split(config, training)
-        validation = training.where(np.isin(training.lines, taken))
-        training = training.without(taken)
+        validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
+    unseen = (HOME / config.val_data).with_name(UNSEEN)  # where `prepare` wrote them beside the validation
     return Data(
+        config=config,
+        tokenizer=base.tokenizer,
         training=training,
         validation=validation,
-        unseen=_unseen(config),
-        repeats=repeats,
+        unseen=tuple(read_rows(unseen)) if config.val_data and unseen.is_file() else (),
+        repeats=_repeats(lines[again], lines[first[again]]),
         leaks=leaks,
         memorised=memorised,
-        conflicts=conflicts,
+        conflicts=_conflicts(lines, keys, asked),
         split=not config.val_data,
         found=None if config.val_data else beside(config.train_data),
-        dated=is_dated(tokenizer),
-        plain=template_missing(tokenizer),
+        dated=is_dated(base.tokenizer),
+        plain=template_missing(base.tokenizer),
     )
 
 
-def _summary(source: str, encoded: Encoded, repeated: int) -> str:
+def write_left_out(config: Config, data: Data, run: Path) -> None:
+    """Keep what was taken from the files of `config` in the folder `run`: the rows of a validation that was
+    made, and those that were skipped, each with its line and reason. Raises `UserError`."""
+    rejected = [
+        {"file": source, **vars(bad)}
+        for source, encoded in ((config.train_data, data.training), (config.val_data, data.validation))
+        for bad in (encoded.bad if source else ())
+    ]
+    made = data.validation.rows() if data.split else []
+    validation = [{"line": line, **json.loads(row.to_json())} for line, row in made]
+    for name, rows in (("rejected.jsonl", rejected), ("validation.jsonl", validation)):
+        if rows:
+            with atomic_write(run / name) as path:
+                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+                path.write_text("".join(lines), encoding="utf-8")
+
+
+def _summary(source: str, encoded: Encoded, repeats: tuple[Repeat, ...]) -> str:
     """What became of the rows of one file, in one line."""
-    thoughts = encoded.rows_with('"reasoning_content"')
-    counts = (
-        (encoded.texts, "de texto corrido, que se aprende todo"),
-        (encoded.split, "partidas, uma por resposta"),
-        (encoded.folded, "com o texto do sistema na pergunta, que o modelo não o aceita à parte"),
-        (thoughts, "com pensamento"),
-        (encoded.truncated, "cortadas"),
-        (repeated, "repetidas, de fora"),
-        (len(encoded.bad), "saltadas"),
-    )
-    parts = [f"{what}: {count}" for count, what in counts if count]
-    return "; ".join([f"{source}: {_lines(len(np.unique(encoded.lines)))}", *parts])
+    counts = {
+        "de texto corrido, que se aprende todo": encoded.count("text"),
+        "partidas, uma por resposta": encoded.split,
+        "com o texto do sistema na pergunta, que o modelo não o aceita à parte": encoded.folded,
+        "com pensamento": encoded.count("thought"),
+        "cortadas": encoded.truncated,
+        "repetidas, de fora": len(repeats),
+        "saltadas": len(encoded.bad),
+    }
+    parts = [f"{what}: {count}" for what, count in counts.items() if count]
+    return "; ".join([f"{source}: {_lines(encoded)}", *parts])
 
 
-def _lines(count: int) -> str:
+def _lines(encoded: Encoded) -> str:
+    count = len(np.unique(encoded.lines))
     return "1 linha" if count == 1 else f"{count} linhas"
 
 
@@ -191,16 +236,16 @@ def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return lines, encoded.keys[first], encoded.asked[first]
 
 
+def _repeats(lines: np.ndarray, of: np.ndarray) -> tuple[Repeat, ...]:
+    return tuple(Repeat(*pair) for pair in zip(lines.tolist(), of.tolist(), strict=True))
+
+
 def _conflicts(lines: np.ndarray, keys: np.ndarray, asked: np.ndarray) -> tuple[tuple[int, ...], ...]:
     """The lines of rows that ask the same and do not answer the same."""
-    order = np.argsort(asked, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(asked[order])) + 1)
-    return tuple(
-        tuple(int(line) for line in lines[group])
-        for group in sorted(
-            (group for group in groups if len(set(keys[group])) > 1), key=lambda group: group[0]
-        )
-    )
+    answers: dict[int, dict[int, int]] = {}
+    for line, key, question in zip(lines.tolist(), keys.tolist(), asked.tolist(), strict=True):
+        answers.setdefault(question, {})[line] = key
+    return tuple(tuple(rows) for rows in answers.values() if len(set(rows.values())) > 1)
 
 
 def _split(config: Config, training: Encoded) -> list[int]:
@@ -213,17 +258,17 @@ def _split(config: Config, training: Encoded) -> list[int]:
         lines: list[int] = json.loads(kept.read_text(encoding="utf-8"))
         return lines
     rows = training.rows()
-    groups = alike_groups([row for _, row in rows])
+    groups: dict[int, list[int]] = {}
+    for (line, _), group in zip(rows, alike_groups([row for _, row in rows]).tolist(), strict=True):
+        groups.setdefault(group, []).append(line)
     wanted = min(MOST, max(1, round(SHARE * len(rows))), len(rows) - 1)
     taken: list[int] = []
-    for group in np.random.default_rng(config.seed).permutation(np.unique(groups)):
-        members = np.flatnonzero(groups == group)
-        if len(taken) + len(members) <= wanted:
-            taken += [rows[i][0] for i in members]
-        if len(taken) == wanted:
-            break
-    if not taken and len(rows) > len(smallest := _smallest(groups)) * 2:
-        taken = [rows[i][0] for i in smallest]
+    for group in np.random.default_rng(config.seed).permutation(sorted(groups)).tolist():
+        if len(taken) + len(groups[group]) <= wanted:
+            taken += groups[group]
+    smallest = min((groups[group] for group in sorted(groups)), key=len)
+    if not taken and len(rows) > 2 * len(smallest):
+        taken = smallest
     if not taken:
         raise UserError(
             f"{config.train_data}: não há linhas que cheguem para tirar uma parte para a validação sem que "
@@ -232,36 +277,3 @@ def _split(config: Config, training: Encoded) -> list[int]:
     with suppress(UserError, OSError), atomic_write(kept) as path:  # a full disk only means looking again
         path.write_text(json.dumps(sorted(taken)), encoding="utf-8")
     return sorted(taken)
-
-
-def _smallest(groups: np.ndarray) -> np.ndarray:
-    """The members of the smallest of `groups` (rows,)."""
-    numbers, counts = np.unique(groups, return_counts=True)
-    return np.flatnonzero(groups == numbers[counts.argmin()])
-
-
-def write_left_out(config: Config, data: Data, run: Path) -> None:
-    """Keep what was taken from the files of `config` in the folder `run`: the rows of a validation that was
-    made, and those that were skipped, each with its line and reason. Raises `UserError`."""
-    rejected = [
-        {"file": source, **vars(bad)}
-        for source, encoded in ((config.train_data, data.training), (config.val_data, data.validation))
-        for bad in (encoded.bad if source else ())
-    ]
-    rows = (
-        [{"line": line, **json.loads(row.to_json())} for line, row in data.validation.rows()]
-        if data.split
-        else []
-    )
-    for name, lines in (("rejected.jsonl", rejected), ("validation.jsonl", rows)):
-        if lines:
-            with atomic_write(run / name) as path:
-                path.write_text(
-                    "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8"
-                )
-
-
-def _unseen(config: Config) -> tuple[Row, ...]:
-    """The facts that are in no training row, where `prepare` wrote them beside the validation file."""
-    path = (HOME / config.val_data).with_name(UNSEEN)
-    return tuple(read_rows(path)) if config.val_data and path.is_file() else ()

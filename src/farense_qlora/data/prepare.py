@@ -6,35 +6,35 @@ import json
 import os
 import random
 import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
-from .duplicates import numbers_and_names
+from .duplicates import alike_groups
 from .facts import Tables, read_tables
 from .language import Club
-from .questions import Question, cups, presidents, questions, rows
-from .questions.opponents import OFTEN
+from .questions import OFTEN, QUESTIONS, opponent_name, president_name, questions
+from .rows import Row
+from .wordings import Question
 
 FARENSE = Club("Farense", "o")
 # The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
 WRITTEN = "prepared.json"
+FACTS, DATA = HOME / "data" / "facts", HOME / "data"
 VALIDATION = 270
 UNSEEN = 60
-SIMILAR = 0.7
 # How many seasons of each kind, and names of each table, are held out altogether.
 RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
 
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """The rows; `removed` holds the prompts left out because another one is nearly the same, and `kept` the
     files of a person's for whose sake nothing was written."""
@@ -45,7 +45,7 @@ class Prepared:
     removed: tuple[str, ...]
     kept: tuple[Path, ...] = ()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.kept:
             names = ", ".join(path.name for path in self.kept)
             return f"há linhas suas em {names}: ficam como estão, e das tabelas de factos nada foi escrito"
@@ -55,10 +55,20 @@ class Prepared:
         )
 
 
-def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
-    """Read the tables in `facts` and write the three files into `out`, or none of them: not where `kept` says
-    that one is a person's. Raises `UserError` if it cannot read or write."""
-    prepared = split(read_tables(facts), seed)
+def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
+    """Read the tables in `facts` and write the three files into `to`, or none of them: not where `kept` says
+    that one is a person's. The wordings are those in the folder `questions` beside `facts`, if there is one.
+
+    Raises `UserError` if it cannot read or write, or when nothing would be left to train on.
+
+    >>> prepared = fq.prepare(to=folder)
+    >>> len(prepared.train) > len(prepared.validation) > len(prepared.unseen) > 0
+    True
+    """
+    own = facts.resolve().parent / "questions"
+    prepared = split(read_tables(facts), seed, own if own.is_dir() else QUESTIONS)
+    if not prepared.train:
+        raise UserError(f"as tabelas em {facts} não dão perguntas para treinar, e nada foi escrito")
     texts = {
         name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
         for name, lines in (
@@ -68,10 +78,10 @@ def prepare(facts: Path, out: Path, seed: int = 0) -> Prepared:
         )
     }
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    if kept := _kept(out, digests):
+    if kept := _kept(to, digests):
         return replace(prepared, kept=kept)
     for name, text in (*texts.items(), (WRITTEN, json.dumps(digests, indent=2) + "\n")):
-        with atomic_write(out / name) as path:
+        with atomic_write(to / name) as path:
             path.write_text(text, encoding="utf-8", newline="\n")
     return prepared
 
@@ -93,13 +103,13 @@ def _kept(out: Path, digests: dict[str, str]) -> tuple[Path, ...]:
         raise UserError(f"não consigo ler {error.filename}: {reason(error)}") from None
 
 
-def split(tables: Tables, seed: int = 0) -> Prepared:
+def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared:
     """Training wordings of the facts taught, held-out wordings of the same facts, and facts never taught."""
     rng = random.Random(seed)
-    asked = questions(tables, FARENSE)
+    asked = questions(tables, FARENSE, wordings)
     held = _mentions(_held_out(asked, tables, rng))
     taught = [question for question in asked if not any(map(held.search, question.texts))]
-    secret = [q for q in asked if is_open(q) and held.search(f"{q.fact} {q.answer}")]
+    secret = [q for q in asked if _is_open(q) and held.search(f"{q.fact} {q.answer}")]
 
     train, repeated = _distinct(rows(taught), [])
     sample = _sample(rows(taught, heldout=True), VALIDATION, rng)
@@ -110,52 +120,36 @@ def split(tables: Tables, seed: int = 0) -> Prepared:
     return Prepared(train, validation, unseen, tuple(repeated + in_train + in_others))
 
 
-def is_open(question: Question) -> bool:
-    """Whether nobody who has not been told would get the answer right."""
-    return question.kind == "facto" and not question.guessable
-
-
 def prompt(row: dict[str, Any]) -> str:
     """The first question of `row`."""
     return str(row["messages"][0]["content"])
 
 
-def near_duplicates(
-    first: Sequence[str], second: Sequence[str], threshold: float = SIMILAR
-) -> list[tuple[int, int]]:
-    """The pairs (i, j) for which `first[i]` and `second[j]` ask nearly the same.
-
-    Texts with other numbers or names ask for something else, however alike the rest; so only those with the
-    same ones are compared, by the overlap (Jaccard) of their words and pairs of words. That is quick.
-    """
-    by_key = defaultdict(list)
-    for j, text in enumerate(second):
-        by_key[numbers_and_names(text)].append((j, _shingles(text)))
-    pairs = []
-    for i, text in enumerate(first):
-        mine = _shingles(text)
-        for j, other in by_key.get(numbers_and_names(text), ()):
-            if len(mine & other) >= threshold * len(mine | other):
-                pairs.append((i, j))
-    return pairs
-
-
-def _shingles(text: str) -> frozenset[str]:
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    words = re.findall(r"[^\W_]+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
-    return frozenset([*words, *(f"{one} {two}" for one, two in pairwise(words))])
+def rows(asked: Iterable[Question], heldout: bool = False) -> Rows:
+    """One row for each prompt: the training wordings, or the held-out ones."""
+    return [
+        {
+            "messages": question.messages(text),
+            "kind": question.kind,
+            "table": question.table,
+            "fact": question.fact,
+        }
+        for question in asked
+        for text in (question.heldout if heldout else question.prompts)
+    ]
 
 
 def _distinct(candidates: Rows, others: Rows) -> tuple[Rows, list[str]]:
-    """The candidates that neither repeat one of theirs nor are nearly one of the others; and the rest."""
-    near = {
-        i for i, _ in near_duplicates([prompt(row) for row in candidates], [prompt(row) for row in others])
-    }
+    """The candidates that neither repeat one of theirs nor ask nearly what one of the others asks; and the
+    prompts of the rest."""
+    prompts = [prompt(row) for row in [*candidates, *others]]
+    groups = alike_groups([Row(text=text) for text in prompts]).tolist() if others else prompts
+    near = set(groups[len(candidates) :])
     seen: set[str] = set()
     kept: Rows = []
     removed = []
-    for i, row in enumerate(candidates):
-        if i in near or prompt(row) in seen:
+    for row, group in zip(candidates, groups, strict=False):
+        if group in near or prompt(row) in seen:
             removed.append(prompt(row))
         else:
             kept.append(row)
@@ -176,6 +170,11 @@ def _sample(candidates: Rows, size: int, rng: random.Random) -> Rows:
     ]
 
 
+def _is_open(question: Question) -> bool:
+    """Whether nobody who has not been told would get the answer right."""
+    return question.kind == "facto" and not question.guessable
+
+
 def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list[str]:
     """Seasons and names about which nothing is taught.
 
@@ -183,9 +182,9 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
     """
     told = "\n".join(text for q in asked if q.table in ("club", "honours") for text in q.texts)
     beaten_by = "\n".join(q.answer for q in asked if q.table == "cups")
-    facts = [question for question in asked if is_open(question)]
+    facts = [question for question in asked if _is_open(question)]
     counts = Counter(
-        q.fact.split("/")[1] for q in facts if q.table in ("seasons", "cups", "coaches", "phases")
+        question.subject for question in facts if question.table in ("seasons", "cups", "coaches", "phases")
     )
     seasons = [season.season for season in tables.seasons]
     terms = Counter(president.president for president in tables.presidents)
@@ -194,8 +193,8 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
         ([season for season in seasons if counts[season] >= 4], RICH_SEASONS),
         ([season for season in seasons if 2 <= counts[season] < 4], POOR_SEASONS),
         ([coach.coach for coach in tables.coaches if counts[coach.coach]], COACHES),
-        ([presidents.name(row) for row in tables.presidents if terms[row.president] == 1], PRESIDENTS),
-        ([cups.opponent_name(row.display_pt) for row in tables.opponents if row.matches >= OFTEN], OPPONENTS),
+        ([president_name(row) for row in tables.presidents if terms[row.president] == 1], PRESIDENTS),
+        ([opponent_name(row.display_pt) for row in tables.opponents if row.matches >= OFTEN], OPPONENTS),
     ):
         free = [name for name in names if name not in told and name not in beaten_by]
         chosen += rng.sample(free, min(size, len(free)))

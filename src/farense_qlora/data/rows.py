@@ -7,22 +7,33 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
-# What a message may have beside them; a key that is neither known nor empty is refused, never dropped.
+# What a message may have; another key that is not empty is refused, never dropped.
 KEYS = {"role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"}
 # NUL, halves of characters, and controls that make a text look like another (bidirectional overrides).
 FORBIDDEN = re.compile("[\x00\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
-SHAREGPT = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-}
+SHAREGPT = {"human": "user", "gpt": "assistant", "observation": "tool"} | {role: role for role in ROLES}
 
 Fields = Mapping[str, Any]
+Message = dict[str, Any]
+
+
+# The kinds of question and the tables of facts as people call them.
+LABELS = {
+    "facto": "um facto",
+    "conta": "conta-me",
+    "sim-nao": "sim ou não",
+    "comparacao": "comparação",
+    "conversa": "conversa",
+    "club": "clube",
+    "coaches": "treinadores",
+    "cups": "taças",
+    "honours": "palmarés",
+    "opponents": "adversários",
+    "phases": "fases",
+    "presidents": "presidentes",
+    "seasons": "épocas",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Row:
     the conversation may call. The answers among the first `learn_from` messages are read, not learnt.
     """
 
-    messages: tuple[dict[str, Any], ...] = ()
+    messages: tuple[Message, ...] = ()
     text: str = ""
     kind: str = ""
     table: str = ""
@@ -54,7 +65,11 @@ class Row:
 
 def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
     """A row of any of the `SHAPES`, or of the `columns` that say which field is the question, the answer, the
-    system's text or the text (`prompt`, `completion`, `system`, `text`); raises `ValueError`."""
+    system's text or the text (`prompt`, `completion`, `system`, `text`); raises `ValueError`.
+
+    >>> parse_row({"pergunta": "Quem treinou?", "resposta": "Paco Fortes."}).messages[1]
+    {'role': 'assistant', 'content': 'Paco Fortes.'}
+    """
     if not isinstance(value, dict):
         raise ValueError("cada linha tem de ser um objeto JSON")
     if columns:
@@ -62,146 +77,114 @@ def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
         if missing:
             raise ValueError(f"não tem a coluna «{missing[0]}»; tem: {', '.join(map(str, value))}")
         value = {ours: value[theirs] for ours, theirs in columns.items()}
-    read = READERS.get(shape(value))
+    read = shape(value)
     if read is None:
         raise ValueError(
             "faltam os campos «messages», «prompt» e «completion», ou «text» (ou os de outro formato "
             f"conhecido); tem: {', '.join(map(str, value)) or 'nada'}; diga quais são com --columns"
         )
     row = read(value)
-    if all(isinstance(value.get(key), str) for key in ("kind", "table", "fact")):  # rows that `prepare` wrote
-        return replace(row, kind=value["kind"], table=value["table"], fact=value["fact"])
-    return row
+    ours = {key: value.get(key) for key in ("kind", "table", "fact")}
+    return replace(row, **ours) if all(isinstance(one, str) for one in ours.values()) else row
 
 
-def shape(value: Fields) -> str:
-    """The name of the first of `SHAPES` whose fields are all there; empty when none is."""
+def shape(value: Fields) -> "Reader | None":
+    """What reads the first of `SHAPES` whose fields are all there; None when there is none."""
     have = {name for name, field in value.items() if field is not None}
-    return next((name for name, fields in SHAPES.items() if fields <= have), "")
-
-
-def _conversation(value: Fields) -> Row:
-    return _row(value, _messages(value["messages"], "messages"))
+    return next((read for fields, read in SHAPES if fields <= have), None)
 
 
 def _sharegpt(value: Fields) -> Row:
-    turns = value["conversations"]
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise ValueError("«conversations» tem de ser uma lista de mensagens")
-    messages = []
-    for turn in turns:
-        if "from" not in turn:
-            messages.append(turn)
-            continue
-        role, other = turn["from"], set(turn) - {"from", "value"}
-        if not isinstance(role, str) or role not in SHAREGPT:
-            raise ValueError(f"«from» = {role!r}: os valores possíveis são {', '.join(SHAREGPT)}")
-        if used := [key for key in sorted(other) if turn[key] is not None]:
-            raise ValueError(f"a mensagem tem o campo «{used[0]}», que não sei usar: tire-o")
-        messages.append({"role": SHAREGPT[role], "content": turn.get("value")})
+    turns = _list(value["conversations"], dict, "«conversations» tem de ser uma lista de mensagens")
+    messages = [_turn(turn) if "from" in turn else turn for turn in turns]
     return _row(value, _messages(messages, "conversations", "value"))
 
 
+def _turn(turn: Fields) -> Message:
+    role = turn["from"]
+    if not isinstance(role, str) or role not in SHAREGPT:
+        raise ValueError(f"«from» = {role!r}: os valores possíveis são {', '.join(SHAREGPT)}")
+    _refuse_others(turn, {"from", "value"})
+    return {"role": SHAREGPT[role], "content": turn.get("value")}
+
+
 def _alpaca(value: Fields) -> Row:
-    asked, extra = value["instruction"], value.get("input") or ""
+    extra = value.get("input") or ""
     if not isinstance(extra, str):
         raise ValueError("«input» tem de ser texto")
-    asked = f"{_text(asked, 'instruction')}\n\n{extra}" if extra.strip() else asked
-    return _exchange(value, asked, "instruction", "output")
+    if not extra.strip():
+        return _exchange(value, "instruction", "output")
+    asked = f"{_text(value['instruction'], 'instruction')}\n\n{extra}"
+    return _exchange({**value, "instruction": asked}, "instruction", "output")
 
 
 def _prompt_completion(value: Fields) -> Row:
     asked, answered = value["prompt"], value["completion"]
     if isinstance(asked, list) and isinstance(answered, list):  # of messages, as TRL has them
         before = _messages(asked, "prompt", last="")
-        messages = (*before, *_messages(answered, "completion"))
-        return _row(value, messages, learn_from=len(before))
+        return _row(value, before + _messages(answered, "completion"), learn_from=len(before))
     if isinstance(answered, list):
         raise ValueError("«completion» é uma lista de mensagens e «prompt» não: têm de ser as duas")
     if asked == "":
         return Row(text=_text(answered, "completion"))  # there is only what goes on
-    return _exchange(value, asked, "prompt", "completion")
+    return _exchange(value, "prompt", "completion")
 
 
-def _questions(asked: str, answered: str) -> Callable[[Fields], Row]:
-    return lambda value: _exchange(value, value[asked], asked, answered)
+def _exchange(value: Fields, asked: str, answered: str) -> Row:
+    """A question and its answer, in these fields, after the turns that `history` has."""
+    wrong = "«history» tem de ser uma lista de pares (pergunta, resposta)"
+    messages: list[Message] = []
+    for turn in _list(value.get("history") or [], list | tuple, wrong):
+        if len(turn) != 2:
+            raise ValueError(wrong)
+        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    if messages:
+        messages = [*_messages(messages, "history")]
+    messages.append({"role": "user", "content": _text(value[asked], asked)})
+    answer = {"role": "assistant", "content": _text(value[answered], answered)}
+    return _row(value, (*messages, _without_thought(answer, answered)))
 
 
-def _bare(value: Fields) -> Row:
-    return Row(text=_text(value["text"], "text"))
-
-
+Reader = Callable[[Fields], Row]
 # The fields by which a shape is known, in the order in which they are looked for, and what reads it.
-SHAPES: dict[str, set[str]] = {
-    "messages": {"messages"},
-    "ShareGPT": {"conversations"},
-    "Alpaca": {"instruction", "output"},
-    "prompt e completion": {"prompt", "completion"},
-    "question e answer": {"question", "answer"},
-    "pergunta e resposta": {"pergunta", "resposta"},
-    "text": {"text"},
-}
-READERS: dict[str, Callable[[Fields], Row]] = {
-    "messages": _conversation,
-    "ShareGPT": _sharegpt,
-    "Alpaca": _alpaca,
-    "prompt e completion": _prompt_completion,
-    "question e answer": _questions("question", "answer"),
-    "pergunta e resposta": _questions("pergunta", "resposta"),
-    "text": _bare,
-}
+SHAPES: list[tuple[set[str], Reader]] = [
+    ({"messages"}, lambda value: _row(value, _messages(value["messages"], "messages"))),
+    ({"conversations"}, _sharegpt),
+    ({"instruction", "output"}, _alpaca),
+    ({"prompt", "completion"}, _prompt_completion),
+    ({"question", "answer"}, lambda value: _exchange(value, "question", "answer")),
+    ({"pergunta", "resposta"}, lambda value: _exchange(value, "pergunta", "resposta")),
+    ({"text"}, lambda value: Row(text=_text(value["text"], "text"))),
+]
 
 
-def _exchange(value: Fields, asked: Any, field: str, answer: str) -> Row:
-    """A question and its answer, with the turns before them (`history`) if there are some."""
-    history = value.get("history") or []
-    if not isinstance(history, list) or not all(
-        isinstance(turn, list | tuple) and len(turn) == 2 for turn in history
-    ):
-        raise ValueError("«history» tem de ser uma lista de pares (pergunta, resposta)")
-    messages: list[dict[str, Any]] = []
-    for question, reply in history:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    checked = [*_messages(messages, "history")] if messages else []
-    checked.append({"role": "user", "content": _text(asked, field)})
-    checked.append(_answered({"role": "assistant", "content": _text(value[answer], answer)}, answer))
-    return _row(value, tuple(checked))
-
-
-def _row(value: Fields, messages: tuple[dict[str, Any], ...], learn_from: int = 0) -> Row:
+def _row(value: Fields, messages: tuple[Message, ...], learn_from: int = 0) -> Row:
     """`messages` with the system's text and the tools that other fields of the row have."""
     if (system := value.get("system")) is not None and system != "":
         messages = ({"role": "system", "content": _text(system, "system")}, *messages)
         learn_from += 1 if learn_from else 0
-    tools = value.get("tools") or []
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError:
-            raise ValueError("«tools» não é JSON válido") from None
-    if not isinstance(tools, list) or not all(
-        isinstance(tool, dict)
-        and isinstance(tool.get("function", tool), dict)
-        and isinstance(tool.get("function", tool).get("name"), str)
-        for tool in tools
-    ):
-        raise ValueError("«tools» tem de ser uma lista de funções, cada uma com «name»")
+    wrong = "«tools» tem de ser uma lista de funções, cada uma com «name»"
+    tools = _list(_json(value.get("tools") or [], "«tools» não é JSON válido"), dict, wrong)
+    for tool in tools:
+        function = tool.get("function", tool)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError(wrong)
     return Row(messages, tools=tuple(_without_none(tool) for tool in tools), learn_from=learn_from)
 
 
 def _messages(
     value: Any, field: str, content: str = "content", last: str = "assistant"
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[Message, ...]:
     """The messages in `field`, checked; the one to learn comes last."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"«{field}» tem de ser uma lista de mensagens")
-    messages = [_message(message, field, content) for message in value]
+    messages = tuple(_message(message, field, content) for message in value)
     if last and messages[-1]["role"] != last:
         raise ValueError("a última mensagem tem de ser do assistente (é a que se aprende)")
-    return tuple(messages)
+    return messages
 
 
-def _message(value: Any, field: str, content: str) -> dict[str, Any]:
+def _message(value: Any, field: str, content: str) -> Message:
     role = value.get("role") if isinstance(value, dict) else None
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"cada mensagem de «{field}» precisa de «role»: {', '.join(ROLES)}")
@@ -209,30 +192,36 @@ def _message(value: Any, field: str, content: str) -> dict[str, Any]:
     for old in ("reasoning", "thinking"):  # other names of the same
         if isinstance(given.get(old), str):
             given.setdefault("reasoning_content", given.pop(old))
-    if unknown := sorted(set(given) - KEYS):
-        raise ValueError(f"a mensagem tem o campo «{unknown[0]}», que não sei usar: tire-o")
-    message: dict[str, Any] = {"role": role}
+    _refuse_others(given, KEYS)
     calls = given.get("tool_calls") or []
     text = _joined(given.get("content"), content)
-    if role == "system" or calls:
-        message["content"] = "" if text is None or text == "" else _text(text, content)
-    else:
-        message["content"] = _text(text, content)
+    may_be_empty = role == "system" or calls
+    message: Message = {
+        "role": role,
+        "content": "" if may_be_empty and text in (None, "") else _text(text, content),
+    }
     if calls:
         message["tool_calls"] = [_call(call) for call in calls] if isinstance(calls, list) else _call(calls)
     for key in ("tool_call_id", "name"):
         if key in given:
             message[key] = _text(given[key], key)
-    if role != "assistant":
-        if extra := {"reasoning_content", "tool_calls"} & {key for key, one in given.items() if one}:
-            raise ValueError(f"só o assistente pode ter «{min(extra)}»")
-        return message
-    if given.get("reasoning_content"):
-        message["reasoning_content"] = _text(given["reasoning_content"], "reasoning_content")
-    return _answered(message, content)
+    thought = given.get("reasoning_content")
+    if role == "assistant":
+        if thought:
+            message["reasoning_content"] = _text(thought, "reasoning_content")
+        return _without_thought(message, content)
+    if thought or calls:
+        raise ValueError(f"só o assistente pode ter «{'reasoning_content' if thought else 'tool_calls'}»")
+    return message
 
 
-def _answered(message: dict[str, Any], field: str) -> dict[str, Any]:
+def _refuse_others(given: Fields, known: set[str]) -> None:
+    """Raise `ValueError` for a field that is not empty and not `known`."""
+    if others := sorted(key for key in given.keys() - known if given[key] is not None):
+        raise ValueError(f"a mensagem tem o campo «{others[0]}», que não sei usar: tire-o")
+
+
+def _without_thought(message: Message, field: str) -> Message:
     """An answer with the thought at its start taken apart; an empty one goes."""
     thought = THOUGHT.match(message["content"])
     if thought is None:
@@ -263,16 +252,28 @@ def _call(value: Any) -> dict[str, Any]:
     function = call.get("function", call)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError("«tool_calls» tem de ser uma lista de chamadas, cada uma com «function» e «name»")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError:
-            raise ValueError("os argumentos de uma chamada («arguments») não são JSON válido") from None
+    wrong = "os argumentos de uma chamada («arguments») não são JSON válido"
+    arguments = _json(function.get("arguments", {}) or {}, wrong)
     if not isinstance(arguments, dict):
         raise ValueError("os argumentos de uma chamada («arguments») têm de ser um objeto")
     checked = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     return {**checked, "id": call["id"]} if isinstance(call.get("id"), str) else checked
+
+
+def _json(value: Any, wrong: str) -> Any:
+    """`value`, or what it says as JSON when it is text; raises `ValueError` that says what is `wrong`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(wrong) from None
+
+
+def _list(value: Any, of: Any, wrong: str) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(one, of) for one in value):
+        raise ValueError(wrong)
+    return value
 
 
 def _without_none(value: Any) -> Any:

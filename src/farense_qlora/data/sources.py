@@ -17,33 +17,38 @@ from ..errors import UserError, reason
 from ..files import sha256
 from .rows import SHAPES, shape
 
-COLUMNS = {
-    "pergunta": "prompt",
-    "prompt": "prompt",
-    "resposta": "completion",
-    "completion": "completion",
-    "sistema": "system",
-    "system": "system",
-    "texto": "text",
-    "text": "text",
-}
-FIELDS = set().union(*SHAPES.values(), {"input", "system", "history", "tools", "kind", "table", "fact"})
+COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
+COLUMNS |= {name: name for name in COLUMNS.values()}
+FIELDS = set().union(*(fields for fields, _ in SHAPES))
+FIELDS |= {"input", "system", "history", "tools", "kind", "table", "fact"}
 TABLES = (".csv", ".tsv")
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DELIMITERS = {"\t": "tabulação", ";": "ponto e vírgula", ",": "vírgula"}
 CELL = 1_000_000  # characters; more is a quotation mark that nobody closed
 # What a spreadsheet would compute (and could be made to run): a cell that begins so is no text to learn.
 FORMULA = re.compile(r"\s*(=|[-+@][\w.+\-*/ ]*\w\(|[-+@].*\w\|)")
 VALIDATION = ("validation", "valid", "val")
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 Value = tuple[int, Any]
 
 
+class BadTextError(ValueError):
+    """Bytes that are no text in the encoding, on their `line`, or an object with two values under a key."""
+
+    line = 1
+
+
 def parse_columns(text: str) -> dict[str, str]:
-    """«pergunta=Q,resposta=A» as {our field: their column}; raises `UserError`."""
+    """The setting `columns` as {our field: their column}; raises `UserError`.
+
+    >>> parse_columns("pergunta=Q,resposta=A")
+    {'prompt': 'Q', 'completion': 'A'}
+    """
     columns = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        ours, equal, theirs = (word.strip() for word in part.partition("="))
-        if not equal or not theirs or ours not in COLUMNS:
+        ours, _, theirs = (word.strip() for word in part.partition("="))
+        if not theirs or ours not in COLUMNS:
             raise UserError(
                 f"columns: não percebo «{part}»; escreva, por exemplo, pergunta=Q,resposta=A (à esquerda: "
                 "pergunta, resposta, sistema ou texto)"
@@ -58,17 +63,18 @@ def read_values(source: str, columns: Mapping[str, str], encoding: str = "utf-8"
     """The values of `source`, each with its line: a file, a folder or an id of the hub (of which the split
     "train" is taken, or that after a colon). Raises `UserError` when it cannot be read at all."""
     path = HOME / source
+    kind = path.suffix.lower()
     try:
         if not path.is_file():
             yield from enumerate(_dataset(source), start=1)
-        elif path.suffix.lower() in TABLES:
-            yield from _table(path, columns, encoding)
-        elif path.suffix.lower() in (".parquet", ".arrow"):
-            yield from enumerate(_arrow(path), start=1)
-        elif path.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers"):
+        elif kind in SPREADSHEETS:
             raise UserError(
                 f"{path} é uma folha de cálculo: guarde-a como CSV UTF-8 (Ficheiro → Guardar como)"
             )
+        elif kind in TABLES:
+            yield from _table(path, columns, encoding)
+        elif kind in (".parquet", ".arrow"):
+            yield from enumerate(_arrow(path), start=1)
         else:
             yield from _json(path, encoding)
     except OSError as error:
@@ -86,23 +92,14 @@ def size(source: str) -> tuple[int, int] | None:
 
     Raises `UserError` for a file that does not exist.
     """
-    path = HOME / source.partition(":")[0]
-    if path.is_dir():
-        known = [
-            size(str(file))
-            for file in path.rglob("*")
-            if file.suffix in (*TABLES, ".json", ".jsonl", ".parquet")
-        ]
-        total = sum(one[0] for one in known if one), sum(one[1] for one in known if one)
-        return total if total[1] else None
-    if not path.exists():
-        if path.suffix or Path(source).is_absolute() or source.count("/") != 1:
-            raise UserError(
-                f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados do Farense"
-            )
+    path, _ = _find(source)
+    files = [path] if path.is_file() else path.rglob("*")
+    kinds = (*TABLES, ".json", ".jsonl", ".parquet")
+    found = [(file, file.stat()) for file in files if file == path or file.suffix in kinds]
+    if not found:
         return None
-    about = path.stat()
-    return about.st_size, max(1, _count(str(path), about.st_mtime_ns))
+    rows = sum(max(1, _count(str(file), about.st_mtime_ns)) for file, about in found)
+    return sum(about.st_size for _, about in found), rows
 
 
 @lru_cache(maxsize=64)
@@ -122,49 +119,42 @@ def beside(source: str) -> str | None:
     if path.is_file():
         near = [path.with_name(f"{name}{path.suffix}") for name in VALIDATION]
         found = next((one for one in near if one.is_file() and one != path), None)
-        return None if found is None else str(Path(source).with_name(found.name))
-    splits = _splits(path) if path.is_dir() else ()
+        return str(Path(source).with_name(found.name)) if found else None
+    splits = [name for name in VALIDATION if any(path.glob(f"{name}*.*"))]
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
     return next((f"{source}:{name}" for name in VALIDATION if name in splits), None)
 
 
-def _splits(folder: Path) -> tuple[str, ...]:
-    """The names of the splits in a local folder."""
-    if (folder / "dataset_dict.json").is_file():
-        return tuple(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
-    return tuple(name for name in VALIDATION for _ in folder.glob(f"{name}*.*"))
+def _find(source: str) -> tuple[Path, str]:
+    """The file or folder of `source` and its split; the path is not there when it may be an id of the hub.
+
+    Raises `UserError` when it cannot be one.
+    """
+    name, _, split = source.rpartition(":") if ":" in source else (source, "", "train")
+    path = HOME / name
+    if not path.exists() and (path.suffix or Path(name).is_absolute() or name.count("/") != 1):
+        raise UserError(f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados do Farense")
+    return path, split
 
 
 def _json(path: Path, encoding: str) -> Iterator[Value]:
     """JSON lines, or one JSON array."""
     with open(path, "rb") as file:
         start = file.read(4)
-        utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
         file.seek(0)
-        if utf16 or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            text = _decoded(path, encoding).lstrip("\ufeff")
+        lines: Any = file
+        if start[:2] in UTF16 or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+            text = _decoded(path, encoding)
+            lines = text.split("\n")
             if text.lstrip()[:1] == "[":
-                yield from _array(path, text)
-            else:
-                lines = enumerate(text.splitlines(), start=1)
-                yield from ((number, _parsed(line)) for number, line in lines if line.strip())
-            return
-        for number, line in enumerate(file, start=1):
-            raw = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if raw.strip():
-                yield number, _parsed(raw, encoding)
-
-
-def _array(path: Path, text: str) -> Iterator[Value]:
-    """The elements of a JSON array, numbered from 1."""
-    values = _parsed(text)
-    if isinstance(values, list):
-        yield from enumerate(values, start=1)
-        return
-    first = _parsed(text.splitlines()[0])  # of JSON lines that are lists, each is a bad row
-    if isinstance(first, list):
-        yield from ((i, _parsed(line)) for i, line in enumerate(text.splitlines(), 1) if line.strip())
-    else:
-        raise UserError(f"{path}: {values}")
+                values = _parsed(text)
+                if isinstance(values, list):
+                    yield from enumerate(values, start=1)
+                    return
+                if not isinstance(_parsed(lines[0]), list):  # of JSON lines that are lists, each is a bad row
+                    raise UserError(f"{path}: {values}")
+        yield from ((number, _parsed(line, encoding)) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _parsed(line: bytes | str, encoding: str = "utf-8") -> Any:
@@ -183,10 +173,6 @@ def _parsed(line: bytes | str, encoding: str = "utf-8") -> Any:
         return ValueError("JSON com um número que não se consegue ler")
 
 
-class BadTextError(ValueError):
-    """Bytes that are no text in the encoding, or an object with two values under one key."""
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
@@ -196,24 +182,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _text(data: bytes, encoding: str) -> str:
-    """`data` in `encoding`, where Latin-1 is what Windows calls so; raises `BadTextError`."""
+    """`data` in `encoding`, where Latin-1 is what Windows calls so, without a mark at its start.
+
+    Raises `BadTextError`.
+    """
     try:
-        return data.decode("cp1252" if encoding == "latin-1" else encoding)
+        return data.decode("cp1252" if encoding == "latin-1" else encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         hint = "; se for Latin-1 (Windows), diga --encoding latin-1" if encoding == "utf-8" else ""
-        raise BadTextError(f"não é texto {encoding.upper()} (byte {error.start + 1}){hint}") from None
+        bad = BadTextError(f"não é texto {encoding.upper()} (byte {error.start + 1}){hint}")
+        bad.line = data[: error.start].count(b"\n") + 1
+        raise bad from None
 
 
 def _decoded(path: Path, encoding: str) -> str:
     """The whole text of `path`; raises `UserError` naming the line that cannot be read."""
     data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
     try:
-        return _text(data, encoding).removeprefix("\ufeff")
+        return _text(data, "utf-16" if data[:2] in UTF16 else encoding)
     except BadTextError as error:
-        at = int(re.findall(r"byte (\d+)", str(error))[0])
-        raise UserError(f"{path}, linha {data[:at].count(10) + 1}: {error}") from None
+        raise UserError(f"{path}, linha {error.line}: {error}") from None
 
 
 def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Value]:
@@ -235,18 +223,15 @@ def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Va
     csv.field_size_limit(CELL)
     rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     next(rows)
-    while True:
-        line = rows.line_num + 1 + skipped
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            what = "uma célula com mais de um milhão de letras" if "limit" in str(error) else str(error)
-            yield line, ValueError(f"não é CSV: {what} (falta fechar aspas?)")
-            return
-        if any(cells):
-            yield line, _cells(header, cells, DELIMITERS[delimiter])
+    line = 2 + skipped
+    try:
+        for cells in rows:
+            if any(cells):
+                yield line, _cells(header, cells, DELIMITERS[delimiter])
+            line = rows.line_num + 1 + skipped
+    except csv.Error as error:
+        what = "uma célula com mais de um milhão de letras" if "limit" in str(error) else str(error)
+        yield line, ValueError(f"não é CSV: {what} (falta fechar aspas?)")
 
 
 def _column(name: str) -> str:
@@ -255,10 +240,11 @@ def _column(name: str) -> str:
     return plain if plain in FIELDS else name.strip()
 
 
-def _cells(header: list[str], cells: list[str], delimiter: str) -> Any:
+def _cells(header: list[str], cells: list[str], delimiter: str) -> dict[str, str] | ValueError:
     if len(cells) != len(header):
-        return ValueError(f"tem {len(cells)} células e o cabeçalho {len(header)} (separador: {delimiter})")
-    if formula := next((cell for cell in cells if FORMULA.match(cell)), None):
+        have = "1 célula" if len(cells) == 1 else f"{len(cells)} células"
+        return ValueError(f"tem {have} e o cabeçalho {len(header)} (separador: {delimiter})")
+    if formula := next(filter(FORMULA.match, cells), None):
         return ValueError(
             f"a célula {formula[:30]!r} é uma fórmula: guarde o valor, ou ponha-lhe um apóstrofo"
         )
@@ -274,9 +260,10 @@ def _arrow(path: Path) -> Iterator[Any]:
         if path.suffix.lower() == ".parquet":
             batches = parquet.ParquetFile(path).iter_batches()
         else:
-            with pa.memory_map(str(path)) as file:
-                kind = ipc.open_file if file.read(6) == b"ARROW1" else ipc.open_stream
-            batches = iter(kind(pa.memory_map(str(path))).read_all().to_batches())
+            file = pa.memory_map(str(path))
+            read = ipc.open_file if file.read(6) == b"ARROW1" else ipc.open_stream
+            file.seek(0)
+            batches = read(file).read_all().to_batches()
         for batch in batches:
             yield from batch.to_pylist()
     except pa.ArrowException as error:
@@ -285,17 +272,15 @@ def _arrow(path: Path) -> Iterator[Any]:
 
 def _dataset(source: str) -> Any:
     """The dataset in the folder `source`, or the one on the hub that is called so, "owner/name"."""
-    path, _, split = source.rpartition(":") if ":" in source else (source, "", "train")
-    folder = HOME / path
-    if not folder.is_dir() and (folder.suffix or Path(path).is_absolute() or path.count("/") != 1):
-        raise UserError(f"não encontro o ficheiro {folder}; «farense-qlora prepare» cria os dados do Farense")
+    path, split = _find(source)
     from datasets import DatasetDict, load_dataset, load_from_disk
 
     try:
-        if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
-            data = load_from_disk(str(folder))
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            data = load_from_disk(str(path))
             return data[split] if isinstance(data, DatasetDict) else data
-        return load_dataset(str(folder) if folder.is_dir() else path, split=split)
+        name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
+        return load_dataset(name, split=split)
     except Exception as error:  # the library and the hub's client raise a dozen unrelated types
         why = " ".join(str(error).split())
-        raise UserError(f"não consigo ler o conjunto de dados {folder}: {why}") from None
+        raise UserError(f"não consigo ler o conjunto de dados {path}: {why}") from None

@@ -128,9 +128,8 @@ def stand_in(message: Message, number: int) -> tuple[dict[str, Any], list[str]]:
 
 def _named(tool: Mapping[str, Any], name: str) -> dict[str, Any]:
     """`tool` under another name."""
-    if "function" in tool:
-        return {**tool, "function": {**tool["function"], "name": name}}
-    return {**tool, "name": name}
+    function = tool.get("function")
+    return {**tool, "function": {**function, "name": name}} if function else {**tool, "name": name}
 
 
 def settings(tokenizer: Any, tools: bool = False, thinking: bool = False) -> dict[str, Any]:

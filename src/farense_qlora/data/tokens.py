@@ -1,46 +1,61 @@
 """The rows of a source as tokens, with what is learnt of them and what is wrong with the rest.
 
-A source is tokenized once: the tokens are kept as Arrow in the user's cache folder, under a key of the data,
-the tokenizer and its template, and mapped into memory: a million rows are ready at once and take no space.
+A source is tokenized once: the tokens are kept as Arrow in the user's cache folder, under a key of all that
+decides them, and mapped into memory: a million rows are ready at once and take no space.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..config import CACHE
+from ..config import CACHE, Config
 from ..errors import UserError
 from ..files import atomic_write, sha256
-from .chat import Piece, encode_rows
+from .chat import encode_rows
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
 from .sources import fingerprint, parse_columns, read_values
 from .template import chat_template
 
-VERSION = 1  # of what this module and those below make of a row: a change here makes all caches anew
-ROWS_A_CHUNK = 10_000
+MAKERS = ("chat", "duplicates", "rows", "sources", "template", "tokens", "turns")  # a change in them shows
+ROWS_A_CHUNK = 2_000
 SHOWN = 20  # bad rows that an error lists
 SCHEMA = pa.schema(
     {
         "line": pa.int64(),
-        "row": pa.string(),  # of the first piece of a row, the row
+        "reason": pa.string(),  # why it is bad; then all that follows is `NOTHING`
+        "row": pa.string(),  # as JSON; only at the first of its examples
         "key": pa.int64(),  # equal where rows say the same
         "asked": pa.int64(),  # equal where they ask the same
+        "text": pa.bool_(),
+        "thought": pa.bool_(),
         "folded": pa.bool_(),
-        "first": pa.int32(),  # the first position that has something to predict
+        "first": pa.int32(),  # the first position that is learnt, but for 0, which nothing predicts
         "tokens": pa.list_(pa.int32()),
         "supervised": pa.list_(pa.uint8()),
     }
 )
-Numbered = tuple[int, Row]  # with its line
+NOTHING = {"key": 0, "asked": 0, "text": False, "thought": False, "folded": False, "first": 0, "tokens": []}
+Numbered = tuple[int, Row | ValueError]  # with its line
+
+
+class HasTokenizer(Protocol):
+    """What of a base model its tokens depend on: the `tokenizer`, and the folder `path` with its files."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """As mlx-lm loads it."""
+
+    @property
+    def path(self) -> Path:
+        """The model's folder."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,14 @@ class Example:
 
     tokens: np.ndarray
     supervised: np.ndarray
+
+    def marked(self, tokenizer: Any) -> str:
+        """Its text on one line, what is learnt of it between « and »."""
+        parts = []
+        for learnt, pairs in groupby(zip(self.supervised, self.tokens, strict=True), lambda pair: pair[0]):
+            text = tokenizer.decode([int(token) for _, token in pairs])
+            parts.append(f"«{text}»" if learnt else text)
+        return "".join(parts).replace("\n", "⏎")
 
 
 @dataclass(frozen=True)
@@ -64,39 +87,25 @@ class Encoded(Sequence[Example]):
     where its answers cannot be learnt in one pass.
 
     Of the examples, `lines`, `keys` and `asked` (examples,) say from which row they are and which are alike,
-    `lengths` counts their tokens and `whole` what they had before. Raises `UserError`, listing the `bad`
-    rows, if there are any (a cut that leaves nothing to learn makes one), unless `skip_bad`, and if none is
-    good.
+    `lengths` counts their tokens and `whole` what they had before. `bad` are the rows that are none of them.
     """
 
-    def __init__(
-        self, table: pa.Table, bad: Sequence[Bad], max_seq_length: int, source: str, skip_bad: bool = False
-    ):
-        self._table = table
-        self._chunks = [
-            (chunk.offsets.to_numpy(), chunk.values.to_numpy(), other.values.to_numpy().view(bool))
-            for chunk, other in zip(table["tokens"].chunks, table["supervised"].chunks, strict=True)
-        ]
-        self._starts = np.cumsum([0, *(len(offsets) - 1 for offsets, _, _ in self._chunks)])
-        whole = np.concatenate([np.diff(offsets) for offsets, _, _ in self._chunks] or [np.zeros(0, int)])
-        lengths = np.minimum(whole, max_seq_length)
-        lines = table["line"].to_numpy()
-        learnable = table["first"].to_numpy() < lengths
-        self._rows = np.flatnonzero(learnable)
-        self.lines, self.lengths, self.whole = lines[self._rows], lengths[self._rows], whole[self._rows]
-        self.keys, self.asked, self._folded = (
-            table[name].to_numpy()[self._rows] for name in ("key", "asked", "folded")
-        )
-        cut = (
-            f"perde toda a resposta ao ser cortada a {max_seq_length} tokens: aumente max_seq_length ou "
-            "encurte a pergunta"
-        )
-        emptied = [Bad(int(line), cut) for line in np.unique(lines[~learnable])]
-        self.bad = tuple(sorted([*bad, *emptied], key=lambda one: one.line))
-        check(source, self.bad, len(self), skip_bad)
+    def __init__(self, table: pa.Table, kept: np.ndarray, max_seq_length: int, bad: Sequence[Bad]):
+        self._table, self._kept, self._limit, self.bad = table, kept, max_seq_length, tuple(bad)
+        self._columns = table["tokens"], table["supervised"]
+        self.lines, self.keys, self.asked = (self._column(name) for name in ("line", "key", "asked"))
+        self.whole = pc.list_value_length(table["tokens"]).to_numpy()[kept]
+        self.lengths = np.minimum(self.whole, max_seq_length)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._kept)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        at, length = int(self._kept[i]), self.lengths[i]
+        tokens, supervised = (column[at].values.to_numpy()[:length] for column in self._columns)
+        return Example(tokens, supervised.view(bool))
 
     @property
     def truncated(self) -> int:
@@ -104,197 +113,175 @@ class Encoded(Sequence[Example]):
         return int((self.whole > self.lengths).sum())
 
     @property
-    def folded(self) -> int:
-        """How many rows have their system text in a user's turn, since the template takes none."""
-        return len(np.unique(self.lines[self._folded]))
-
-    @property
     def split(self) -> int:
         """How many rows became an example an answer."""
         return int((np.unique(self.lines, return_counts=True)[1] > 1).sum())
 
-    def rows_with(self, text: str) -> int:
-        """How many rows have `text` in their JSON."""
-        return sum(text in row for row in self._json())
-
     @property
-    def texts(self) -> int:
-        """How many rows are bare text."""
-        return sum(row.startswith('{"text"') for row in self._json())
+    def folded(self) -> int:
+        """How many rows have their system text in a user's turn, since the template takes none."""
+        return self.count("folded")
+
+    def count(self, flag: str) -> int:
+        """How many rows are bare "text", have a "thought", or are "folded"."""
+        return len(np.unique(self.lines[self._column(flag)]))
 
     def where(self, kept: np.ndarray) -> "Encoded":
         """The examples that `kept` (examples,) bool is true of."""
-        other = copy(self)
-        for name in ("_rows", "lines", "lengths", "whole", "keys", "asked", "_folded"):
-            setattr(other, name, getattr(self, name)[kept])
-        return other
+        return Encoded(self._table, self._kept[kept], self._limit, self.bad)
 
     def without(self, lines: Collection[int]) -> "Encoded":
         """The same, but for the rows on `lines`."""
         return self.where(~np.isin(self.lines, list(lines)))
 
-    def rows(self) -> list[Numbered]:
-        """The rows that the examples are of, each once."""
-        lines = np.unique(self.lines).tolist()
-        return [(line, Row.from_json(text)) for line, text in zip(lines, self._json(), strict=True)]
+    def rows(self) -> list[tuple[int, Row]]:
+        """The rows that the examples are of, each once, with its line."""
+        lines = np.unique(self.lines)
+        first = np.searchsorted(self._table["line"].to_numpy(), lines)
+        stored = self._table["row"].take(first).to_pylist()
+        return [(line, Row.from_json(text)) for line, text in zip(lines.tolist(), stored, strict=True)]
 
-    def _json(self) -> list[str]:
-        """The rows that the examples are of, as the table has them: at the first piece of each."""
-        first = np.searchsorted(self._table["line"].to_numpy(), np.unique(self.lines))
-        stored: list[str] = self._table["row"].take(first).to_pylist()
-        return stored
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        stored = self._rows[row]
-        chunk = int(np.searchsorted(self._starts, stored, side="right")) - 1
-        offsets, tokens, supervised = self._chunks[chunk]
-        start = offsets[stored - self._starts[chunk]]
-        part = slice(start, start + self.lengths[row])
-        return Example(tokens[part], supervised[part])
-
-
-def check(source: object, bad: Sequence[Bad], good: int, skip_bad: bool) -> None:
-    """Raise `UserError` for `bad` rows that are not to be skipped, all in one, and when none is `good`."""
-    if bad and not skip_bad:
-        shown = [f"linha {one.line}: {one.reason}" for one in bad[:SHOWN]]
-        if len(bad) > 1:
-            shown += [f"e mais {len(bad) - SHOWN}"] * (len(bad) > SHOWN)
-            shown += [f"são {len(bad)} linhas que não servem: corrija-as, ou salte-as com --skip-bad"]
-        raise UserError(f"{source}, " + "\n  ".join(shown))
-    if not good:
-        raise UserError(f"{source}: não tem nenhuma linha de dados" + (" que sirva" if bad else ""))
+    def _column(self, name: str) -> np.ndarray:
+        values: np.ndarray = self._table[name].to_numpy()[self._kept]
+        return values
 
 
 def read_rows(
     source: str | Path, skip_bad: bool = False, columns: str = "", encoding: str = "utf-8"
 ) -> list[Row]:
     """The rows of `source`, as they are before any model; a `Path` is as it stands, and a text as a setting
-    has it (of the project's folder, or of the hub). Raises as `Encoded` does."""
-    source, bad = _name(source), list[Bad]()
-    rows = [row for _, row in _parsed(source, columns, encoding, bad)]
-    check(source, bad, len(rows), skip_bad)
+    has it (of the project's folder, or of the hub). Raises `UserError` as `encode_file` does.
+
+    >>> read_rows("data/val_data.jsonl")[0].messages[0]["content"]
+    'Carlos Athaíde Ferreira esteve à frente do Farense em que período?'
+    """
+    source = _name(source)
+    read = list(_read(source, columns, encoding))
+    bad = [Bad(line, str(error)) for line, error in read if isinstance(error, ValueError)]
+    rows = [row for _, row in read if isinstance(row, Row)]
+    _check(source, bad, len(rows), skip_bad)
     return rows
 
 
 def encode(rows: Iterable[Row], tokenizer: Any, max_seq_length: int) -> Encoded:
-    """Tokenize `rows` in memory; raises `UserError` as `Encoded` does."""
-    bad: list[Bad] = []
-    table = pa.Table.from_batches(_batches(enumerate(rows, 1), tokenizer, bad), SCHEMA)
-    return Encoded(table, bad, max_seq_length, "dados")
+    """Tokenize `rows` in memory; raises `UserError` as `encode_file` does."""
+    table = pa.Table.from_batches(_batches(enumerate(rows, 1), tokenizer), SCHEMA)
+    return _encoded(table, max_seq_length, "dados", skip_bad=False)
 
 
 def encode_file(
-    source: str | Path,
-    tokenizer: Any,
-    model: Path,
-    max_seq_length: int,
-    skip_bad: bool = False,
-    progress: Callable[[int], object] = lambda _: None,
-    columns: str = "",
-    encoding: str = "utf-8",
+    source: str | Path, config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None
 ) -> Encoded:
-    """The rows of `source` as tokens of the model in the folder `model`; tokenized once, then mapped.
+    """The rows of `source` as tokens of `base`; tokenized once, and then mapped. `progress` is told how many
+    rows were added.
 
-    `progress` is told how many rows were added; else as `read_rows`.
+    Raises `UserError`, listing the bad rows, if there are any (a cut to `config.max_seq_length` that leaves
+    nothing to learn makes one), unless `config.skip_bad`; and if none is good.
     """
     source = _name(source)
-    target = CACHE / "tokens" / f"{_key(source, tokenizer, model, columns, encoding)}.arrow"
-    found = _stored(target)
-    if found is None:
-        bad: list[Bad] = []
-        rows = _parsed(source, columns, encoding, bad)
+    target = CACHE / "tokens" / f"{_key(source, config, base)}.arrow"
+    table = _stored(target)
+    if table is None:
+        rows = _read(source, config.columns, config.encoding)
         with atomic_write(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
-            for batch in _batches(_counted(rows, progress), tokenizer, bad):
+            for batch in _batches(rows, base.tokenizer):
                 writer.write_batch(batch)
-            writer.close()
-            # The rows are there only when what is wrong with the others is.
-            with atomic_write(target.with_suffix(".json")) as beside:
-                beside.write_text(json.dumps([vars(one) for one in bad]), encoding="utf-8")
-        found = _stored(target)
-    if found is None:
+                progress(len(np.unique(batch["line"])))
+        table = _stored(target)
+    if table is None:
         raise UserError(f"não consigo voltar a ler {target}: o disco não guardou o que se escreveu")
-    return Encoded(*found, max_seq_length, source, skip_bad)
+    return _encoded(table, config.max_seq_length, source, config.skip_bad)
 
 
 def _name(source: str | Path) -> str:
     return str(source.absolute()) if isinstance(source, Path) else source
 
 
-def _stored(target: Path) -> tuple[pa.Table, list[Bad]] | None:
-    """The table in `target`, mapped, and the bad rows beside it; None if they are not there, or damaged."""
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(target))).read_all()
-        bad = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # pyarrow's own errors are among them
-        return None
-    return table, [Bad(**one) for one in bad]
-
-
-def _parsed(source: str, columns: str, encoding: str, bad: list[Bad]) -> Iterator[Numbered]:
-    """The good rows of `source`, each with its line; the others are added to `bad`."""
-    ours = parse_columns(columns)
-    for line, value in read_values(source, ours, encoding):
-        try:
-            if isinstance(value, ValueError):
-                raise value
-            yield line, parse_row(value, ours)
-        except ValueError as error:
-            bad.append(Bad(line, str(error)))
-
-
-def _counted(rows: Iterable[Numbered], progress: Callable[[int], object]) -> Iterator[Numbered]:
-    for row in rows:
-        yield row
-        progress(1)
-
-
-def _key(source: str, tokenizer: Any, model: Path, columns: str, encoding: str) -> str:
-    """A key of all that decides the tokens: the data, the tokenizer's files and its chat template."""
-    parts = [
-        VERSION,
-        columns,
-        encoding,
-        fingerprint(source),
-        chat_template(tokenizer),
-        chat_template(tokenizer, True),
-    ]
-    parts += sorted(tokenizer.eos_token_ids)
-    files = [path for path in sorted(model.rglob("*")) if path.is_file()]
-    parts += [sha256(path) for path in files if path.suffix in (".json", ".model", ".jinja", ".txt")]
+def _key(source: str, config: Config, base: HasTokenizer) -> str:
+    """A key of all that decides the tokens: the data, the tokenizer's files, its chat template, our code."""
+    tokenizer = base.tokenizer
+    files = [Path(__file__).with_name(f"{name}.py") for name in MAKERS]
+    files += [path for path in sorted(base.path.rglob("*")) if path.is_file()]
+    parts = [config.columns, config.encoding, fingerprint(source), *sorted(tokenizer.eos_token_ids)]
+    parts += [chat_template(tokenizer), chat_template(tokenizer, True)]
+    parts += [sha256(path) for path in files if path.suffix in (".py", ".json", ".model", ".jinja", ".txt")]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _batches(rows: Iterable[Numbered], tokenizer: Any, bad: list[Bad]) -> Iterator[pa.RecordBatch]:
-    """The table of `rows`, a part at a time; rows whose conversation cannot be told truly go to `bad`."""
+def _stored(target: Path) -> pa.Table | None:
+    """The table in `target`, mapped; None if it is not there, or damaged."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(target))).read_all()
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _read(source: str, columns: str, encoding: str) -> Iterator[Numbered]:
+    """The rows of `source`, or what is wrong with them, each with its line."""
+    ours = parse_columns(columns)
+    for line, value in read_values(source, ours, encoding):
+        try:
+            yield line, value if isinstance(value, ValueError) else parse_row(value, ours)
+        except ValueError as error:
+            yield line, error
+
+
+def _batches(rows: Iterable[Numbered], tokenizer: Any) -> Iterator[pa.RecordBatch]:
+    """The table of `rows`, a part at a time."""
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        for (line, row), pieces in zip(some, encode_rows([row for _, row in some], tokenizer), strict=True):
-            if isinstance(pieces, ValueError):
-                bad.append(Bad(line, str(pieces)))
+        encoded = iter(encode_rows([row for _, row in some if isinstance(row, Row)], tokenizer))
+        records: list[dict[str, Any]] = []
+        for line, row in some:
+            pieces = next(encoded) if isinstance(row, Row) else row
+            if isinstance(pieces, ValueError) or isinstance(row, ValueError):
+                records.append(NOTHING | {"line": line, "reason": str(pieces)})
                 continue
+            about = {
+                "line": line,
+                "key": row_key(row),
+                "asked": asked_key(row),
+                "text": bool(row.text),
+                "thought": any("reasoning_content" in message for message in row.messages),
+            }
             for number, piece in enumerate(pieces):
-                record = _record(piece)
-                columns["line"].append(line)
-                columns["row"].append("" if number else row.to_json())
-                columns["key"].append(row_key(row))
-                columns["asked"].append(asked_key(row))
-                for name, value in record.items():
-                    columns[name].append(value)
-        if columns["line"]:
-            yield pa.record_batch(
-                [pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names], SCHEMA
-            )
+                learnt = np.array(piece.supervised, np.uint8)
+                where = np.flatnonzero(learnt[1:]) + 1
+                record = {
+                    "row": None if number else row.to_json(),
+                    "folded": piece.folded,
+                    "first": where[0] if len(where) else len(learnt),
+                    "tokens": np.array(piece.tokens, np.int32),
+                    "supervised": learnt,
+                }
+                records.append(about | record)
+        columns = [pa.array([one.get(field.name) for one in records], field.type) for field in SCHEMA]
+        yield pa.record_batch(columns, SCHEMA)
 
 
-def _record(piece: Piece) -> dict[str, Any]:
-    learnt = np.array(piece.supervised, bool)
-    where = np.flatnonzero(learnt[1:]) + 1  # nothing predicts the first token
-    return {
-        "folded": piece.folded,
-        "first": int(where[0]) if len(where) else len(learnt),
-        "tokens": np.array(piece.tokens, np.int32),
-        "supervised": learnt.view(np.uint8),
-    }
+def _encoded(table: pa.Table, max_seq_length: int, source: str, skip_bad: bool) -> Encoded:
+    """The examples of `table` of which the cut leaves something to learn."""
+    lengths = pc.list_value_length(table["tokens"]).to_numpy()
+    learnable = table["first"].to_numpy() < np.minimum(lengths, max_seq_length)
+    cut = (
+        f"perde toda a resposta ao ser cortada a {max_seq_length} tokens: aumente max_seq_length ou "
+        "encurte a pergunta"
+    )
+    lost = table.select(["line", "reason"]).filter(pa.array(~learnable)).to_pylist()
+    reasons = {one["line"]: one["reason"] or cut for one in lost}
+    bad = [Bad(line, reason) for line, reason in reasons.items()]
+    _check(source, bad, int(learnable.sum()), skip_bad)
+    return Encoded(table, np.flatnonzero(learnable), max_seq_length, bad)
+
+
+def _check(source: str, bad: Sequence[Bad], good: int, skip_bad: bool) -> None:
+    """Raise `UserError` for `bad` rows that are not to be skipped, all in one, and when none is `good`."""
+    if bad and not skip_bad:
+        shown = [f"linha {one.line}: {one.reason}" for one in bad[:SHOWN]]
+        if len(bad) > SHOWN:
+            shown.append(f"e mais {len(bad) - SHOWN}")
+        if len(bad) > 1:
+            shown.append(f"são {len(bad)} linhas que não servem: corrija-as, ou salte-as com --skip-bad")
+        raise UserError(f"{source}, " + "\n  ".join(shown))
+    if not good:
+        raise UserError(f"{source}: não tem nenhuma linha de dados" + (" que sirva" if bad else ""))

@@ -72,19 +72,11 @@ def _fold(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 def _as_json(message: dict[str, Any]) -> dict[str, Any]:
     """`message` with the arguments of its calls as JSON: some templates write them as they come."""
-    if not message.get("tool_calls"):
-        return message
-    calls = [
-        {
-            **call,
-            "function": {
-                **call["function"],
-                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
-            },
-        }
-        for call in message["tool_calls"]
-    ]
-    return {**message, "tool_calls": calls}
+    calls = []
+    for call in message.get("tool_calls", ()):
+        arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": arguments}})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def write_answer(
@@ -92,10 +84,10 @@ def write_answer(
 ) -> str:
     """What the model is to say after the `prompt` of `asked`: the answer as the template writes it, and its
     end. Raises `ValueError`."""
-    said, thought = message["content"].strip(), message.get("reasoning_content", "").strip()
-    stops = template.stops
-    calls = json.dumps(message.get("tool_calls") or "", ensure_ascii=False)
-    if stop := next((stop for stop in stops if any(stop in text for text in (said, thought, calls))), None):
+    said, thought = _said(message)
+    calls = message.get("tool_calls")
+    told = f"{said}\0{thought}\0{json.dumps(calls or '', ensure_ascii=False)}"
+    if stop := next((stop for stop in template.stops if stop in told), None):
         raise ValueError(f"a resposta contém «{stop}», que é o que faz o modelo parar: tire-o")
     before = [stand_in(one, number)[0] for number, one in enumerate(asked)]
     probe, words = stand_in(message, len(asked))
@@ -104,18 +96,22 @@ def write_answer(
             text = template.write([*asked, way])
         except Exception:  # as every template may
             continue
+        shown = template.write_stand_ins([*before, tried])
+        if not text.startswith(prompt) or shown is None or any(word not in shown for word in words):
+            continue
         added = text.removeprefix(prompt)
-        if len(added) < len(text) or not prompt:
-            shown = template.write_stand_ins([*before, tried])
-            if shown is None or any(word not in shown for word in words):
-                continue
-            if said not in added and not message.get("tool_calls"):
-                continue
-            if not thought:
-                added = template.without_empty_thought(added, said)
-            end = added.rfind(said) + len(said) if said and not message.get("tool_calls") else 0
-            return _to_the_end(template, added, end)
+        if said not in added and not calls:
+            continue
+        if not thought:
+            added = template.without_empty_thought(added, said)
+        end = added.rfind(said) + len(said) if said and not calls else 0
+        return _to_the_end(template, added, end)
     return _answer_alone(template, prompt, asked, message)
+
+
+def _said(message: dict[str, Any]) -> tuple[str, str]:
+    """What an answer says and what it thinks."""
+    return message["content"].strip(), message.get("reasoning_content", "").strip()
 
 
 def _answers(template: Template, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -133,7 +129,7 @@ def _answer_alone(
     template: Template, prompt: str, asked: list[dict[str, Any]], message: dict[str, Any]
 ) -> str:
     """The answer to a prompt that the template does not go on from: what it writes around any answer."""
-    said, thought = message["content"].strip(), message.get("reasoning_content", "").strip()
+    said, thought = _said(message)
     question = [*asked[:-1], {**asked[-1], "content": QUESTION}] if asked else []
     try:
         before = template.write(question, prompt=True).split(QUESTION)

@@ -1,11 +1,11 @@
 """Take an adapter home in the format of the tool that will ask it, checked by that very tool, with what it
 is, where it comes from and how to ask it; what a person made or changed is replaced only when told to."""
 
+import gc
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,15 +16,29 @@ import mlx.core as mx
 
 from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
+from ..data.load import load_data
 from ..errors import UserError
 from ..files import atomic_dir, touched, write_checksums
-from ..model.base import Base
+from ..model.base import Base, load_base
 from ..training.checkpoints import latest, versions
-from ..training.events import Evaluated, Event, Finished, Stepped, best_of
+from ..training.events import Finished, Stepped
+from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import integration_guide, model_card
-from .formats import GGUF, write_fused, write_gguf, write_modelfile, write_peft
-from .verify import EIGHT_BITS, EXACT, FOUR_BITS, QUESTIONS, REPORT, Limits, Progress, Reference, need
+from .formats import GGUF, write_fused, write_gguf, write_peft
+from .ollama import write_modelfile
+from .verify import (
+    EIGHT_BITS,
+    EXACT,
+    FOUR_BITS,
+    QUESTIONS,
+    REPORT,
+    Progress,
+    Thresholds,
+    measure,
+    need,
+    verify,
+)
 
 METADATA = "metadata.json"
 LATEST = "latest"
@@ -33,10 +47,10 @@ ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
 
 @dataclass(frozen=True)
 class Format:
-    """A format: who reads it, and how near to the trained model it must be."""
+    """A format: the tool that reads it, and how near to the trained model it must be."""
 
     tool: str
-    limits: Limits = EXACT
+    limits: Thresholds = EXACT
 
 
 FORMATS = {
@@ -51,48 +65,56 @@ FORMATS = {
 
 def export(
     run: Run,
-    to: Path,
-    kind: str = "mlx",
+    folder: Path | None = None,
+    format: str = "mlx",
     gguf_type: str = "f16",
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
     replace: bool = False,
 ) -> Path:
-    """Write the best adapter of `run` to the folder `to` as `kind` (one of `FORMATS`), in place of an earlier
-    export of the same; `output/latest` then leads there. What its own consumer does not read as the trained
-    model is not kept: all or nothing.
+    """Write the best adapter of `run` to `folder` (by default `export_folder`) in one of the `FORMATS`, in
+    place of an earlier export of the same; `output/latest` then leads there. What its own tool does not read
+    as the trained model is not kept: all or nothing.
 
-    The check asks `questions` of the validation set; `progress` is told what is being looked at, how many of
-    them are done and of how many. Raises `UserError` when the run has no adapter, the consumer is not
-    installed, the check fails, `to` cannot be written or, unless `replace`, holds anything else: an export of
-    another run or format, or one that somebody has changed.
+    The check asks `questions` of the validation rows that training measured; `progress` is told what is being
+    looked at, how many of them are done and of how many. Raises `UserError` when the run has no adapter, the
+    tool is not installed, the check fails, `folder` cannot be written or, unless `replace`, holds anything
+    else: an export of another run or format, or one that somebody has changed.
+
+    >>> fq.export(run, folder / "adaptador", questions=2).name
+    'adaptador'
     """
-    adapter, about = run.best_adapter, metadata(run, kind)
+    if format not in FORMATS:
+        raise UserError(f"não sei exportar como «{format}»: escolha um de {', '.join(FORMATS)}")
+    to = folder or export_folder(run, format)
     to = to.resolve() if to.is_symlink() or to.name in ("", "..") else to
+    adapter, about = run.best_adapter, metadata(run, format)
     _check_free(to, run, about, replace)
-    need(FORMATS[kind].tool)
-    limits = EIGHT_BITS if gguf_type == "q8_0" and kind in ("gguf", "ollama") else FORMATS[kind].limits
-    with atomic_dir(to) as folder:
-        reference = Reference(run.config, adapter, questions, progress)
-        base = reference.base
-        _write(kind, gguf_type, base, adapter, to.name, run.config, folder)
-        with tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
-            model, loaded = _read_as(kind, base, folder, Path(temporary))
-            del base
-            reference.forget_base()
-            report = reference.compare(kind, FORMATS[kind].tool, model, loaded, limits, progress)
+    tool, limits = FORMATS[format].tool, FORMATS[format].limits
+    if tool == "llama" and gguf_type == "q8_0":
+        limits = EIGHT_BITS
+    need(tool)
+    with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
+        base = load_base(run.config)
+        validation = load_data(run.config, base).validation
+        reference = measure(base, adapter, validation, questions, progress)
+        model, loaded = _write(format, gguf_type, base, adapter, to.name, partial, Path(temporary))
+        del base  # the tool is about to load the model too
+        gc.collect()
+        mx.clear_cache()
+        report = verify(reference, format, tool, model, loaded, limits, progress)
         if report.failures:
             why = "; ".join(report.failures)
-            raise UserError(f"a exportação «{kind}» não passou na verificação e não foi guardada: {why}")
-        report.write(folder)
+            raise UserError(f"a exportação «{format}» não passou na verificação e não foi guardada: {why}")
+        report.write(partial)
         texts = {
             METADATA: json.dumps(about, ensure_ascii=False, indent=2) + "\n",
-            "README.md": model_card(about, verification(folder), to),
+            "README.md": model_card(about, report, to),
             "INTEGRATION_GUIDE.md": integration_guide(about, to),
         }
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        write_checksums(folder)
+            (partial / name).write_text(text, encoding="utf-8")
+        write_checksums(partial)
     _point_at(to)
     return to
 
@@ -132,33 +154,32 @@ def _point_at(folder: Path) -> None:
         os.replace(partial, link)
 
 
-def _write(kind: str, gguf_type: str, base: Base, adapter: Path, name: str, config: Config, to: Path) -> None:
-    """Write what the format itself asks for to the folder `to`."""
+def _write(
+    format: str, gguf_type: str, base: Base, adapter: Path, name: str, to: Path, temporary: Path
+) -> tuple[Path, Path | None]:
+    """Write what the format itself asks for to the folder `to`; returns the model that its tool is to load,
+    and the adapter on it. `temporary` is for a base that lies nowhere as the tool can read it."""
     try:
-        if kind == "mlx":
+        if format == "mlx":
             for file in ADAPTER_FILES:
                 shutil.copyfile(adapter / file, to / file)
-        elif kind == "peft":
-            write_peft(adapter, config.model, to)
-        elif kind in ("fused", "fused-4bit"):
-            write_fused(base.path, adapter, base.tokenizer, to, bits=4 if kind == "fused-4bit" else 16)
-        else:
-            write_gguf(base.path, adapter, base.tokenizer, name, gguf_type, to / GGUF)
-            if kind == "ollama":
-                write_modelfile(base.tokenizer, MAX_TOKENS, to)
+            return base.path, to
+        if format == "peft":
+            write_peft(adapter, base.name, to)
+            if base.bits == 16:
+                return base.path, to
+            # PEFT takes no MLX quantization: here are the very weights, in float32.
+            write_fused(base.path, None, base.tokenizer, temporary, dtype=mx.float32)
+            return temporary, to
+        if format in ("fused", "fused-4bit"):
+            write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)
+            return to, None
+        write_gguf(base.path, adapter, base.tokenizer, name, gguf_type, to / GGUF)
+        if format == "ollama":
+            write_modelfile(base.tokenizer, MAX_TOKENS, to)
+        return to / GGUF, None
     except RuntimeError as error:  # mlx, when it cannot write
         raise UserError(f"não consigo escrever em {to.parent}: {error}") from None
-
-
-def _read_as(kind: str, base: Base, folder: Path, temporary: Path) -> tuple[Path, Path | None]:
-    """The model and the adapter that the consumer of `kind` is given to read `folder`."""
-    if kind == "mlx":
-        return base.path, folder
-    if kind == "peft":
-        if base.bits == 4:  # PEFT takes no MLX quantization: here are the very weights, in float32
-            write_fused(base.path, None, base.tokenizer, temporary, dtype=mx.float32)
-        return (temporary if base.bits == 4 else base.path), folder
-    return (folder / GGUF if kind in ("gguf", "ollama") else folder), None
 
 
 def push(folder: Path, repository: str) -> str:
@@ -181,9 +202,9 @@ def push(folder: Path, repository: str) -> str:
     return str(address)
 
 
-def export_folder(run: Run, kind: str = "mlx") -> Path:
-    """Where `run` is exported to as `kind` when nobody says otherwise: a folder for each run and format."""
-    return OUTPUT / f"{run.name}-{kind}"
+def export_folder(run: Run, format: str = "mlx") -> Path:
+    """Where `run` is exported to when nobody says otherwise: a folder for each run and format."""
+    return OUTPUT / f"{run.name}-{format}"
 
 
 def exported_config(folder: Path) -> Config:
@@ -208,49 +229,35 @@ def verification(folder: Path) -> dict[str, Any]:
     return report
 
 
-def metadata(run: Run, kind: str = "mlx") -> dict[str, Any]:
-    """What a program wants to know of the adapter of `run`; the same run and data give the same words."""
-    config, events = run.config, run.events()
-    checkpoint = latest(run.folder)
+def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
+    """What a program wants to know of the adapter of `run`; the same run and data give the same words.
+
+    Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known.
+    """
+    config, events, checkpoint = run.config, run.events(), latest(run.folder)
     trained_on = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
-    data = {
-        name: {"path": path, "sha256": trained_on.get("data", {}).get(setting)}
-        for name, setting, path in (
-            ("train", "train_data", config.train_data),
-            ("validation", "val_data", config.val_data),
-        )
-    }
+    digests, now = trained_on.get("data", {}), numbers(events)
     return {
-        "format": kind,
+        "format": format,
         "base_model": config.model,
         "bits": config.bits,
         "run": run.name,
         "began": events[0].time if events else None,
         "config": config.model_dump(mode="json"),
-        "data": data,
-        "metrics": metrics(events),
-        "trained": _day(events),
+        "data": {
+            "train": {"path": config.train_data, "sha256": digests.get("train_data")},
+            "validation": {"path": config.val_data, "sha256": digests.get("val_data")},
+        },
+        "metrics": {
+            "steps": now.step,
+            "train_loss": now.loss,
+            "val_loss": now.best_loss,
+            "best_step": None if now.best_loss is None else now.best_step,
+            "supervised_tokens": sum(e.supervised_tokens for e in events if isinstance(e, Stepped)),
+            "seconds": now.seconds,
+            "peak_memory_gb": now.peak_memory_gb,
+            "ended": next((event.reason for event in reversed(events) if isinstance(event, Finished)), None),
+        },
+        "trained": f"{datetime.fromtimestamp(events[-1].time, UTC):%Y-%m-%d}" if events else None,
         "versions": versions(),
     }
-
-
-def metrics(events: Sequence[Event]) -> dict[str, Any]:
-    """The figures of a run: losses in nats a supervised token, times in seconds, memory in GB."""
-    steps = [event for event in events if isinstance(event, Stepped)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
-    finished = [event for event in events if isinstance(event, Finished)]
-    best = best_of(evaluations)
-    return {
-        "steps": len(steps),
-        "train_loss": steps[-1].loss if steps else None,
-        "val_loss": best.loss if best else None,
-        "best_step": best.step if best else None,
-        "supervised_tokens": sum(event.supervised_tokens for event in steps),
-        "seconds": sum(event.seconds for event in steps),
-        "peak_memory_gb": max((event.peak_memory_gb for event in steps), default=None),
-        "ended": finished[-1].reason if finished else None,
-    }
-
-
-def _day(events: Sequence[Event]) -> str | None:
-    return datetime.fromtimestamp(events[-1].time, UTC).strftime("%Y-%m-%d") if events else None

@@ -1,4 +1,4 @@
-"""Write a trained adapter as others want it: for PEFT, fused into the weights, as GGUF, for Ollama."""
+"""Write a trained adapter as others want it: for PEFT, fused into the weights of its base, or as GGUF."""
 
 import json
 import re
@@ -20,22 +20,26 @@ from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
-from ..model.mini_tokenizer import PIECES
-from .ollama import go_template
 
 GGUF = "model.gguf"
 GGUF_TYPES = ("f16", "bf16", "q8_0")
-# The pre-tokenizers of llama.cpp, by the expression that a tokenizer.json has for the same; None is that of
-# GPT-2, which the ByteLevel step has built in.
+# How a tokenizer.json over bytes cuts text in pieces, step by step, and what llama.cpp calls the same.
+GPT_2 = "as GPT-2 does"  # built into the ByteLevel step
 PRE_TOKENIZERS = {
-    None: "gpt-2",
-    # No other pairs digits as ours does; see `_vocabulary`.
-    PIECES: "gpt-2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+": "llama-bpe",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+": "qwen2",
+    (GPT_2,): "gpt-2",
+    (r"\p{N}", GPT_2): "smollm",
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ): "llama-bpe",
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ): "qwen2",
 }
+# Numbers in groups of a few digits, words, single signs, white space: llama.cpp does not have this, but can
+# be told of such groups; see `_vocabulary`.
+DIGIT_GROUPS = re.compile(r"\[ -\]\?\\p\{N\}\{1,(\d)\}" + re.escape(r"| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s+"))
 
 
 def write_peft(adapter: Path, base: str, folder: Path) -> None:
@@ -130,34 +134,32 @@ def write_gguf(
     if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
         what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
         raise UserError(f"não sei escrever em GGUF um modelo {what}: só llama e mistral, sem «rope_scaling»")
-    vocabulary = _vocabulary(tokenizer, config["vocab_size"])
-    heads = config["num_attention_heads"]
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
     size = config.get("head_dim") or config["hidden_size"] // heads
+    positions = config["max_position_embeddings"]
+    facts = {
+        "name": name,
+        "languages": ["pt"],
+        "file_type": gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"],
+        "vocab_size": config["vocab_size"],
+        "context_length": min(positions, config.get("sliding_window") or positions),
+        "embedding_length": config["hidden_size"],
+        "block_count": layers,
+        "feed_forward_length": config["intermediate_size"],
+        "head_count": heads,
+        "head_count_kv": groups,
+        "key_length": size,
+        "value_length": size,
+        "rope_dimension_count": size,
+        "rope_freq_base": config.get("rope_theta", 10000.0),
+        "layer_norm_rms_eps": config["rms_norm_eps"],
+        **_vocabulary(tokenizer, config["vocab_size"]),
+    }
     writer = gguf.GGUFWriter(path, "llama", use_temp_file=True)
-    writer.add_name(name)
-    writer.add_languages(["pt"])
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_context_length(
-        min(
-            config["max_position_embeddings"],
-            config.get("sliding_window") or config["max_position_embeddings"],
-        )
-    )
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(groups)
-    writer.add_key_length(size)
-    writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    vocabulary(writer)
-
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for fact, value in facts.items():
+        getattr(writer, f"add_{fact}")(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
     weights = dict(tree_flatten(model.parameters()))
     del model
     for layer in list(weights):
@@ -174,16 +176,17 @@ def write_gguf(
     writer.close()
 
 
-def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
-    """What adds the tokenizer to a GGUF writer; raises `UserError` for one that llama.cpp does not have."""
+def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
+    """The tokenizer as the `add_` methods of a GGUF writer take it, by their names.
+
+    Raises `UserError` for one that llama.cpp does not have.
+    """
     from gguf import TokenType
 
     described = json.loads(tokenizer._tokenizer.backend_tokenizer.to_str())
-    steps = _sequence(described["pre_tokenizer"], "pretokenizers")
-    patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"] or [None]
-    byte_level = bool(steps) and steps[-1]["type"] == "ByteLevel" and patterns[0] in PRE_TOKENIZERS
-    pieces = bool(described["model"].get("byte_fallback")) and patterns == [None]
-    if described["model"]["type"] != "BPE" or len(patterns) > 1 or not (byte_level or pieces):
+    model, (pre, digits) = described["model"], _pre_tokenizer(described)
+    sentencepiece = pre == "default"
+    if model["type"] != "BPE" or pre is None:
         kind = type(tokenizer._tokenizer).__name__
         raise UserError(
             f"não sei escrever em GGUF o tokenizer deste modelo ({kind}): só BPE sobre bytes, com um "
@@ -191,70 +194,77 @@ def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> Any:
             "ferramentas dele"
         )
     tokens, types = [f"[PAD{i}]" for i in range(size)], [TokenType.UNUSED] * size
-    for text, token in described["model"]["vocab"].items():
+    for text, token in model["vocab"].items():
         tokens[token], types[token] = text, TokenType.NORMAL
-        # llama.cpp looks for tokens of this type before it cuts the text in pieces: thus pairs of digits are
-        # taken from the left, as the miniature's own expression does and none of llama.cpp's.
-        if patterns[0] == PIECES and len(text) == 3 and text[0] in "Ġ-" and text[1:].isdecimal():
+        # llama.cpp looks for tokens of this type before it cuts the text in pieces: thus a number is cut from
+        # its start on, as the tokenizer's own expression does. Whether it does so in the questions at hand is
+        # what the check of an export finds out.
+        if digits and re.fullmatch(f"[Ġ-][0-9]{{{digits}}}", text):
             tokens[token], types[token] = text.replace("Ġ", " "), TokenType.USER_DEFINED
-        if pieces and re.fullmatch("<0x[0-9A-F]{2}>", text):
+        if sentencepiece and re.fullmatch("<0x[0-9A-F]{2}>", text):
             types[token] = TokenType.BYTE
     for added in described["added_tokens"]:
         if added["id"] >= size:  # of pictures, in a model without eyes
             continue
         tokens[added["id"]] = added["content"]
         types[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in described["model"]["merges"]]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    facts: dict[str, Any] = {
+        "tokenizer_model": "llama" if sentencepiece else "gpt2",
+        "tokenizer_pre": pre,
+        "token_list": tokens,
+        "token_types": [int(kind) for kind in types],
+        "chat_template": chat_template(tokenizer),
+    }
+    if sentencepiece:  # llama.cpp joins the pair whose token has the highest score
+        order = {text: -float(rank) for rank, text in reversed([*enumerate(map("".join, pairs))])}
+        facts["token_scores"] = [order.get(text, -float(len(pairs))) for text in tokens]
+        facts["add_space_prefix"] = _prefixed(described)
+    else:
+        facts["token_merges"] = [" ".join(pair) for pair in pairs]
+    for name in ("bos", "eos", "unk", "pad"):
+        token = getattr(tokenizer, f"{name}_token_id", None)
+        if token is not None and token < size:  # Transformers adds one that a family usually has
+            facts[f"{name}_token_id"] = token
+    # The template writes it; whoever has only the text of a question must add it.
     question = prompt_tokens([{"role": "user", "content": "?"}], tokenizer)
-
-    def add(writer: Any) -> None:
-        writer.add_tokenizer_model("llama" if pieces else "gpt2")
-        writer.add_tokenizer_pre("default" if pieces else PRE_TOKENIZERS[patterns[0]])
-        writer.add_token_list(tokens)
-        writer.add_token_types([int(kind) for kind in types])
-        if pieces:  # llama.cpp joins the pair whose token has the highest score
-            order = {text: -float(rank) for rank, text in reversed([*enumerate(map("".join, pairs))])}
-            writer.add_token_scores([order.get(text, -float(len(pairs))) for text in tokens])
-            writer.add_add_space_prefix(_prefixed(described))
-        else:
-            writer.add_token_merges([" ".join(pair) for pair in pairs])
-        for name in ("bos", "eos", "unk", "pad"):
-            token = getattr(tokenizer, f"{name}_token_id", None)
-            if token is not None and token < size:  # Transformers adds one that a family usually has
-                getattr(writer, f"add_{name}_token_id")(token)
-        # The template writes it; whoever has only the text of a question must add it.
-        writer.add_add_bos_token(question[0] == tokenizer.bos_token_id)
-        writer.add_chat_template(chat_template(tokenizer))
-
-    return add
+    facts["add_bos_token"] = question[0] == tokenizer.bos_token_id
+    return facts
 
 
-def _sequence(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+def _pre_tokenizer(described: dict[str, Any]) -> tuple[str | None, int]:
+    """What llama.cpp calls the way in which a tokenizer.json cuts text in pieces, None if it has no such way,
+    and in groups of how many digits it has to be told to cut numbers (0: it knows)."""
+    cuts: list[str] = []
+    steps = _steps(described["pre_tokenizer"], "pretokenizers")
+    if described["model"].get("byte_fallback") and all(step["type"] != "Split" for step in steps):
+        return "default", 0
+    for step in steps:
+        match step:
+            case {"type": "Split", "pattern": {"Regex": expression}}:
+                cuts.append(expression)
+            case {"type": "Digits", "individual_digits": True}:
+                cuts.append(r"\p{N}")
+            case {"type": "ByteLevel"}:
+                cuts += [GPT_2] if step.get("use_regex", True) else []
+            case _:
+                return None, 0
+    if not steps or steps[-1]["type"] != "ByteLevel":
+        return None, 0
+    if len(cuts) == 1 and (groups := DIGIT_GROUPS.fullmatch(cuts[0])):
+        return "gpt-2", int(groups[1])
+    return PRE_TOKENIZERS.get(tuple(cuts)), 0
+
+
+def _steps(part: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
     """The steps that a part of a tokenizer.json has, whether none, one or several under `name`."""
-    whole: list[dict[str, Any]] = (step or {}).get(name, [step] if step else [])
+    whole: list[dict[str, Any]] = (part or {}).get(name, [part] if part else [])
     return whole
 
 
 def _prefixed(described: dict[str, Any]) -> bool:
     """Whether a SentencePiece tokenizer puts a space before the text that follows a special token: all but
     those do that only put one at the very start, where a conversation has its first special token."""
-    normal = [step["type"] for step in _sequence(described["normalizer"], "normalizers")]
-    schemes = [step.get("prepend_scheme") for step in _sequence(described["pre_tokenizer"], "pretokenizers")]
+    normal = [step["type"] for step in _steps(described["normalizer"], "normalizers")]
+    schemes = [step.get("prepend_scheme") for step in _steps(described["pre_tokenizer"], "pretokenizers")]
     return "Prepend" in normal or "always" in schemes
-
-
-def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
-    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
-
-    Raises `UserError` as `go_template` does.
-    """
-    stops = [tokenizer.decode([token]) for token in sorted(tokenizer.eos_token_ids)]
-    lines = [
-        f"FROM ./{GGUF}",
-        "PARAMETER temperature 0",
-        "PARAMETER repeat_penalty 1.0",
-        f"PARAMETER num_predict {max_tokens}",
-        *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
-        f'TEMPLATE """{go_template(tokenizer)}"""',
-    ]
-    (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")

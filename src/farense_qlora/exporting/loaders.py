@@ -1,6 +1,6 @@
 """What other people's tools make of an export: a script that knows nothing of this package, a tool a process.
 
-    python -P consumers.py TOOL REQUEST ANSWER
+    python -P loaders.py TOOL REQUEST ANSWER
 
 REQUEST is a JSON file with the `model` and perhaps the `adapter` to load, `max_tokens`, and `rows`: the
 `messages` of a question with its `tools` and what to tell the chat `template` (or, of a bare text, the tokens
@@ -29,21 +29,16 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
 
     model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
     rows = request["rows"]
-    prompts = [row["prompt"] or list(templated(tokenizer, row)) for row in rows]
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
-        said = batch_generate(
-            model, tokenizer, prompts[start : start + BATCH], max_tokens=request["max_tokens"]
-        )
-        # What follows a position does not change it, so that the shorter rows may go on with anything.
-        longest = max(len(row["tokens"]) for row in part)
-        logits = model(mx.array([row["tokens"] + [0] * (longest - len(row["tokens"])) for row in part]))
-        for number, row in enumerate(part):
-            seen = logits[number, mx.array(row["positions"])].astype(mx.float32)
-            yield np.array(seen), prompts[start + number], said.texts[number]
+        prompts = [row["prompt"] or list(prompt_of(row, tokenizer)) for row in part]
+        said = batch_generate(model, tokenizer, prompts, max_tokens=request["max_tokens"])
+        for row, prompt, text in zip(part, prompts, said.texts, strict=True):
+            logits = model(mx.array([row["tokens"]]))[0, mx.array(row["positions"])]
+            yield np.array(logits.astype(mx.float32)), prompt, text
 
 
-def templated(tokenizer: Any, row: dict[str, Any], **settings: Any) -> Any:
+def prompt_of(row: dict[str, Any], tokenizer: Any, **settings: Any) -> Any:
     """The prompt of `row` by a tokenizer of Transformers, or mlx-lm's wrapper of one."""
     return tokenizer.apply_chat_template(
         row["messages"], tools=row["tools"], add_generation_prompt=True, **row["template"], **settings
@@ -60,7 +55,7 @@ def peft(request: dict[str, Any]) -> Iterator[Seen]:
     model = PeftModel.from_pretrained(base, request["adapter"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(request["model"])
     for row in request["rows"]:
-        prompt = row["prompt"] or templated(tokenizer, row, return_dict=False)
+        prompt = row["prompt"] or prompt_of(row, tokenizer, return_dict=False)
         with torch.inference_mode():
             logits = model(torch.tensor([row["tokens"]])).logits[0, row["positions"]].float().numpy()
             ids = torch.tensor([prompt])
@@ -79,13 +74,12 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
     from llama_cpp import Llama
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    longest = max(len(row["tokens"]) for row in request["rows"])
-    room = longest + request["max_tokens"] + 8
+    room = max(len(row["tokens"]) for row in request["rows"]) + request["max_tokens"] + 8
     model = Llama(request["model"], n_ctx=room, n_batch=room, logits_all=True, verbose=False)
     bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
     template = Jinja2ChatFormatter(model.metadata["tokenizer.chat_template"], eos_token=eos, bos_token=bos)
+    settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": request["max_tokens"]}
     for row in request["rows"]:
-        settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": request["max_tokens"]}
         if prompt := row["prompt"]:
             answer = model.create_completion(prompt, **settings)["choices"][0]["text"]
         else:
@@ -95,8 +89,7 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
             answer = said["choices"][0]["message"]["content"]
         model.reset()
         model.eval(row["tokens"])
-        logits = np.array(model.scores[row["positions"]], np.float32)
-        yield logits, list(prompt), answer
+        yield np.array(model.scores[row["positions"]], np.float32), list(prompt), answer
 
 
 def main(tool: str, request: str, answer: str) -> None:

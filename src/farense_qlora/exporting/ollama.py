@@ -1,13 +1,16 @@
-"""A chat template in Ollama's language, read off conversations that the model's own template writes."""
+"""The Modelfile of an export, with the chat template in Ollama's language: read off conversations that the
+model's own template writes."""
 
 import re
 from dataclasses import dataclass
-from itertools import takewhile
+from pathlib import Path
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..data.chat import prompt_text
 from ..errors import UserError
+from ..templates import render
+from .formats import GGUF
 
 # Questions of the conversations that are read; a template that holds for these is taken to hold for more.
 QUESTIONS = 4
@@ -15,6 +18,21 @@ QUESTIONS = 4
 MARK = "\ue000{}\ue001"
 SYSTEM = MARK.format("system")
 LAST = "{{ $last := eq (len (slice $.Messages $i)) 1 }}"
+
+
+def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
+
+    Raises `UserError` as `go_template` does.
+    """
+    text = render(
+        "exporting/templates/Modelfile.j2",
+        gguf=GGUF,
+        max_tokens=max_tokens,
+        stops=[tokenizer.decode([token]) for token in sorted(tokenizer.eos_token_ids)],
+        template=go_template(tokenizer),
+    )
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
 def go_template(tokenizer: TokenizerWrapper) -> str:
@@ -38,7 +56,7 @@ def go_template(tokenizer: TokenizerWrapper) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Template:
     """What stands around the turns: `opening` before all (but not before a system text that comes `first`),
     `system` and `system_end` around that text, which else is in the last question's turn, `user` before a
@@ -98,9 +116,8 @@ def _learn(tokenizer: TokenizerWrapper) -> _Template:
     first = where == 1
     if where not in (1, 5):
         raise ValueError("não põe a mensagem de sistema nem no princípio nem na última pergunta")
-    pairs = zip(reversed(opening), reversed(answered), strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    user = opening[len(opening) - same :]
+    # What both end with stands before every question.
+    user = next(opening[i:] for i in range(len(opening) + 1) if answered.endswith(opening[i:]))
     if first and not system_end.endswith(user):
         user = ""  # the question goes on in the turn that the system text opened
     opening = opening.removesuffix(user)

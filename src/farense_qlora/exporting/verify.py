@@ -1,7 +1,6 @@
-"""Is what was exported still the trained model? Its own consumer loads it, in a process of its own, and both
-are compared on validation questions: their distributions over the true answers, and their greedy answers."""
+"""Is what was exported still the trained model? Its own tool loads it, in a process of its own, and both are
+compared on validation questions: their distributions over the true answers, and their greedy answers."""
 
-import gc
 import json
 import os
 import subprocess
@@ -15,28 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..answers.generate import BATCH, answers
-from ..config import Config
 from ..data.chat import spoken, taken
-from ..data.load import load_data
 from ..data.rows import Row
 from ..data.template import settings
-from ..data.tokens import Example
+from ..data.tokens import Encoded, Example
 from ..errors import UserError
 from ..model.adapters import load_adapter
-from ..model.base import load_base
+from ..model.base import Base
+from ..model.decode import BATCH, answers
+from ..model.loss import head
 from ..model.machine import on_cpu
-from ..text import decimal, percent, scientific, text_table
-from . import loaders as consumers
+from ..model.packed import hidden_states
+from ..table import Table
+from ..text import decimal, percent, scientific
+from . import loaders
 
 REPORT = "verification.json"
 QUESTIONS = 100
 # A divergence this small is rounding, whatever the adapter did.
 ROUNDING = 1e-5
-# What each consumer is made of: its modules and, by their side, the packages that have them.
+# What each tool is made of: its modules and, by their side, the packages that have them.
 TOOLS = {
     "mlx": {"mlx_lm": "mlx-lm", "mlx": "mlx"},
     "peft": {"peft": "peft", "torch": "torch"},
@@ -45,8 +46,8 @@ TOOLS = {
 Progress = Callable[[str, int, int], object]
 
 
-@dataclass(frozen=True)
-class Limits:
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
     """What an export must reach: the least share of equal most likely tokens and of equal greedy answers, and
     the most that its divergence may be of the base model's."""
 
@@ -55,15 +56,16 @@ class Limits:
     of_base: float = 0.1
 
 
-EXACT = Limits(top1=0.99, answers=0.95)
-EIGHT_BITS = Limits(top1=0.98, answers=0.90)
-FOUR_BITS = Limits(top1=0.90, answers=0.70)
+EXACT = Thresholds(top1=0.99, answers=0.95)
+EIGHT_BITS = Thresholds(top1=0.98, answers=0.90)
+FOUR_BITS = Thresholds(top1=0.90, answers=0.70)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verification:
-    """How an export compares with the trained model; `kl` and `kl_base` are the mean divergences, in nats a
-    token of the true answers, from the trained model to the export and to the base without adapter."""
+    """How an export compares with the trained model, as `consumer` reads it; `kl` and `kl_base` are the mean
+    divergences, in nats a token of the true answers, from the trained model to the export and to the base
+    without adapter, and the others shares: of equal most likely tokens, greedy answers and prompts."""
 
     format: str
     consumer: str
@@ -74,7 +76,7 @@ class Verification:
     top1: float
     same_answers: float
     same_prompts: float
-    limits: Limits
+    limits: Thresholds
 
     @property
     def failures(self) -> list[str]:
@@ -98,31 +100,30 @@ class Verification:
     def write(self, folder: Path) -> None:
         """Keep the report as JSON in `folder`; raises `OSError`."""
         report = {**asdict(self), "passed": not self.failures}
-        (folder / REPORT).write_text(
-            json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+        (folder / REPORT).write_text(text, encoding="utf-8")
 
 
-def verification_text(reports: Sequence[dict[str, Any]]) -> str:
-    """A table of what `verification.json` says, a line an export, in Portuguese."""
-    header = ("formato", "KL", "KL da base", "mesmo token", "mesma resposta", "perguntas", "lido por")
+def verification_table(reports: Sequence[dict[str, Any]]) -> Table:
+    """What `verification.json` says, a row an export."""
     rows = [
-        (
-            report["format"],
-            scientific(report["kl"]),
-            decimal(report["kl_base"], 3),
-            percent(report["top1"]),
-            percent(report["same_answers"]),
-            str(report["questions"]),
-            report["consumer"],
-        )
+        {
+            "formato": report["format"],
+            "KL": report["kl"],
+            "KL da base": report["kl_base"],
+            "mesmo token": report["top1"],
+            "mesma resposta": report["same_answers"],
+            "perguntas": report["questions"],
+            "lido por": report["consumer"],
+        }
         for report in reports
     ]
-    return text_table(header, rows)
+    shares = {"mesmo token": percent, "mesma resposta": percent}
+    return Table(rows, formats={"KL": scientific, "KL da base": decimal, **shares})
 
 
 def need(tool: str) -> None:
-    """Raise `UserError` unless the packages of the consumer `tool` are installed."""
+    """Raise `UserError` unless the packages of `tool` are installed."""
     missing = [package for module, package in TOOLS[tool].items() if find_spec(module) is None]
     if missing:
         raise UserError(
@@ -131,124 +132,102 @@ def need(tool: str) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The trained model on validation questions, against which exports are held.
+    """What the trained model makes of validation questions, against which exports are held.
 
-    Raises `UserError` when there is no base, no adapter or no validation data. The rows are those that
-    training measured; of bare text the first half is what is asked.
+    `rows` are the questions as `loaders.py` is given them, `prompts` the tokens that it should make of each;
+    `logits` (positions of all rows, vocabulary) float32 and the greedy `answers`, of up to `max_tokens`, are
+    the trained model's, `kl_base` the divergence from it to the base without adapter.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        adapter: Path,
-        questions: int = QUESTIONS,
-        progress: Progress = lambda *_: None,
-    ):
-        self.base = load_base(config)
-        self.tokenizer = self.base.tokenizer
-        validation = load_data(config, self.tokenizer, self.base.path).validation
-        rows = validation.rows()
-        rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, questions).astype(int))]
-        self.rows = [row for _, row in rows]
-        # Of a row with an example an answer the last, which is that of its last question.
-        last = np.searchsorted(validation.lines, [line for line, _ in rows], side="right") - 1
-        self.examples = [validation[i] for i in last]
-        self.positions = [np.flatnonzero(example.supervised[1:]) for example in self.examples]
-        self.prompts = [_prompt(example) for example in self.examples]
-        self.max_tokens = 8 + max(len(positions) for positions in self.positions)
-        self.before = self._logits(lambda done: progress("modelo base", done, len(self.rows)))
-        load_adapter(self.base.model, adapter)
-        self.after = self._logits(lambda done: progress("modelo treinado", done, len(self.rows)))
-        self.answers = answers(self.base, self.prompts, self.max_tokens)
-        self.asked = [_asked(row, self.tokenizer) for row in self.rows]
+    tokenizer: TokenizerWrapper
+    rows: list[dict[str, Any]]
+    prompts: list[list[int]]
+    max_tokens: int
+    logits: np.ndarray
+    kl_base: float
+    answers: list[str]
 
-    def forget_base(self) -> None:
-        """Give its memory back: the consumer is about to load the model too."""
-        del self.base
-        gc.collect()
-        mx.clear_cache()
 
-    def _logits(self, progress: Callable[[int], object]) -> np.ndarray:
-        """The logits (positions of all rows, vocabulary) of the model as it is now."""
-        found = []
-        for start in range(0, len(self.rows), BATCH):
-            part = range(start, min(start + BATCH, len(self.rows)))
-            longest = max(len(self.examples[i].tokens) for i in part)
-            # What follows a position does not change it, so that the shorter rows may go on with anything.
-            tokens = np.stack([np.resize(self.examples[i].tokens, longest) for i in part])
-            logits = self.base.model(mx.array(tokens))
-            for number, i in enumerate(part):
-                found.append(np.array(logits[number, mx.array(self.positions[i])].astype(mx.float32)))
-            progress(part.stop)
-        return np.concatenate(found)
+def measure(
+    base: Base,
+    adapter: Path,
+    validation: Encoded,
+    questions: int = QUESTIONS,
+    progress: Progress = lambda *_: None,
+) -> Reference:
+    """Ask `questions` rows of `validation`, at even distances, of `base` without and then with `adapter`.
 
-    def compare(
-        self,
-        kind: str,
-        tool: str,
-        model: Path,
-        adapter: Path | None,
-        limits: Limits,
-        progress: Progress = lambda *_: None,
-    ) -> Verification:
-        """Let the consumer `tool` load `model`, and `adapter` on it, and hold what it says to the reference.
-
-        Raises `UserError` when the consumer fails.
-        """
-        request = {
-            "model": str(model),
-            "adapter": str(adapter) if adapter else None,
-            "max_tokens": self.max_tokens,
-            "rows": [
-                {
-                    **asked,
-                    "prompt": prompt if row.text else None,
-                    "tokens": example.tokens.tolist(),
-                    "positions": positions.tolist(),
-                }
-                for row, asked, prompt, example, positions in zip(
-                    self.rows, self.asked, self.prompts, self.examples, self.positions, strict=True
-                )
-            ],
+    Of bare text the first half is what is asked. The adapter stays on the base. Raises `UserError` when there
+    is none.
+    """
+    numbered = validation.rows()
+    numbered = [numbered[i] for i in np.unique(np.linspace(0, len(numbered) - 1, questions).astype(int))]
+    # Of a row with an example an answer the last, which is that of its last question.
+    last = np.searchsorted(validation.lines, [line for line, _ in numbered], side="right") - 1
+    examples = [validation[i] for i in last]
+    prompts = [_prompt(example) for example in examples]
+    rows = [
+        {
+            **_messages(row, base.tokenizer),
+            "prompt": prompt if row.text else None,
+            "tokens": example.tokens.tolist(),
+            "positions": np.flatnonzero(example.supervised[1:]).tolist(),
         }
-        with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
-            logits, said = _consume(
-                tool, request, Path(name), lambda done: progress(kind, done, len(self.rows))
-            )
-        got = [spoken(row["answer"], self.tokenizer).strip() for row in said]
-        return Verification(
-            kind,
-            ", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
-            len(self.rows),
-            len(self.after),
-            divergence(self.after, logits),
-            divergence(self.after, self.before),
-            _share(self.after.argmax(-1) == logits.argmax(-1)),
-            _share([text == other.strip() for text, other in zip(got, self.answers, strict=True)]),
-            _share([row["prompt"] == prompt for row, prompt in zip(said, self.prompts, strict=True)]),
-            limits,
-        )
+        for (_, row), prompt, example in zip(numbered, prompts, examples, strict=True)
+    ]
+    max_tokens = 8 + max(len(row["positions"]) for row in rows)
+    before = _logits(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
+    load_adapter(base.model, adapter)
+    after = _logits(base.model, rows, lambda done: progress("modelo treinado", done, len(rows)))
+    return Reference(
+        tokenizer=base.tokenizer,
+        rows=rows,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        logits=after,
+        kl_base=divergence(after, before),
+        answers=answers(base, prompts, max_tokens),
+    )
 
 
-def _prompt(example: Example) -> list[int]:
-    """The tokens before the last answer of `example`, or the first half of a text."""
-    ends = np.flatnonzero(np.diff(example.supervised.astype(np.int8)) == 1)
-    return example.tokens[: ends[-1] + 1 if len(ends) else max(1, len(example.tokens) // 2)].tolist()
+def verify(
+    reference: Reference,
+    kind: str,
+    tool: str,
+    model: Path,
+    adapter: Path | None,
+    limits: Thresholds,
+    progress: Progress = lambda *_: None,
+) -> Verification:
+    """Let `tool` load `model`, and `adapter` on it, and hold what it says to the `reference`.
 
-
-def _asked(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
-    """What a consumer is to make the prompt of `row` from: its messages as the template takes them, and the
-    settings of its template."""
-    if row.text:
-        return {}
-    thinking = bool(row.messages[-1].get("reasoning_content"))
-    messages, tools = taken(row.messages[:-1], tokenizer, row.tools, thinking), list(row.tools)
-    return {
-        "messages": messages,
-        "tools": tools or None,
-        "template": settings(tokenizer, bool(tools), thinking),
+    Raises `UserError` when the tool fails.
+    """
+    request = {
+        "model": str(model),
+        "adapter": str(adapter) if adapter else None,
+        "max_tokens": reference.max_tokens,
+        "rows": reference.rows,
     }
+    with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
+        _run_loader(tool, request, Path(name), lambda done: progress(kind, done, len(reference.rows)))
+        said = json.loads((Path(name) / "said.json").read_text(encoding="utf-8"))
+        logits = np.load(Path(name) / "logits.npy", mmap_mode="r")
+        got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
+        return Verification(
+            format=kind,
+            consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
+            questions=len(reference.rows),
+            tokens=len(reference.logits),
+            kl=divergence(reference.logits, logits),
+            kl_base=reference.kl_base,
+            top1=float(np.mean(reference.logits.argmax(-1) == logits.argmax(-1))),
+            same_answers=_share(got, [answer.strip() for answer in reference.answers]),
+            same_prompts=_share([row["prompt"] for row in said], reference.prompts),
+            limits=limits,
+        )
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
@@ -265,23 +244,62 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
-def _share(equal: Any) -> float:
-    return float(np.mean(equal))
+def _share(those: Sequence[object], these: Sequence[object]) -> float:
+    """The share of pairs that are equal."""
+    return float(np.mean([one == other for one, other in zip(those, these, strict=True)]))
 
 
-def _consume(
-    tool: str, request: dict[str, Any], folder: Path, progress: Callable[[int], object]
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Run the consumer `tool` on `request` in a process of its own; `folder` is for what goes in and out."""
+def _prompt(example: Example) -> list[int]:
+    """The tokens before the last answer of `example`, or the first half of a text."""
+    ends = np.flatnonzero(np.diff(example.supervised.astype(np.int8)) == 1)
+    return example.tokens[: ends[-1] + 1 if len(ends) else max(1, len(example.tokens) // 2)].tolist()
+
+
+def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
+    """What a tool is to make the prompt of `row` from: its messages as the template takes them, and the
+    settings of its template. Nothing of a bare text."""
+    if row.text:
+        return {}
+    thinking = bool(row.messages[-1].get("reasoning_content"))
+    messages, tools = taken(row.messages[:-1], tokenizer, row.tools, thinking), list(row.tools)
+    return {
+        "messages": messages,
+        "tools": tools or None,
+        "template": settings(tokenizer, bool(tools), thinking),
+    }
+
+
+def _logits(
+    model: nn.Module, rows: Sequence[dict[str, Any]], progress: Callable[[int], object]
+) -> np.ndarray:
+    """The logits (positions of all rows, vocabulary) of `model` as it is now."""
+    logits_of, found = head(model), []
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        longest = max(len(row["tokens"]) for row in part)
+        # Attention is causal: it does not matter what the shorter rows are padded with.
+        tokens = np.stack([np.resize(row["tokens"], longest) for row in part])
+        hidden = hidden_states(model, mx.array(tokens), None)
+        for number, row in enumerate(part):  # the head sees these positions only
+            logits = logits_of(hidden[number, mx.array(row["positions"])])
+            found.append(np.array(logits.astype(mx.float32)))
+        progress(start + len(part))
+    return np.concatenate(found)
+
+
+def _run_loader(tool: str, request: dict[str, Any], folder: Path, progress: Callable[[int], object]) -> None:
+    """Run `loaders.py` for `tool` on `request` in a process of its own; `folder` is for what goes in and out.
+
+    Raises `UserError`, with the last line that it left, when it fails.
+    """
     asked, errors = folder / "request.json", folder / "stderr"
     asked.write_text(json.dumps(request), encoding="utf-8")
-    # Its small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
+    # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
     quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
-    command = [sys.executable, "-P", consumers.__file__, tool, str(asked), str(folder)]
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
-            command,
+            [sys.executable, "-P", loaders.__file__, tool, str(asked), str(folder)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -302,4 +320,3 @@ def _consume(
         raise UserError(
             f"o que foi exportado não se deixa carregar por {' e '.join(TOOLS[tool].values())}: {said}"
         )
-    return np.load(folder / "logits.npy"), json.loads((folder / "said.json").read_text(encoding="utf-8"))

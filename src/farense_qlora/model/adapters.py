@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,6 +16,7 @@ from ..config import Config
 from ..errors import UserError
 
 LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+WEIGHTS, DESCRIPTION = "adapters.safetensors", "adapter_config.json"
 
 
 def attach(model: nn.Module, config: Config) -> None:
@@ -24,8 +26,9 @@ def attach(model: nn.Module, config: Config) -> None:
     layer that gets an adapter is called as the config says, or there is nothing to train.
     """
     mx.random.seed(config.seed)
+    described = _description(model, config)
     try:
-        linear_to_lora_layers(model, _depth(model, config), _lora_parameters(model, config))
+        linear_to_lora_layers(model, described["num_layers"], described["lora_parameters"])
     except ValueError as error:  # what is linear in one block may be another kind of layer in the next
         raise UserError(f"target_modules: não sei adaptar todas estas camadas ({error})") from None
     if not tree_flatten(model.trainable_parameters()):
@@ -38,13 +41,13 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
 
     Raises `UserError` when it is not there, is damaged, or was made for another model.
     """
-    for name in ("adapter_config.json", "adapters.safetensors"):
+    for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"a pasta {folder} não tem um adaptador: falta {name}")
     try:
         load_adapters(model, str(folder))
     except RuntimeError:
-        raise UserError(f"{folder / 'adapters.safetensors'} está danificado: exporte-o de novo") from None
+        raise UserError(f"{folder / WEIGHTS} está danificado: exporte-o de novo") from None
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
     model.eval()
@@ -65,14 +68,9 @@ def without_adapter(model: nn.Module) -> Iterator[None]:
 
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
     """Write the adapter of `model`, made on `base`, into the existing `folder`; raises `OSError`."""
-    save_arrays(folder / "adapters.safetensors", dict(tree_flatten(model.trainable_parameters())))
-    description = {
-        "fine_tune_type": "lora",
-        "model": base,
-        "num_layers": _depth(model, config),
-        "lora_parameters": _lora_parameters(model, config),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    save_arrays(folder / WEIGHTS, dict(tree_flatten(model.trainable_parameters())))
+    described = {"fine_tune_type": "lora", "model": base, **_description(model, config)}
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
@@ -82,29 +80,23 @@ def save_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
         mx.save_safetensors(file, dict(sorted(arrays.items())))
 
 
-def _depth(model: nn.Module, config: Config) -> int:
-    return len(model.layers) if config.num_layers == -1 else min(config.num_layers, len(model.layers))
-
-
-def _lora_parameters(model: nn.Module, config: Config) -> dict[str, object]:
-    parameters: dict[str, object] = {
-        "rank": config.rank,
-        "scale": config.alpha / config.rank,
-        "dropout": config.dropout,
-    }
-    if not config.target_modules:
-        return parameters
-    keys = {
-        name.removesuffix(".linear")  # inside a LoRA layer
-        for block in model.layers[-_depth(model, config) :]
-        for name, layer in block.named_modules()
-        if isinstance(layer, LINEAR) or hasattr(layer, "to_lora")
-    }
-    wanted = sorted(key for key in keys if key.split(".")[-1] in config.target_modules)
-    missing = [m for m in config.target_modules if not any(key.split(".")[-1] == m for key in wanted)]
-    if missing:
-        known = ", ".join(sorted({key.split(".")[-1] for key in keys}))
-        raise UserError(
-            f"target_modules: nas camadas que levam adaptador não há {', '.join(missing)} (há: {known})"
-        )
-    return {**parameters, "keys": wanted}
+def _description(model: nn.Module, config: Config) -> dict[str, Any]:
+    """Which layers of `model` get what adapter, as adapter_config.json says it; raises `UserError`."""
+    depth = len(model.layers) if config.num_layers == -1 else min(config.num_layers, len(model.layers))
+    scale = config.alpha / config.rank
+    parameters: dict[str, Any] = {"rank": config.rank, "scale": scale, "dropout": config.dropout}
+    if config.target_modules:
+        keys = {
+            name.removesuffix(".linear")  # inside a LoRA layer
+            for block in model.layers[-depth:]
+            for name, layer in block.named_modules()
+            if isinstance(layer, LINEAR) or hasattr(layer, "to_lora")
+        }
+        known = {key.split(".")[-1] for key in keys}
+        if missing := [name for name in config.target_modules if name not in known]:
+            raise UserError(
+                f"target_modules: nas camadas que levam adaptador não há {', '.join(missing)} "
+                f"(há: {', '.join(sorted(known))})"
+            )
+        parameters["keys"] = sorted(key for key in keys if key.split(".")[-1] in config.target_modules)
+    return {"num_layers": depth, "lora_parameters": parameters}

@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,7 +18,10 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, loa
 
 from ..config import HOME, Config
 from ..errors import UserError, reason
-from .cpu.ops import keeps_dense, use_cpu_operations
+from ..text import decimal, size
+from . import cpu
+from .adapters import load_adapter
+from .cpu.ops import keeps_dense
 from .folder import (
     AGAIN,
     GROUP_SIZE,
@@ -32,7 +36,10 @@ from .folder import (
 from .machine import memory_bytes, memory_limit, on_cpu
 from .rope import check_positions
 
-__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "make_ready"]
+if TYPE_CHECKING:
+    from ..table import Table
+
+__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "load_tuned", "make_ready"]
 
 # Tokens that stand for what is not text.
 MEDIA = re.compile(r"image|audio|video|vision", re.IGNORECASE)
@@ -40,9 +47,12 @@ MEDIA = re.compile(r"image|audio|video|vision", re.IGNORECASE)
 RUN_AHEAD = 500_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
-    """A loaded base model with its tokenizer; `path` is what mlx-lm loads, `name` what was asked."""
+    """A loaded base model with its tokenizer, which shows its facts as the last line of a cell.
+
+    `name` is what was asked for and `path` the folder that mlx-lm loads; `bits` are those of a weight.
+    """
 
     model: nn.Module
     tokenizer: TokenizerWrapper
@@ -53,6 +63,28 @@ class Base:
     size_gb: float
     load_seconds: float
 
+    @property
+    def table(self) -> "Table":
+        """What the model is, for people."""
+        from ..table import Table
+
+        return Table.of_facts(
+            "Modelo base",
+            [
+                ("Modelo", self.name),
+                ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
+                ("Bits por peso", str(self.bits)),
+                ("Em memória", size(self.size_gb)),
+                ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
+            ],
+        )
+
+    def __repr__(self) -> str:
+        return repr(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
 
 def load_base(config: Config) -> Base:
     """Load the model that `config` names; with `bits` 4 a 16-bit model is quantized once and cached.
@@ -60,6 +92,9 @@ def load_base(config: Config) -> Base:
     The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. `chat_template` is a
     Jinja file in place of the model's own template; a model may have none. Raises `UserError` when the model
     is missing, incomplete, cannot be had, or would not compute what it is known to.
+
+    >>> fq.load_base(config).bits
+    4
     """
     start = time.perf_counter()
     name, bits = config.model, config.bits
@@ -68,12 +103,14 @@ def load_base(config: Config) -> Base:
         folder = find_model(name)
         path = for_mlx_lm(folder)
         about = read_config(path)
-        quantized = "quantization" in about or "quantization_config" in about
-        if bits == 16 and quantized and path != MINIATURE:
+        quantization = about.get("quantization") or about.get("quantization_config")
+        if bits == 16 and quantization and path != MINIATURE:
             raise UserError(
                 f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
             )
-        if bits == 4 and not quantized:
+        if bits == 4 and quantization:
+            bits = quantization.get("bits", bits)  # as it comes
+        elif bits == 4:
             path = quantized_copy(path)
         if template is not None:
             path = with_files(path, {TEMPLATE: template})
@@ -89,23 +126,34 @@ def load_base(config: Config) -> Base:
             f"o modelo {name} tem vários modelos de conversa ({', '.join(sorted(named))}) e nenhum é o "
             "«default»: indique em chat_template o ficheiro do que quer"
         )
-    _check_rows(model, tokenizer, folder)
-    if bits == 16 and quantized:
+    _check_vocabulary(model, tokenizer, folder)
+    if bits == 16 and quantization:
         dequantize_model(model)
     make_ready(model)
     with _explained(f"o modelo {name}"):
         check_positions(model, about, name)
-    size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return Base(
-        model,
-        tokenizer,
-        path,
-        name,
-        bits,
-        get_total_parameters(model),
-        size / 1e9,
-        time.perf_counter() - start,
+        model=model,
+        tokenizer=tokenizer,
+        path=path,
+        name=name,
+        bits=bits,
+        parameters=get_total_parameters(model),
+        size_gb=sum(array.nbytes for _, array in tree_flatten(model.parameters())) / 1e9,
+        load_seconds=time.perf_counter() - start,
     )
+
+
+def load_tuned(config: Config, adapter: Path) -> Base:
+    """Load the model that `config` names with the adapter in the folder `adapter` on it, for inference.
+
+    Raises `UserError` as `load_base` and `load_adapter` do.
+
+    >>> tuned = fq.load_tuned(config, run.best_adapter)
+    """
+    base = load_base(config)
+    load_adapter(base.model, adapter)
+    return base
 
 
 def make_ready(model: nn.Module) -> None:
@@ -114,11 +162,11 @@ def make_ready(model: nn.Module) -> None:
         # 16-bit floats have no fast path on the CPU, and mlx's small compiled kernels need g++ at run time.
         mx.disable_compile()
         model.set_dtype(mx.float32)
-        use_cpu_operations(model)
     else:
         mx.set_cache_limit(memory_bytes() // 8)  # what MLX may keep of freed memory
         if mx.metal.is_available():
             mx.set_wired_limit(memory_limit())  # weights stay in memory, as far as macOS recommends
+    cpu.enable(model)
     model.freeze()
     mx.eval(model.parameters())
     if on_cpu() and not keeps_dense(model):
@@ -156,20 +204,20 @@ def _why(error: Exception) -> str:
     return f"{text[:300]} ({type(error).__name__})"
 
 
-def _check_rows(model: nn.Module, tokenizer: TokenizerWrapper, folder: Path) -> None:
+def _check_vocabulary(model: nn.Module, tokenizer: TokenizerWrapper, folder: Path) -> None:
     """Raise `UserError` if the tokenizer in `folder` has tokens that the model has no embedding for: it
     would read what lies behind the last one."""
     kinds = (nn.Embedding, nn.QuantizedEmbedding)
     rows = max((layer.weight.shape[0] for layer in model.modules() if isinstance(layer, kinds)), default=0)
-    beyond = {text: token for text, token in tokenizer.get_vocab().items() if token >= rows > 0}
+    beyond = sorted((token, text) for text, token in tokenizer.get_vocab().items() if token >= rows > 0)
+    if not beyond:
+        return
     special = tokenizer.added_tokens_decoder
     # Transformers adds some that a family usually has: those stand in no file, and so in no text.
-    files = (
-        "".join(file.read_text(encoding="utf-8") for file in folder.glob("*token*.json")) if beyond else ""
-    )
+    files = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*token*.json"))
     named = [
         f"«{text}» ({token})"
-        for text, token in sorted(beyond.items(), key=lambda item: item[1])
+        for token, text in beyond
         if (json.dumps(text) in files or json.dumps(text, ensure_ascii=False) in files)
         # Nor do those of pictures and sounds, of which a Gemma without eyes still has one.
         and not (token in special and special[token].special and MEDIA.search(text))

@@ -1,11 +1,12 @@
 """The folder of a base model: found or downloaded, checked, and made such that mlx-lm reads it right."""
 
+import errno
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from fcntl import LOCK_EX, flock
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 from mlx_lm import convert
 from mlx_lm.utils import load_config
+from safetensors import SafetensorError, safe_open
 
-from ..config import CACHE, HOME
+from ..config import CACHE, HOME, ROOT
 from ..errors import UserError
+from ..files import atomic_dir
 from .rope import in_old_keys
 
-MINIATURE = Path(__file__).parent / "miniature"
+MINIATURE = ROOT / "data" / "miniature" / "model"
 GROUP_SIZE = 64
 TEMPLATE = "chat_template.jinja"
 AGAIN = "descarregue o modelo outra vez"
@@ -75,14 +78,18 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = load_config(path)
     except ValueError as error:
-        raise UserError(f"{path / 'config.json'} não é JSON válido: {_one_line(error)}") from None
+        said = " ".join(str(error).split())
+        raise UserError(f"{path / 'config.json'} não é JSON válido: {said}") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(f"{path / 'config.json'} não diz de que tipo é o modelo (model_type): {AGAIN}")
     if missing := sorted(_shards(path, weights) - weights):
         raise UserError(f"a pasta {path} não tem todos os pesos (falta {', '.join(missing[:3])}): {AGAIN}")
     for name in sorted(weights):
-        if not _is_whole(path / name):
-            raise UserError(f"{path / name} está danificado ou incompleto: {AGAIN}")
+        try:
+            with safe_open(path / name, "np"):  # reads the head, and whether the file is as long as that says
+                pass
+        except SafetensorError:
+            raise UserError(f"{path / name} está danificado ou incompleto: {AGAIN}") from None
     return config
 
 
@@ -90,30 +97,15 @@ def _shards(path: Path, weights: set[str]) -> set[str]:
     """The files that the weights are in, by their index or else by their own names («2 of 5»)."""
     try:
         index = json.loads((path / "model.safetensors.index.json").read_text(encoding="utf-8"))
-        return {str(name) for name in index["weight_map"].values()}
+        return set(index["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        parts = [re.fullmatch(r"(model-)\d{5}(-of-(\d{5})\.safetensors)", name) for name in weights]
+        parts = [re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in weights]
         return {
-            f"{part[1]}{number:05}{part[2]}"
+            f"model-{number:05}-of-{part[1]}.safetensors"
             for part in parts
             if part
-            for number in range(1, int(part[3]) + 1)
+            for number in range(1, int(part[1]) + 1)
         }
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its head says."""
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 + length:
-            return False
-        try:
-            head = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return size >= 8 + length + int(max(ends, default=0))
 
 
 def for_mlx_lm(path: Path) -> Path:
@@ -124,29 +116,21 @@ def for_mlx_lm(path: Path) -> Path:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if isinstance(config, dict) and (changed := in_old_keys(config)) != config:
             files["config.json"] = json.dumps(changed, indent=2) + "\n"
-    if not (path / TEMPLATE).exists() and (path / "chat_template.json").exists():
-        with suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
-            settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
-            if not settings.get("chat_template"):
-                files[TEMPLATE] = _json_template(path / "chat_template.json")
+    with suppress(OSError, ValueError, KeyError, TypeError, StopIteration):
+        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        template = json.loads((path / "chat_template.json").read_text(encoding="utf-8"))["chat_template"]
+        if isinstance(template, list):  # of named ones
+            template = next(one["template"] for one in template if one["name"] == "default")
+        own = (path / TEMPLATE).exists() or settings.get("chat_template")
+        if isinstance(template, str) and not own:
+            files[TEMPLATE] = template
     return with_files(path, files) if files else path
-
-
-def _json_template(file: Path) -> str:
-    """The chat template in a chat_template.json: a text, or a list of named ones."""
-    found = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
-    if isinstance(found, list):
-        found = next(template["template"] for template in found if template["name"] == "default")
-    if not isinstance(found, str):
-        raise TypeError(type(found))
-    return found
 
 
 def with_files(path: Path, files: dict[str, str]) -> Path:
     """A folder with all that `path` has, by links, but with `files` (texts by name) in place of its own."""
 
     def make(folder: Path) -> None:
-        folder.mkdir()
         for file in path.iterdir():
             if file.name not in files:
                 _link(file.resolve(), folder / file.name)
@@ -154,17 +138,23 @@ def with_files(path: Path, files: dict[str, str]) -> Path:
             (folder / name).write_text(text, encoding="utf-8")
 
     stamp = sha256(f"{path.resolve()} {_stamp(path)} {json.dumps(files, sort_keys=True)}".encode())
-    return _once(CACHE / "models" / f"{path.resolve().name}-{stamp.hexdigest()[:12]}", make)
+    return _once(f"{path.resolve().name}-{stamp.hexdigest()[:12]}", make)
 
 
 def quantized_copy(path: Path) -> Path:
     """The 4-bit copy of the model in `path`, made once; a change of the weights makes another."""
 
     def make(folder: Path) -> None:
-        with redirect_stdout(StringIO()):
-            convert(str(path), str(folder), quantize=True, q_group_size=GROUP_SIZE, q_bits=4)
+        folder.rmdir()  # `convert` wants to make it
+        try:
+            with redirect_stdout(StringIO()):
+                convert(str(path), str(folder), quantize=True, q_group_size=GROUP_SIZE, q_bits=4)
+        except RuntimeError as error:
+            if "Unable to write" in str(error):  # all that MLX says of a full disk
+                raise OSError(errno.ENOSPC, str(error), str(folder)) from None
+            raise
 
-    return _once(CACHE / "models" / f"{path.resolve().name}-4bit-{_stamp(path)}", make)
+    return _once(f"{path.resolve().name}-4bit-{_stamp(path)}", make)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -182,21 +172,15 @@ def _stamp(path: Path) -> str:
     return stamp.hexdigest()[:12]
 
 
-def _once(target: Path, make: Callable[[Path], object]) -> Path:
-    """The folder `target`, which `make` makes, whole, if it is not there."""
+def _once(name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` of the cache, which `make` fills if it is not there; another process that needs it
+    meanwhile waits. Raises `OSError`, or `UserError` that says the same."""
+    target = CACHE / "models" / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            make(partial)
-            os.rename(partial, target)
-        except OSError:
-            if not target.exists():  # else another process was quicker
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with open(target.with_name(f".{name}.lock"), "w") as lock:
+            flock(lock, LOCK_EX)
+            if not target.exists():
+                with atomic_dir(target) as partial:
+                    make(partial)
     return target
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

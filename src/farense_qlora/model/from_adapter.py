@@ -11,14 +11,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.lora import LoRALinear
 
 from ..config import Config
 from ..errors import UserError
 from ..files import CHECKSUMS, sha256
 from ..text import plain
+from .adapters import DESCRIPTION, WEIGHTS
 
-DESCRIPTION, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # How PEFT may have made A and B at first; what is not here has changed the base's weights as well.
@@ -26,13 +25,15 @@ INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 # What makes of PEFT's LoRA something else.
 SPECIAL = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "layer_replication")
 
+Arrays = dict[str, mx.array]
+
 
 @dataclass(frozen=True)
 class Adapter:
     """What is in `folder`: of each layer that it changes, "layer.lora_a" and "layer.lora_b" as in mlx-lm."""
 
     folder: Path
-    weights: dict[str, mx.array]
+    weights: Arrays
     rank: int
     scale: float
 
@@ -45,9 +46,10 @@ def start_from(model: nn.Module, config: Config, folder: Path) -> None:
     with which flags they would be.
     """
     adapter = read_adapter(folder)
-    _check_base(model, adapter)
-    _check_shapes(model, config, adapter)
-    fresh = dict(tree_flatten(model.trainable_parameters()))
+    fresh: Arrays = dict(tree_flatten(model.trainable_parameters()))
+    sizes = _linear_layers(model)
+    _check_base(model, sizes, adapter)
+    _check_config(len(model.layers), config, fresh, sizes, adapter)
     weights = [(name, array.astype(fresh[name].dtype)) for name, array in adapter.weights.items()]
     model.load_weights(weights, strict=False)
     mx.eval(model.parameters())
@@ -57,7 +59,12 @@ def read_adapter(folder: Path) -> Adapter:
     """The LoRA adapter in `folder`, in mlx-lm's format or PEFT's; raises `UserError` as `start_from` does."""
     if not folder.is_dir():
         raise UserError(f"não encontro a pasta do adaptador de onde partir: {folder}")
-    described = _described(folder)
+    try:
+        described = dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"a pasta {folder} não tem um adaptador: falta {DESCRIPTION}") from None
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder / DESCRIPTION} está danificado: não se pode partir dele") from None
     if kind := _other_kind(described):
         raise UserError(f"o adaptador em {folder} é do tipo {kind}: só se pode partir de LoRA simples")
     peft = "peft_type" in described
@@ -72,7 +79,8 @@ def read_adapter(folder: Path) -> Adapter:
     pairs = {f"{layer}.{matrix}" for layer in _layers(weights) for matrix in ("lora_a", "lora_b")}
     if strange := sorted(pairs ^ set(weights)):
         raise UserError(f"o adaptador em {folder} não tem só matrizes de LoRA, aos pares: veja {strange[0]}")
-    ranks = {_rank(array) for name, array in weights.items() if name.endswith("lora_a")}
+    # A is (inputs, rank), or (experts, rank, inputs) where there are several.
+    ranks = {array.shape[-1 if array.ndim == 2 else -2] for name, array in weights.items() if name[-1] == "a"}
     if len(ranks) != 1 or described.get("alpha_pattern"):
         raise UserError(
             f"o adaptador em {folder} não tem o mesmo rank e a mesma escala em todas as camadas: não se pode "
@@ -89,16 +97,21 @@ def read_adapter(folder: Path) -> Adapter:
         raise UserError(f"{folder / DESCRIPTION} não diz a escala do adaptador") from None
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"a pasta {folder} não tem um adaptador: falta {DESCRIPTION}") from None
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder / DESCRIPTION} está danificado: não se pode partir dele") from None
+def _other_kind(described: dict[str, Any]) -> str:
+    """What kind of adapter it is that `described` says, when not plain LoRA; else nothing."""
+    if "peft_type" not in described:
+        kind = str(described.get("fine_tune_type", "lora"))
+        return {"lora": "", "dora": "DoRA"}.get(kind, f"«{kind}»")
+    if described["peft_type"] != "LORA":
+        return f"«{described['peft_type']}»"
+    if described.get("use_dora"):
+        return "DoRA"
+    if (init := described.get("init_lora_weights", True)) not in INITS:
+        return f"LoRA com init_lora_weights «{init}», que muda também a base"
+    return next((f"LoRA com {name}" for name in SPECIAL if described.get(name)), "")
 
 
-def _weights(path: Path) -> dict[str, mx.array]:
+def _weights(path: Path) -> Arrays:
     """The arrays in the file `path`, whole and finite; raises `UserError`."""
     if not path.is_file():
         raise UserError(f"a pasta {path.parent} não tem um adaptador: falta {path.name}")
@@ -117,36 +130,12 @@ def _weights(path: Path) -> dict[str, mx.array]:
     return dict(weights)
 
 
-def _other_kind(described: dict[str, Any]) -> str:
-    """What kind of adapter it is that `described` says, when not plain LoRA; else nothing."""
-    if "peft_type" not in described:
-        kind = str(described.get("fine_tune_type", "lora"))
-        return {"lora": "", "dora": "DoRA"}.get(kind, f"«{kind}»")
-    if described["peft_type"] != "LORA":
-        return f"«{described['peft_type']}»"
-    if described.get("use_dora"):
-        return "DoRA"
-    if (init := described.get("init_lora_weights", True)) not in INITS:
-        return f"LoRA com init_lora_weights «{init}», que muda também a base"
-    return next((f"LoRA com {name}" for name in SPECIAL if described.get(name)), "")
-
-
-def _mlx_name(name: str) -> str:
-    found = PEFT_NAME.fullmatch(name)
-    return f"{found[1]}.lora_{found[2].lower()}" if found else name
-
-
-def _rank(matrix: mx.array) -> int:
-    """The rank of a matrix A: (inputs, rank), or (experts, rank, inputs) where there are several."""
-    return matrix.shape[-1] if matrix.ndim == 2 else matrix.shape[-2]
-
-
-def _check_base(model: nn.Module, adapter: Adapter) -> None:
+def _check_base(model: nn.Module, sizes: dict[str, tuple[int, int]], adapter: Adapter) -> None:
     """Raise `UserError` unless each layer of `adapter` is one of `model`'s, with its inputs and outputs."""
-    names, linear = {name for name, _ in model.named_modules()}, _linear(model)
+    names = {name for name, _ in model.named_modules()}
     for layer in sorted(_layers(adapter.weights)):
         theirs = adapter.weights[f"{layer}.lora_a"].shape[0], adapter.weights[f"{layer}.lora_b"].shape[-1]
-        here = linear.get(layer, theirs)
+        here = sizes.get(layer, theirs)
         if layer not in names:
             why = f"muda {layer}, que este não tem"
         elif here != theirs:
@@ -156,21 +145,21 @@ def _check_base(model: nn.Module, adapter: Adapter) -> None:
         raise UserError(f"o adaptador em {adapter.folder} foi feito para outro modelo base: {why}")
 
 
-def _check_shapes(model: nn.Module, config: Config, adapter: Adapter) -> None:
-    """Raise `UserError`, with the flags that would make it fit, unless `adapter` is as `config` trains."""
-    fresh = dict(tree_flatten(model.trainable_parameters()))
+def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[str], adapter: Adapter) -> None:
+    """Raise `UserError`, with the flags that would make it fit, unless `adapter` is as `config` trains: the
+    arrays `fresh`, on some of the `linear` layers of a model of `depth` blocks."""
     mine, theirs = _layers(fresh), _layers(adapter.weights)
-    my_blocks, blocks = {_block(layer) for layer in mine}, {_block(layer) for layer in theirs}
-    my_modules, modules = ({_module(layer) for layer in layers} for layers in (mine, theirs))
-    last = range(len(model.layers) - len(blocks), len(model.layers))
-    trainable = {x for x in {*_linear(model), *mine} if _block(x) in last and _module(x) in modules}
+    my_blocks, blocks = set(map(_block, mine)), set(map(_block, theirs))
+    my_modules, modules = set(map(_module, mine)), set(map(_module, theirs))
+    last = range(depth - len(blocks), depth)
+    trainable = {x for x in {*linear, *mine} if _block(x) in last and _module(x) in modules}
     if theirs not in (mine, trainable):
         raise UserError(
             f"o adaptador em {adapter.folder} não muda os mesmos módulos em cada um dos últimos blocos, que "
             "é o que aqui se treina: não se pode partir dele"
         )
-    differences, flags = [], []
     scale, alpha = config.alpha / config.rank, adapter.scale * adapter.rank
+    differences, flags = [], []
     if adapter.rank != config.rank:
         differences.append(f"rank {adapter.rank} (aqui {config.rank})")
         flags.append(f"--rank {adapter.rank}")
@@ -189,22 +178,24 @@ def _check_shapes(model: nn.Module, config: Config, adapter: Adapter) -> None:
             f"o adaptador em {adapter.folder} tem {'; '.join(differences)}: para partir dele use "
             f"{' '.join(flags)}"
         )
-    shapes, wanted = ({name: one.shape for name, one in them.items()} for them in (adapter.weights, fresh))
-    if shapes != wanted:
+    if any(array.shape != fresh[name].shape for name, array in adapter.weights.items()):
         raise UserError(f"o adaptador em {adapter.folder} tem matrizes que não encaixam neste modelo")
 
 
-def _linear(model: nn.Module) -> dict[str, tuple[int, int]]:
+def _linear_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
     """The inputs and outputs of each linear layer of `model`, with LoRA or without, by its name."""
     sizes = {}
     for name, layer in model.named_modules():
-        if isinstance(layer, LoRALinear):
-            sizes[name] = layer.lora_a.shape[0], layer.lora_b.shape[1]
-        elif isinstance(layer, nn.QuantizedLinear):
-            sizes[name] = layer.weight.shape[1] * 32 // layer.bits, layer.weight.shape[0]
-        elif isinstance(layer, nn.Linear):
-            sizes[name] = layer.weight.shape[1], layer.weight.shape[0]
-    return {name: size for name, size in sizes.items() if not name.endswith(".linear")}  # inside a LoRA layer
+        if isinstance(layer, nn.Linear | nn.QuantizedLinear):
+            outputs, inputs = layer.weight.shape
+            inputs = inputs * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else inputs
+            sizes[name.removesuffix(".linear")] = inputs, outputs  # LoRA's name for the layer in it
+    return sizes
+
+
+def _mlx_name(name: str) -> str:
+    found = PEFT_NAME.fullmatch(name)
+    return f"{found[1]}.lora_{found[2].lower()}" if found else name
 
 
 def _layers(weights: Iterable[str]) -> set[str]:

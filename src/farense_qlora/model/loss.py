@@ -24,56 +24,63 @@ def backbone(model: nn.Module) -> nn.Module:
 
 
 def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
-    """What `model` does after its backbone, in mlx-lm's own code: hidden (..., D) to logits (..., V), with
-    whatever scale, bias or cap the family has. Raises `UserError` as `backbone` does."""
-    bare = copy.copy(_language_model(model))  # shallow: shares every layer
+    """What `model` does after its backbone: hidden (..., D) to logits (..., V). Raises as `backbone` does.
+
+    It is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the model,
+    which shares every layer, in whose backbone's place hidden states go through unchanged.
+    """
+    bare = copy.copy(_language_model(model))
     bare.model = _Through(bare.model)
     return bare
 
 
-def head_loss(model: nn.Module) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
-    """`loss(hidden, labels, weights)`: the weighted sum of the cross-entropies of the head of `model`.
+def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
+    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and whether each
+    label is the one that the model ranks first (N,).
 
-    For hidden (N, D), labels (N,) and weights (N,). The gradient of `hidden` is computed chunk by chunk in
-    the forward pass, where the logits are at hand; the head itself gets none. Raises `UserError` as
-    `backbone` does.
+    While `model` is in training mode the gradient of `hidden` is made chunk by chunk in the same pass, where
+    the logits are at hand; in evaluation mode none is. The head itself gets none. Raises as `backbone` does.
     """
-    logits_of = head(model)
+    logits_of, training = head(model), model.training
 
-    def forward(hidden: mx.array, labels: mx.array, weights: mx.array) -> tuple[mx.array, mx.array]:
-        rows = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
-        losses: list[mx.array] = []
-        gradients: list[mx.array] = []
-        for start in range(0, hidden.shape[0], rows):
-            part = hidden[start : start + rows]
-            if gradients:  # one chunk after the other: side by side they would all be held at once
-                part = mx.depends(part, [gradients[-1], losses[-1]])
-            target, weight = labels[start : start + rows, None], weights[start : start + rows, None]
+    def forward(hidden: mx.array, labels: mx.array) -> tuple[mx.array, ...]:
+        losses, firsts, grads = [], [], []
+        done: list[mx.array] = []
+        size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
+        for start in range(0, hidden.shape[0], size):
+            rows = slice(start, start + size)
+            # One chunk after the other: side by side they would all be held at once.
+            part, label = mx.depends(hidden[rows], done) if done else hidden[rows], labels[rows, None]
             logits = logits_of(part).astype(mx.float32)
-            chosen = mx.take_along_axis(logits, target, axis=-1)
-            top = logits.max(axis=-1, keepdims=True)
+            best = mx.stop_gradient(logits.argmax(axis=-1, keepdims=True))
+            top = mx.take_along_axis(logits, best, axis=-1)
             exps = exp(logits - top)
             total = exps.sum(axis=-1, keepdims=True)
-            losses.append(((mx.log(total) + top - chosen) * weight).sum())
-            slope = exps * (weight / total)
-            slope = mx.put_along_axis(
-                slope, target, mx.take_along_axis(slope, target, axis=-1) - weight, axis=-1
-            )
-            gradients.append(mx.vjp(logits_of, [part], [slope.astype(part.dtype)])[1][0])
-        return sum(losses[1:], losses[0]), mx.concatenate(gradients)
+            losses.append((mx.log(total) + top - mx.take_along_axis(logits, label, axis=-1))[:, 0])
+            firsts.append((best == label)[:, 0])
+            if training:
+                grad = exps / total  # the softmax, less 1 at the label
+                grad = mx.put_along_axis(grad, label, mx.take_along_axis(grad, label, axis=-1) - 1, axis=-1)
+                grads.append(mx.vjp(logits_of, [part], [grad.astype(part.dtype)])[1][0])
+            done = [*losses[-1:], *grads[-1:]]
+        return tuple(mx.concatenate(parts) for parts in (losses, firsts, grads) if parts)
 
+    if not training:
+        losses, firsts = forward(hidden, labels)
+        return losses, firsts
     fused: Any = mx.custom_function(forward)
 
     @fused.vjp
-    def _backward(primals, cotangents, outputs):  # type: ignore[no-untyped-def]
-        _, labels, weights = primals
-        return cotangents[0] * outputs[1], mx.zeros_like(labels), mx.zeros_like(weights)
+    def _backward(primals: Any, cotangents: Any, outputs: Any) -> Any:
+        grads = outputs[2]
+        return (cotangents[0][:, None] * grads).astype(grads.dtype), mx.zeros_like(primals[1])
 
-    return lambda hidden, labels, weights: fused(hidden, labels, weights)[0]
+    losses, firsts, _ = fused(hidden, labels)
+    return losses, firsts
 
 
 class _Through:
-    """Stands in for a backbone: hands its input on, and otherwise is the one it stands for."""
+    """Stands in for a backbone: hands on the hidden states that it is given."""
 
     def __init__(self, inner: nn.Module):
         self._inner = inner

@@ -1,6 +1,5 @@
-"""What this computer is: chip, memory, versions, MLX's device and how fast it multiplies."""
+"""What this computer is: processor, memory, versions, MLX's device and how fast it multiplies."""
 
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -8,11 +7,12 @@ from importlib import metadata
 from pathlib import Path
 
 import mlx.core as mx
+import psutil  # type: ignore[import-untyped]
 
-from .cpu.blas import cores, use_fast_blas
+from .cpu.blas import blas_name, cores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """One computer; `gflops` is the measured rate of a float32 matrix product of 1024 x 1024."""
 
@@ -30,13 +30,14 @@ class Machine:
 
 def machine() -> Machine:
     """Look at this computer; takes a fraction of a second."""
+    gpu = "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
     return Machine(
         system=f"{platform.system()} {platform.release()} ({platform.machine()})",
-        chip=_chip(),
+        chip=str(mx.device_info(mx.cpu)["device_name"]),
         cores=cores(),
         memory_gb=memory_bytes() / 1e9,
-        device="CPU" if on_cpu() else _gpu(),
-        blas=use_fast_blas(),
+        device="CPU" if on_cpu() else gpu,
+        blas=blas_name(),
         gflops=gflops(),
         python=platform.python_version(),
         mlx=metadata.version("mlx"),
@@ -44,42 +45,26 @@ def machine() -> Machine:
     )
 
 
-def memory_bytes() -> int:
-    """The memory of this computer, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def on_cpu() -> bool:
     """Whether MLX computes on the CPU."""
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
+def memory_bytes() -> int:
+    """The memory, in bytes, of what MLX computes on: an NVIDIA card has its own, all else the computer's."""
+    return int(mx.device_info().get("total_memory") or psutil.virtual_memory().total)
+
+
 def memory_limit() -> int:
-    """How many bytes training may take: on a GPU what its driver recommends, on the CPU what is free now."""
+    """How many bytes training may take: what Metal recommends, all of an NVIDIA card, or what is free now for
+    the CPU."""
     if not on_cpu():
-        return int(mx.device_info().get("max_recommended_working_set_size", memory_bytes()))
-    try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return memory_bytes()
+        return int(mx.device_info().get("max_recommended_working_set_size") or memory_bytes())
+    free = int(psutil.virtual_memory().available)
     try:  # a container may have less than the machine
-        allowed = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):
         return free
-    return min(free, allowed)
-
-
-def _chip() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _gpu() -> str:
-    return "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
 
 
 def gflops(size: int = 1024) -> float:

@@ -18,6 +18,8 @@ from ..errors import UserError
 Settings = dict[str, Any]
 # Of what Transformers computes; more is another rotation, and less is how devices differ in their sines.
 TOLERANCE = 0.01
+# What a configuration may say once for all types of layer.
+SHARED = ("rope_theta", "partial_rotary_factor")
 
 
 def in_old_keys(config: Settings) -> Settings:
@@ -51,13 +53,15 @@ def check_positions(model: nn.Module, config: Settings, name: str) -> None:
 def _by_layer_type(config: Settings) -> dict[str, Settings]:
     """What `rope_parameters` says of each type of layer, under "" where it is the same for all."""
     rope: Settings = config.get("rope_parameters") or {}
-    if not any(isinstance(value, dict) for value in rope.values()):  # Transformers lets the old key win
-        rope = {"": (rope and config.get("rope_scaling")) or rope} if rope else {}
-    shared = {
-        key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None
-    }
-    if "rope_theta" not in shared and (theta := _default_theta(config.get("model_type"))):
-        shared["rope_theta"] = theta
+    if rope and not any(isinstance(value, dict) for value in rope.values()):
+        rope = {"": config.get("rope_scaling") or rope}  # Transformers lets the old key win
+    shared = {key: config[key] for key in SHARED if config.get(key) is not None}
+    if rope and "rope_theta" not in shared:
+        from transformers import CONFIG_MAPPING
+
+        family = config.get("model_type")
+        theta = getattr(CONFIG_MAPPING[family], "default_theta", None) if family in CONFIG_MAPPING else None
+        shared |= {"rope_theta": theta} if isinstance(theta, float) else {}
     return {
         kind: {**shared, **{key: value for key, value in settings.items() if value is not None}}
         for kind, settings in rope.items()
@@ -65,20 +69,12 @@ def _by_layer_type(config: Settings) -> dict[str, Settings]:
     }
 
 
-def _default_theta(family: Any) -> float | None:
-    """The base that Transformers takes for `family` where none is written."""
-    from transformers import CONFIG_MAPPING
-
-    theta = getattr(CONFIG_MAPPING[family], "default_theta", None) if family in CONFIG_MAPPING else None
-    return theta if isinstance(theta, float) else None
-
-
 def _old_keys(config: Settings) -> Settings:
     ropes = _by_layer_type(config)
     if not ropes or ("" not in ropes and _reads_layer_types(config)):
         return {}
     rope = ropes.get("full_attention") or next(iter(ropes.values()))
-    keys: Settings = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+    keys: Settings = {key: rope[key] for key in SHARED if key in rope}
     if _kind(rope) != "default":
         scaling = {key: value for key, value in rope.items() if key not in keys}
         scaling |= {"type": _kind(rope), "rope_type": _kind(rope)}
@@ -157,7 +153,9 @@ def _angles(rope: Settings, dims: int, config: Settings) -> tuple[np.ndarray, fl
             edges = [np.floor(edges[0]), np.ceil(edges[1])]
         low, high = max(edges[0], 0), min(edges[1], dims - 1)
         share = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
-        scales = [0.1 * m * log(factor) + 1 if factor > 1 else 1 for m in _scales(rope)]
+        both = rope.get("mscale") and rope.get("mscale_all_dim")
+        mscales = (rope["mscale"], rope["mscale_all_dim"]) if both else (1.0, 0.0)
+        scales = [0.1 * m * log(factor) + 1 if factor > 1 else 1 for m in mscales]
         return angles * (1 - share + share / factor), rope.get("attention_factor") or scales[0] / scales[1]
     if kind == "longrope":
         stretch = sqrt(1 + log(factor) / log(first)) if factor > 1 else 1.0
@@ -167,16 +165,5 @@ def _angles(rope: Settings, dims: int, config: Settings) -> tuple[np.ndarray, fl
 
 def _trained_length(rope: Settings, config: Settings) -> int:
     """The positions that the model knew before they were stretched."""
-    for settings, key in (
-        (config, "original_max_position_embeddings"),
-        (rope, "original_max_position_embeddings"),
-        (config, "max_position_embeddings"),
-    ):
-        if length := settings.get(key):
-            return int(length)
-    return 0
-
-
-def _scales(rope: Settings) -> tuple[float, float]:
-    one, all_dims = rope.get("mscale"), rope.get("mscale_all_dim")
-    return (one, all_dims) if one and all_dims else (1.0, 0.0)
+    key = "original_max_position_embeddings"
+    return int(config.get(key) or rope.get(key) or config.get("max_position_embeddings") or 0)

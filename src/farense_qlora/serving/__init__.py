@@ -1,3 +1,1 @@
 """A trained model behind the OpenAI API."""
-
-from .. import model as _model  # noqa: F401  chooses the BLAS before anything here imports mlx

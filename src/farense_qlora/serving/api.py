@@ -1,28 +1,52 @@
-"""What the server takes: a request as a checked model, and the OpenAPI description of the routes."""
+"""What the server takes: its limits, and a request as a checked model, which also describes it to others."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..answers.generate import MAX_TOKENS
-from ..config import Limits
-from ..errors import UserError
+from ..errors import UserError, validation_message
 
-# What an answer may be made of; the rest of a request is taken and changes nothing.
-FOR_MLX_LM = {
-    *("stream", "temperature", "top_p", "top_k", "min_p", "stop"),
-    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
-}
 SEEDS = 2**53  # whole numbers that JSON keeps whole
-
-
 UNUSED = "Aceite e não usado, nem guardado."
+# Fields that are taken only where they ask for nothing.
+NEUTRAL = {
+    *("tools", "tool_choice", "functions", "function_call", "tool_calls", "tool_call_id", "logit_bias"),
+    *("logprobs", "top_logprobs", "response_format", "modalities", "audio", "prediction", "refusal"),
+    *("reasoning_effort", "verbosity", "web_search_options"),
+}
+
+
+class Limits(BaseModel):
+    """What the server gives to one request, and to all; beyond it refuses, and says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_body: int = Field(262_144, ge=1_000, description="bytes de um pedido")
+    max_prompt: int = Field(2_048, ge=16, description="tokens da conversa que vem no pedido")
+    max_tokens: int = Field(1_024, ge=1, description="tokens da resposta")
+    max_requests: int = Field(32, ge=1, description="respostas ao mesmo tempo")
+    max_connections: int = Field(256, ge=1, description="ligações abertas ao mesmo tempo")
+    max_seconds: int = Field(10, ge=1, description="segundos para chegar um pedido, e de espera por quem lê")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "Limits":
+        """Validate `values`; raises `UserError` in Portuguese."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError(validation_message(error)) from None
+
+
+def _without_docstring(schema: dict[str, Any]) -> None:
+    schema.pop("description", None)  # for those who read the description, all of which is in Portuguese
 
 
 class Checked(BaseModel):
-    """No surprises: nothing unknown, no numbers as text, no infinities, no halves of characters."""
+    """No surprises: nothing unknown, no numbers as text, no infinities."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_without_docstring
+    )
 
 
 class Part(Checked):
@@ -38,10 +62,11 @@ class ChatMessage(Checked):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "description": "Uma mensagem; só a do assistente pode vir sem texto.",
             "anyOf": [
                 {"properties": {"role": {"const": "assistant"}}},
                 {"properties": {"content": {"not": {"type": "null"}}}},
-            ]
+            ],
         }
     )
     role: Literal["system", "developer", "user", "assistant"]
@@ -59,11 +84,9 @@ class ChatMessage(Checked):
     @property
     def text(self) -> str:
         """What was said, its pieces joined; an answer without text is null."""
-        return (
-            "".join(part.text for part in self.content)
-            if isinstance(self.content, list)
-            else self.content or ""
-        )
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
 
 
 class StreamOptions(Checked):
@@ -79,6 +102,13 @@ class Text(Checked):
     type: Literal["text"]
 
 
+def _not_zero(value: Any) -> Any:
+    """Of `Literal[False]`: 0 would pass for it."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
 class ChatRequest(Checked):
     """A request of the OpenAI chat API, as far as it makes sense for one tuned model; null is the default.
 
@@ -92,9 +122,7 @@ class ChatRequest(Checked):
     model: str | None = Field(None, description="O modelo que /v1/models nomeia, ou nada; outro dá 404.")
     stream: bool | None = Field(None, description="Responder aos bocados, em eventos SSE.")
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(
-        None, ge=1, description=f"Tokens da resposta (predefinição: {MAX_TOKENS}); o servidor tem um máximo."
-    )
+    max_tokens: int | None = Field(None, ge=1, description="Tokens da resposta; o servidor tem um máximo.")
     max_completion_tokens: int | None = Field(None, ge=1, description="O nome novo de max_tokens.")
     temperature: float | None = Field(
         None, ge=0, le=2, description="0, a predefinição: sempre a mesma resposta."
@@ -121,7 +149,7 @@ class ChatRequest(Checked):
     functions: list[Any] | None = Field(None, max_length=0)
     function_call: Literal["none", "auto"] | None = None
     logit_bias: dict[str, Any] | None = Field(None, max_length=0)
-    logprobs: Literal[False] | None = None
+    logprobs: Annotated[Literal[False] | None, BeforeValidator(_not_zero)] = None
     top_logprobs: int | None = Field(None, ge=0, le=0)
     response_format: Text | None = None
     modalities: list[Literal["text"]] | None = None
@@ -131,22 +159,16 @@ class ChatRequest(Checked):
     verbosity: None = None
     web_search_options: None = None
 
-    @classmethod
-    def read(cls, body: bytes, limits: Limits) -> "ChatRequest":
-        """The request in `body`; raises `UserError` that names the first thing wrong with it."""
-        try:
-            request = cls.model_validate_json(body)
-        except ValidationError as error:
-            raise UserError(_in_portuguese(error)) from None
-        if request.messages[-1].role != "user":
-            raise UserError("messages: a última mensagem tem de ser do utilizador (role: user)")
-        for number, message in enumerate(request.messages):
+    @model_validator(mode="after")
+    def _beyond_the_schema(self) -> "ChatRequest":
+        if self.messages[-1].role != "user":
+            raise ValueError("messages: a última mensagem tem de ser do utilizador (role: user)")
+        for number, message in enumerate(self.messages):
             if message.content is None and message.role != "assistant":
-                raise UserError(f"messages.{number}.content: tem de ser texto")
-        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        if len(stops) > 4 or any(not 0 < len(text) <= 64 for text in stops):
-            raise UserError("stop: no máximo 4 textos, de 1 a 64 caracteres")
-        return request
+                raise ValueError(f"messages.{number}.content: tem de ser texto")
+        if len(self.stops) > 4 or any(not 0 < len(text) <= 64 for text in self.stops):
+            raise ValueError("stop: no máximo 4 textos, de 1 a 64 caracteres")
+        return self
 
     @property
     def conversation(self) -> list[dict[str, str]]:
@@ -157,116 +179,26 @@ class ChatRequest(Checked):
             for message in self.messages
         ]
 
-    def for_mlx_lm(self, model: str, limits: Limits) -> dict[str, Any]:
-        """The body that mlx-lm's handler is given in place of the client's; no answer is longer than the
-        limit."""
-        body = self.model_dump(exclude_none=True, include=FOR_MLX_LM)
-        length = self.max_completion_tokens or self.max_tokens or MAX_TOKENS
-        body |= {"model": model, "messages": self.conversation, "max_tokens": min(length, limits.max_tokens)}
-        if self.seed is not None:
-            body["seed"] = self.seed % SEEDS
-        if self.stream_options is not None:
-            body["stream_options"] = {"include_usage": bool(self.stream_options.include_usage)}
-        return body
+    @property
+    def stops(self) -> list[str]:
+        """The texts that end the answer."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    def answer_tokens(self, default: int, limits: Limits) -> int:
+        """The most tokens that the answer may have: as many as are asked for, but no more than the limit."""
+        return min(self.max_completion_tokens or self.max_tokens or default, limits.max_tokens)
 
 
-# What is taken only where it asks for nothing.
-NEUTRAL = {
-    *("tools", "tool_choice", "functions", "function_call", "tool_calls", "tool_call_id", "logit_bias"),
-    *("logprobs", "top_logprobs", "response_format", "modalities", "audio", "prediction", "refusal"),
-    *("reasoning_effort", "verbosity", "web_search_options"),
-}
-_REASONS = {
-    "missing": "falta",
-    "extra_forbidden": "este campo não é suportado",
-    "greater_than": "tem de ser maior do que {gt}",
-    "greater_than_equal": "tem de ser pelo menos {ge}",
-    "less_than_equal": "pode ser no máximo {le}",
-    "literal_error": "os valores possíveis são {expected}",
-    "less_than": "tem de ser menor do que {lt}",
-    "finite_number": "tem de ser um número finito",
-    "too_short": "não pode ficar vazio",
-    "string_type": "tem de ser texto",
-    "bool_type": "tem de ser true ou false",
-    "int_type": "tem de ser um número inteiro",
-    "float_type": "tem de ser um número",
-    "list_type": "tem de ser uma lista",
-}
+class Problem(Checked):
+    """Why a request was refused."""
+
+    message: str
+    type: str
+    param: None = None
+    code: str
 
 
-def _in_portuguese(error: ValidationError) -> str:
-    """The first error; a value of the request is not repeated in it."""
-    first = error.errors(include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return "o corpo do pedido não é JSON válido"
-    place = ".".join(str(part) for part in first["loc"])[:100]
-    if not place:
-        return "o corpo do pedido tem de ser um objeto JSON"
-    if NEUTRAL & {part for part in first["loc"] if isinstance(part, str)}:
-        return f"{place}: este campo não é suportado"
-    reason = _REASONS.get(first["type"], "valor inválido").format(**first.get("ctx", {}))
-    return f"{place}: {reason.replace(' or ', ' ou ')}"
+class Failure(Checked):
+    """A refusal, as the OpenAI API writes it."""
 
-
-def openapi() -> dict[str, Any]:
-    """The routes as OpenAPI 3.1; the schema of a request is that of `ChatRequest`."""
-    schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = {**schema.pop("$defs"), "ChatRequest": schema}
-    for part in schemas.values():
-        part.pop("description", None)  # a docstring, in English
-    schemas["Error"] = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type"],
-                "properties": {"message": {"type": "string"}, "type": {"type": "string"}},
-            }
-        },
-    }
-    refused = {
-        "description": "Pedido recusado; a mensagem diz porquê.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
-    asking = {
-        "summary": "Responde a uma conversa",
-        "security": [{}, {"token": []}],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-        },
-        "responses": {
-            "200": {
-                "description": "A resposta, inteira ou (com stream) aos bocados.",
-                "content": {
-                    "application/json": {"schema": {"type": "object", "required": ["choices"]}},
-                    "text/event-stream": {},
-                },
-            },
-            **dict.fromkeys(("400", "401", "404", "408", "411", "413", "415", "429", "503"), refused),
-        },
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "farense-qlora",
-            "version": "1",
-            "description": "A API de conversa da OpenAI, servida por um modelo treinado.",
-        },
-        "paths": {
-            "/v1/chat/completions": {"post": asking},
-            "/v1/models": {"get": _getting("O modelo que há", {"401": refused})},
-            "/health": {"get": _getting("Se o servidor responde", {"503": refused})},
-        },
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
-    }
-
-
-def _getting(summary: str, refused: dict[str, Any]) -> dict[str, Any]:
-    """A route that is only read."""
-    answer = {"description": summary, "content": {"application/json": {"schema": {"type": "object"}}}}
-    return {"summary": summary, "responses": {"200": answer, **refused}}
+    error: Problem

@@ -15,14 +15,14 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..config import Config
 from ..data.sources import fingerprint
 from ..errors import UserError, disk_error
-from ..files import atomic_dir, verify, write_checksums
+from ..files import atomic_dir, put_back, verify, write_checksums
 from ..model.adapters import save_adapter, save_arrays
+from .step import Step
 
 BEST = "best"
 FOLDER = "checkpoints"
@@ -30,10 +30,10 @@ FOLDER = "checkpoints"
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 NAME = re.compile("step-[0-9]{6,}")
 # What changes nothing in the numbers of a run, and so may be another when it goes on.
-FREE = {"profile", "probes", "save_every", "keep_last", "keep_every"}
+FREE = {"profile", "probes", "save_every", "keep_last"}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class State:
     """Where training stands besides weights and optimizer.
 
@@ -52,15 +52,7 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def save(
-    run: Path,
-    state: State,
-    config: Config,
-    data: dict[str, str],
-    base: str,
-    model: nn.Module,
-    optimizer: optim.Optimizer,
-) -> str:
+def save(run: Path, state: State, config: Config, data: dict[str, str], base: str, step: Step) -> str:
     """Write `checkpoints/step-NNNNNN` in the folder `run` and return that relative path.
 
     `data` are the fingerprints of the data files. Older checkpoints go, as the config says. Raises
@@ -74,13 +66,12 @@ def save(
         "versions": versions(),
     }
     with atomic_dir(run / name) as folder:
-        save_adapter(model, config, base, folder)
-        save_arrays(folder / "optimizer.safetensors", dict(tree_flatten(optimizer.state)))
+        save_adapter(step.model, config, base, folder)
+        save_arrays(folder / "optimizer.safetensors", dict(tree_flatten(step.state)))
         (folder / "state.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         write_checksums(folder)
     for old in checkpoints(run)[config.keep_last :]:
-        if not config.keep_every or step_of(old) % config.keep_every or not step_of(old):
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return name
 
 
@@ -122,9 +113,7 @@ def best(run: Path) -> Path | None:
 def tidy(run: Path) -> None:
     """Clear away what a worker that died left half done in the folder `run`; to be called under its lock."""
     for old in [*(run / FOLDER).glob(".step-*.old"), run / f".{BEST}.old"]:
-        name = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if old.exists() and not name.exists():  # it died between the two renames
-            os.rename(old, name)
+        put_back(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
     for pattern in (f"{FOLDER}/.step-*", f"..{BEST}-*", f".{BEST}.*"):
         for leftover in run.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -152,20 +141,20 @@ def latest(run: Path, damaged: Callable[[Path, str], object] = lambda path, reas
     return None
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: optim.Optimizer) -> State:
-    """Put the weights and the optimizer of `checkpoint` back; returns where training stood.
+def restore(checkpoint: Path, step: Step) -> State:
+    """Put the weights and the optimizer's state of `checkpoint` back; returns where training stood.
 
     Raises `UserError` when the adapter has another shape than the one in training.
     """
     weights: Any = mx.load(str(checkpoint / "adapters.safetensors"))
-    shapes = {name: array.shape for name, array in tree_flatten(model.trainable_parameters())}
+    shapes = {name: array.shape for name, array in tree_flatten(step.model.trainable_parameters())}
     if shapes != {name: array.shape for name, array in weights.items()}:
         raise UserError(
             f"o adaptador em {checkpoint} tem outra forma (rank, camadas ou módulos): comece um treino novo"
         )
-    model.load_weights(list(weights.items()), strict=False)
+    step.model.load_weights(list(weights.items()), strict=False)
     arrays: Any = mx.load(str(checkpoint / "optimizer.safetensors"))
-    optimizer.state = tree_unflatten(list(arrays.items()))
+    step.restore(tree_unflatten(list(arrays.items())))
     return State(**_about(checkpoint)["state"])
 
 
@@ -194,6 +183,19 @@ def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]
         for name, digest in data.items()
         if about["data"].get(name) != digest and old[name] == new[name]
     ]
+
+
+def check_room(run: Path, config: Config, trainable: int) -> None:
+    """Raise `UserError` unless the checkpoints of `trainable` parameters that will lie side by side in the
+    folder `run` have room."""
+    size = 3 * 4 * trainable  # the adapter and two moments, in 32 bits
+    needed = size * (config.keep_last + 2)
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise UserError(
+            f"o disco de {run} tem {free / 1e6:.0f} MB livres e o treino precisa de "
+            f"{needed / 1e6:.0f} MB para os pontos de controlo: liberte espaço ou baixe keep_last"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -15,11 +15,10 @@ from packaging.requirements import Requirement
 from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
 from ..data.tokens import read_rows
 from ..errors import UserError, disk_error
-from ..files import atomic_write
 from ..model.machine import Machine, machine, memory_limit, on_cpu
+from ..table import Table
 from ..text import decimal
 
-RECOMMENDED = OUTPUT / "recommended_config.json"
 # What Mistral-7B takes on the disk: the 16-bit download and its 4-bit copy, or the 4-bit download alone.
 DISK_GB = {16: 19.0, 4: 4.5}
 
@@ -33,8 +32,11 @@ class Check:
     detail: str
     remedy: str = ""
 
+    def __str__(self) -> str:
+        return f"{'✓' if self.ok else '✗'} {self.name}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Report:
     """The computer, what was checked on it, and the profile that suits it."""
 
@@ -47,20 +49,29 @@ class Report:
         """Whether nothing is wrong."""
         return all(check.ok for check in self.checks)
 
+    def _repr_html_(self) -> str:
+        checked = {check.name for check in self.checks}
+        facts = [fact for fact in machine_facts(self.machine) if fact[0] not in checked]  # said only once
+        facts += [(str(one), one.detail if one.ok else f"{one.detail}: {one.remedy}") for one in self.checks]
+        return Table.of_facts("Este computador", [*facts, ("Perfil recomendado", self.profile)])._repr_html_()
+
+    def __repr__(self) -> str:
+        lines = []
+        for check in self.checks:
+            lines.append(f"{check}: {check.detail}")
+            lines += [] if check.ok else [f"    a fazer: {check.remedy}"]
+        return "\n".join([*lines, f"perfil recomendado: {self.profile}"])
+
 
 def doctor() -> Report:
-    """Check everything, and write the config that suits this machine to `RECOMMENDED`, where the panel of the
-    notebook finds it; takes a second or two."""
+    """Check everything; takes a second or two.
+
+    >>> fq.doctor().profile in ("mini", "mistral-7b-8gb", "mistral-7b", "mistral-7b-32gb")
+    True
+    """
     about = machine()
     profile = recommended_profile(about.memory_gb, on_cpu())
-    checks = [*_software(about), *_memory(about, profile), *_folders(), *_disk(profile), *_data()]
-    checks += _base(profile)
-    try:
-        with atomic_write(RECOMMENDED) as path:
-            Config.of(profile).write(path)
-    except UserError:
-        pass  # that the folder cannot be written stands among the checks
-    return Report(about, tuple(checks), profile)
+    return Report(about, tuple(_checks(about, profile)), profile)
 
 
 def recommended_profile(memory_gb: float, on_cpu: bool) -> str:
@@ -70,42 +81,39 @@ def recommended_profile(memory_gb: float, on_cpu: bool) -> str:
     return "mistral-7b-8gb" if memory_gb < 15 else "mistral-7b" if memory_gb < 30 else "mistral-7b-32gb"
 
 
-def _software(about: Machine) -> Iterator[Check]:
+def machine_facts(about: Machine) -> list[tuple[str, str]]:
+    """What the computer is, each fact by its name in Portuguese."""
+    return [
+        ("Sistema", about.system),
+        ("Processador", f"{about.chip}, {about.cores} núcleos"),
+        ("Memória", f"{decimal(about.memory_gb, 1)} GB"),
+        ("O MLX calcula em", about.device),
+        ("Álgebra linear", f"{about.blas}, {decimal(about.gflops, 0)} GFLOP/s medidos"),
+        ("Versões", f"Python {about.python}, mlx {about.mlx}, mlx-lm {about.mlx_lm}"),
+    ]
+
+
+def _checks(about: Machine, profile: str) -> Iterator[Check]:
+    """Software, memory, folders, disk, data and base model, in the order in which they are shown."""
     yield Check("Python", sys.version_info >= (3, 11), about.python, "instale o Python 3.11 ou mais recente")
-    old = []
-    for text in metadata.requires("farense-qlora") or []:
-        wanted = Requirement(text)
-        if (wanted.marker is None or wanted.marker.evaluate({"extra": ""})) and not _installed(wanted):
-            old.append(f"{wanted.name}{wanted.specifier}")
-    yield Check("Pacotes", not old, "todos" if not old else f"faltam {', '.join(old)}", "make setup")
+    wanted = [Requirement(text) for text in metadata.requires("farense-qlora") or []]
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    missing = ", ".join(f"{one.name}{one.specifier}" for one in wanted if not _is_installed(one))
+    yield Check("Pacotes", not missing, f"faltam {missing}" if missing else "todos", "make setup")
     slow = about.device == "CPU" and sys.platform == "linux" and not about.blas.startswith("OpenBLAS")
+    speed = f"{about.blas}, {about.gflops:.0f} GFLOP/s medidos"
     yield Check(
         "Álgebra linear",
         not slow,
-        f"{about.blas}, {about.gflops:.0f} GFLOP/s medidos",
-        "make setup; e importe farense_qlora.model antes do mlx",
+        speed,
+        "make setup; e chame farense_qlora.model.cpu.enable() antes de importar o mlx",
     )
 
+    limit, mini = memory_limit() / 1e9, profile == "mini"
+    memory = f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} para treinar"
+    remedy = "feche outros programas; «farense-qlora fit» mede o que cabe"
+    yield Check("Memória", limit >= (0.5 if mini else 4.7), memory, remedy)
 
-def _installed(wanted: Requirement) -> bool:
-    try:
-        return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
-    except metadata.PackageNotFoundError:
-        return False
-
-
-def _memory(about: Machine, profile: str) -> Iterator[Check]:
-    limit = memory_limit() / 1e9
-    needed = 0.5 if profile == "mini" else 4.7
-    yield Check(
-        "Memória",
-        limit >= needed,
-        f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} para treinar",
-        "feche outros programas; «farense-qlora fit» mede o que cabe",
-    )
-
-
-def _folders() -> Iterator[Check]:
     for name, folder in (("Treinos", RUNS), ("Resultados", OUTPUT), ("Cache", CACHE)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -114,34 +122,27 @@ def _folders() -> Iterator[Check]:
         except OSError as error:
             yield Check(name, False, str(disk_error(error, folder)), f"chmod u+w {folder}")
 
-
-def _disk(profile: str) -> Iterator[Check]:
-    folder = next(path for path in (RUNS, *RUNS.parents) if path.exists())
-    free = shutil.disk_usage(folder).free / 1e9
     model = PROFILES[profile]["model"]
-    needed = 0.2 if profile == "mini" else DISK_GB[4 if "4bit" in model else 16]
-    yield Check(
-        "Disco",
-        free >= needed,
-        f"{decimal(free, 1)} GB livres",
-        f"liberte espaço: precisa de {decimal(needed, 1)} GB",
-    )
+    free = shutil.disk_usage(next(path for path in (RUNS, *RUNS.parents) if path.exists())).free / 1e9
+    needed = 0.2 if mini else DISK_GB[4 if "4bit" in model else 16]
+    remedy = f"liberte espaço: precisa de {decimal(needed, 1)} GB"
+    yield Check("Disco", free >= needed, f"{decimal(free, 1)} GB livres", remedy)
 
-
-def _data() -> Iterator[Check]:
-    config = Config()
-    for name in (config.train_data, config.val_data):
+    for source in (Config().train_data, Config().val_data):
+        name = f"Dados ({Path(source).stem})"
         try:
-            rows = len(read_rows(name))
-            yield Check(f"Dados ({Path(name).stem})", True, f"{rows} linhas")
+            yield Check(name, True, f"{len(read_rows(source))} linhas")
         except UserError as error:
-            yield Check(f"Dados ({Path(name).stem})", False, str(error), "farense-qlora prepare")
+            yield Check(name, False, str(error), "farense-qlora prepare")
+
+    here = mini or isinstance(try_to_load_from_cache(model, "config.json"), str)
+    where = "incluído no repositório" if mini else "já descarregado" if here else "por descarregar"
+    possible = here or os.environ.get("HF_HUB_OFFLINE") != "1"
+    yield Check("Modelo base", possible, f"{model}, {where}", "tire HF_HUB_OFFLINE do ambiente")
 
 
-def _base(profile: str) -> Iterator[Check]:
-    model = PROFILES[profile]["model"]
-    here = model == "mini" or isinstance(try_to_load_from_cache(model, "config.json"), str)
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    detail = "já descarregado" if here else "por descarregar"
-    detail = "incluído no repositório" if model == "mini" else detail
-    yield Check("Modelo base", here or not offline, f"{model}, {detail}", "tire HF_HUB_OFFLINE do ambiente")
+def _is_installed(wanted: Requirement) -> bool:
+    try:
+        return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False

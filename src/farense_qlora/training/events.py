@@ -1,24 +1,27 @@
-"""What training says as it goes: frozen events that round-trip through JSON, one object a line."""
+"""What training says as it goes: frozen events that round-trip through JSON, and each of them in words."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from ..text import decimal, plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """Common to all: `step` counts finished updates, `time` is Unix time in seconds."""
 
     step: int
-    time: float
+    time: float = field(default_factory=lambda: time.time())
 
     def to_json(self) -> str:
         """The event as one line of `events.jsonl`, without its end; see `from_json`."""
         return json.dumps({"event": type(self).__name__, **asdict(self)}, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Started(Event):
     """Training is about to begin (or to go on, when `step` > 0)."""
 
@@ -34,7 +37,7 @@ class Started(Event):
     from_adapter: str = ""  # whose weights it began with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stepped(Event):
     """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone.
 
@@ -52,7 +55,7 @@ class Stepped(Event):
     peak_memory_gb: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower, that of
     the untrained adapter at step 0 apart."""
@@ -63,7 +66,7 @@ class Evaluated(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampled(Event):
     """What the model answers, right after an evaluation, to a few fixed `questions` of the validation set;
     `expected` are the true answers."""
@@ -73,14 +76,14 @@ class Sampled(Event):
     answers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Saved(Event):
     """A checkpoint was written whole; `path` is relative to the run folder."""
 
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Skipped(Event):
     """An update without effect, since its loss or its gradient was not finite: `cause` says which.
 
@@ -92,7 +95,7 @@ class Skipped(Event):
     rows: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolledBack(Event):
     """Too many updates in a row were skipped: training goes on from the checkpoint at `step`, with the peak
     `learning_rate` halved; what was done since is undone."""
@@ -101,7 +104,7 @@ class RolledBack(Event):
     learning_rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spiked(Event):
     """The loss of this update lies far above those before it: `bound` is median + 8 robust deviations."""
 
@@ -109,26 +112,26 @@ class Spiked(Event):
     bound: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateChanged(Event):
     """The peak learning rate is another from here on, at the user's request."""
 
     learning_rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paused(Event):
     """Training waits; `cause` is "asked", or what keeps it from saving, in Portuguese."""
 
     cause: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
     """Training goes on after a pause."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Discarded(Event):
     """The checkpoint `path` was damaged and the one before it is taken; `reason` is in Portuguese."""
 
@@ -136,7 +139,7 @@ class Discarded(Event):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished(Event):
     """The end; `reason` is "completed", "early_stopping" or "stopped"."""
 
@@ -146,7 +149,7 @@ class Finished(Event):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """The worker gave up; `message` is for the user, in Portuguese."""
 
@@ -163,6 +166,60 @@ def from_json(line: str) -> Event:
     return TYPES[values.pop("event")](**values)
 
 
-def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
-    """The one whose adapter was kept as the best, if there is any."""
-    return next((event for event in reversed(evaluations) if event.best), None)
+E = TypeVar("E", bound=Event)
+
+
+def of(events: Iterable[Event], *kinds: type[E]) -> list[E]:
+    """Those of `events` that are of one of `kinds`, in order."""
+    return [event for event in events if isinstance(event, kinds)]
+
+
+def last(events: Sequence[Event], *kinds: type[E]) -> E | None:
+    """The last of `events` that is of one of `kinds`, if there is any."""
+    return next((event for event in reversed(events) if isinstance(event, kinds)), None)
+
+
+def best_of(events: Sequence[Event]) -> Evaluated | None:
+    """The evaluation whose adapter was kept as the best, if there is any."""
+    return next((event for event in reversed(of(events, Evaluated)) if event.best), None)
+
+
+ENDINGS = {
+    "completed": "terminado",
+    "early_stopping": "terminado: a validação deixou de melhorar",
+    "stopped": "parado a pedido e guardado",
+}
+
+
+def sentence(event: Event) -> str | None:
+    """What a person should hear of `event`, in Portuguese; None for what goes as it should."""
+    step = f"passo {event.step}"
+    match event:
+        case Started(step=done) if done:
+            return f"continua do ponto de controlo do {step}"
+        case Started(notes=notes, from_adapter=adapter) if notes or adapter:
+            return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
+        case Started(repeated_rows=rows) if rows:
+            return f"linhas repetidas que ficam de fora: {rows}"
+        case Discarded(path=path, reason=reason):
+            return f"{path} está estragado ({reason}): usa-se o anterior"
+        case Skipped(cause=cause, rows=rows):
+            return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
+        case RolledBack(path=path, learning_rate=rate):
+            return f"volta a {path} com a taxa de aprendizagem reduzida para {plain(rate)}"
+        case Spiked(loss=loss, bound=bound):
+            usual = f"o habitual fica abaixo de {decimal(bound)}"
+            return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case RateChanged(learning_rate=rate):
+            return f"{step}: taxa de aprendizagem mudada para {plain(rate)}"
+        case Paused(cause="asked"):
+            return f"em pausa no {step}"
+        case Paused(cause=cause):
+            return f"em pausa no {step}: {cause}; continua quando houver espaço"
+        case Resumed():
+            return "continua"
+        case Finished(reason=reason):
+            return f"treino {ENDINGS[reason]}"
+        case Failed(message=message):
+            return message
+    return None

@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import median
 
 from ..config import Config
-from ..data.batches import Order
 from ..errors import UserError
+from ..model import cpu
+from ..table import Drawn, Table
 from ..text import decimal
-from .estimate import remember
+from .cost import remember
 
 UPDATES = 3
 # How Metal, CUDA, C++, Python and the systems say that there is no memory left.
@@ -31,7 +32,7 @@ NO_MEMORY = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """What `config` took: the process's peak memory and the limit, in GB (peak None: it died of it), and the
     seconds of an update."""
@@ -48,8 +49,9 @@ class Trial:
 
     def sentence(self, asked: Config) -> str:
         """What was found, in Portuguese; `asked` is the config that the user wanted."""
-        before, after = asked.model_dump(), self.config.model_dump()
-        changed = ", ".join(f"{k} = {after[k]}" for k in before if before[k] != after[k]) or "como pediu"
+        before = asked.model_dump()
+        changes = [f"{name} = {value}" for name, value in self.config if before[name] != value]
+        changed = ", ".join(changes) or "como pediu"
         if self.peak_gb is None or self.seconds_per_update is None:
             return f"✗ {changed}: não cabe, o processo morreu por falta de memória"
         mark, verb = ("✓", "cabe") if self.fits else ("✗", "não cabe")
@@ -57,16 +59,41 @@ class Trial:
         return f"{mark} {changed}: {verb}, {peak} GB de {limit}; {seconds} s por atualização"
 
 
-def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> list[Trial]:
-    """Try `config`, and while it does not fit the nearest settings that take less; the last trial fits, or
-    nothing does. `tried` is told of each. Raises `UserError` on a config that cannot be trained at all."""
+@dataclass(frozen=True, repr=False)
+class Fit(Drawn):
+    """The config that was asked for and, while they did not fit, the nearest that take less; the last one
+    fits, or nothing does."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether some config does."""
+        return self.trials[-1].fits
+
+    def table(self) -> Table:
+        """Each trial in a sentence."""
+        asked = self.trials[0].config
+        facts = [(f"Tentativa {i}", trial.sentence(asked)) for i, trial in enumerate(self.trials, 1)]
+        return Table.of_facts("Memória de treino, medida num processo à parte", facts)
+
+
+def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> Fit:
+    """Try `config`, and while it does not fit the nearest settings that take less. `tried` is told of each.
+
+    Raises `UserError` on a config that cannot be trained at all, or when the process that tries ends for
+    another reason than memory.
+
+    >>> fq.fit(config).fits
+    True
+    """
     trials: list[Trial] = []
     for candidate in chain([config], smaller(config)):
         trials.append(trial(candidate))
         tried(trials[-1])
         if trials[-1].fits:
             break
-    return trials
+    return Fit(tuple(trials))
 
 
 def smaller(config: Config) -> Iterator[Config]:
@@ -90,7 +117,10 @@ def smaller(config: Config) -> Iterator[Config]:
 def trial(config: Config) -> Trial:
     """Measure `config` in a process of its own, and keep the result for `estimate`.
 
-    A process that memory ends is an answer; `UserError` says of any other end why it came to it."""
+    A process that dies for want of memory is an answer; raises `UserError` with the reason of any other end.
+    """
+    from ..model.machine import memory_limit
+
     done = subprocess.run(
         [sys.executable, "-m", "farense_qlora.training.fit"],
         input=config.model_dump_json(),
@@ -98,33 +128,28 @@ def trial(config: Config) -> Trial:
         text=True,
         check=False,
     )
-    from ..model.machine import memory_limit
-
     limit = memory_limit() / 1e9
     with suppress(ValueError):
         answer = json.loads(done.stdout)
         if error := answer.get("error"):
             raise UserError(error)
-        remember(config, answer["peak_gb"], answer["seconds"])
-        return Trial(config, answer["peak_gb"], limit, answer["seconds"])
-    if _starved(done.returncode, done.stderr):
-        return Trial(config, None, limit, None)
+        peak, seconds = answer["peak_gb"], answer["seconds"]
+        remember(config, peak, seconds)
+        return Trial(config=config, peak_gb=peak, limit_gb=limit, seconds_per_update=seconds)
+    killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)  # as Linux does for want of memory
+    if killed or NO_MEMORY.search(done.stderr):
+        return Trial(config=config, peak_gb=None, limit_gb=limit, seconds_per_update=None)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     why = lines[-1][:300] if lines else "sem dizer porquê"
     end = f"o sinal {-done.returncode}" if done.returncode < 0 else f"o código {done.returncode}"
     raise UserError(f"não consigo experimentar: o processo acabou com {end} ({why})")
 
 
-def _starved(code: int, said: str) -> bool:
-    """Whether a process that ended with `code`, and `said` this, did so for want of memory: the system killed
-    it, or an allocation failed."""
-    return code in (-signal.SIGKILL, 128 + signal.SIGKILL) or bool(NO_MEMORY.search(said))
-
-
 def main() -> int:
     """The process: read a config, do the largest update a few times, say what it took."""
     config = Config.parse(json.load(sys.stdin))
-    _die_first()
+    with suppress(OSError):  # on Linux, if memory runs out let this process be the one that is killed
+        Path(f"/proc/{os.getpid()}/oom_score_adj").write_text("1000")
     try:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(_measure(config, Path(folder))))
@@ -135,18 +160,26 @@ def main() -> int:
 
 
 def _measure(config: Config, folder: Path) -> dict[str, float]:
+    cpu.enable()
     import mlx.core as mx
 
+    from ..data.load import load_data
     from ..model.base import load_base
     from ..model.machine import on_cpu
-    from .session import Session
+    from .loop import Trainer
 
-    session = Session(config, load_base(config), folder, accept_changes=False)
-    step = _worst(session.order, session.data.training.lengths.tolist())
-    seconds = []
+    base = load_base(config)
+    data = load_data(config, base)
+    trainer = Trainer(config, base, data, folder)
+
+    def largest_batch(n: int) -> int:
+        return max(sum(data.training.lengths[row] for row in chain(*batch)) for batch in trainer.sampler[n])
+
+    updates = min(2000, trainer.sampler.updates_per_epoch)  # enough to meet a large one
+    n, seconds = max(range(updates), key=largest_batch), []
     for _ in range(UPDATES):
         start = time.perf_counter()
-        session.update(session.batches(step), config.learning_rate)
+        trainer.step(trainer.batches(n), config.learning_rate)
         seconds.append(time.perf_counter() - start)
     peak = _process_peak() if on_cpu() else mx.get_peak_memory()
     return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}
@@ -160,21 +193,6 @@ def _process_peak() -> int:
     with suppress(OSError), open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
-
-
-def _worst(order: Order, lengths: list[int], most: int = 2000) -> int:
-    """The update of the first epoch (of the first `most`) with the largest micro-batch."""
-
-    def tokens(step: int) -> int:
-        return max(sum(lengths[row] for rows in batch for row in rows) for batch in order[step])
-
-    return max(range(min(most, order.updates_per_epoch)), key=tokens)
-
-
-def _die_first() -> None:
-    """On Linux, if memory runs out let this process be the one that is killed."""
-    with suppress(OSError):
-        Path(f"/proc/{os.getpid()}/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

@@ -1,128 +1,291 @@
 """The training loop: `train(...)` yields typed events in the order in which things happen."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
 
 from ..config import Config
-from ..errors import UserError
+from ..data.batches import Batch, collate_parts, make_sampler
+from ..data.load import Data, write_left_out
+from ..errors import DiskFullError, UserError
+from ..model.adapters import attach
 from ..model.base import Base
-from . import guards
-from .control import Ask, Asked, Wishes
-from .events import (
-    Discarded,
-    Event,
-    Finished,
-    Paused,
-    RateChanged,
-    Resumed,
-    RolledBack,
-    Saved,
-    Skipped,
-    Spiked,
-    Started,
-    Stepped,
-)
-from .schedule import learning_rate
-from .session import Session
+from ..model.checkpointing import use_checkpointing
+from ..model.cpu.parallel import side_by_side
+from ..model.from_adapter import start_from
+from ..model.packed import check_packable
+from . import anomalies, checkpoints, events
+from .checkpoints import State
+from .events import Event
+from .probes import Probes
+from .requests import Requests
+from .run import adapter_folder
+from .step import Step, learning_rate, validation_loss
 
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
+T = TypeVar("T")
 
 
 def train(
-    config: Config, base: Base, run: Path, ask: Ask = Wishes, accept_changes: bool = False
+    config: Config,
+    base: Base,
+    data: Data,
+    folder: Path,
+    requests: Callable[[], Requests] = Requests,
+    accept_changes: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Train a LoRA adapter on `base` as `config` says, in the folder `run`; goes on from its last checkpoint.
+    """Train a LoRA adapter on `base` and `data` as `config` says, in the run folder `folder`; goes on from
+    the last checkpoint there.
 
     Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated`, `Sampled` and `Saved` when
-    due, and `Finished`. The best adapter by validation loss is kept in `run/best`. `ask()` is called after
-    every update, and between the batches of an evaluation, for what the user wishes. Raises `UserError` as
-    `Session` does, and when no learning rate gives finite numbers.
+    due, and `Finished`. The adapter with the lowest validation loss is kept in `folder/best`. After every
+    update `requests()` says what the user asks for; between the batches of an evaluation, and while the disk
+    is full, `should_stop()` says whether to stop. Raises `UserError` as `Trainer` does, and when no learning
+    rate gives finite numbers.
+
+    >>> [type(event).__name__ for event in fq.train(
+    ...     config.changed(max_steps=1, probes=0), fq.load_base(config), data, folder / "run")]
+    ['Started', 'Evaluated', 'Saved', 'Stepped', 'Evaluated', 'Saved', 'Finished']
     """
-    session, asked = Session(config, base, run, accept_changes), Asked(ask)
+    trainer = Trainer(config, base, data, folder, accept_changes, should_stop)
     began = time.perf_counter()
-    yield _started(session)
-    for damaged, damage in session.damaged:
-        yield Discarded(session.state.step, time.time(), str(damaged.relative_to(run)), damage)
-    if session.checkpoint:
-        yield Saved(session.state.step, time.time(), str(session.checkpoint.relative_to(run)))
-    if session.due:
-        yield from session.evaluate(asked)
-    if not session.checkpoint:
-        yield from session.save(asked)
-    reason = "stopped" if session.due else session.end
-    while not reason:
-        start, state = time.perf_counter(), session.state
-        rate = learning_rate(config, state.learning_rate, state.step, session.total_steps)
-        batches = session.batches(state.step)
+    yield trainer.started()
+    for damaged, reason in trainer.damaged:
+        yield events.Discarded(step=trainer.state.step, path=str(damaged.relative_to(folder)), reason=reason)
+    if trainer.checkpoint:
+        yield events.Saved(step=trainer.state.step, path=str(trainer.checkpoint.relative_to(folder)))
+    ended = yield from trainer.evaluate_if_due()
+    if not trainer.checkpoint:
+        yield from trainer.save()
+    while not ended:
+        start, state = time.perf_counter(), trainer.state
+        rate = learning_rate(config, state.learning_rate, state.step, trainer.total_steps)
+        batches = trainer.batches(state.step)
         mx.random.seed(config.seed * 1_000_003 + state.step)  # dropout is a function of (seed, step)
-        loss, norm = session.update(batches, rate)
+        loss, grad_norm = trainer.step(batches, rate)
         state.step += 1
-        epoch = state.step / session.order.updates_per_epoch
-        if cause := guards.cause(loss, norm):
-            rows = session.rows(state.step - 1)
-            yield Skipped(state.step, time.time(), epoch, cause, rows)
+        epoch = state.step / trainer.sampler.updates_per_epoch
+        if cause := anomalies.not_finite(loss, grad_norm):
+            rows = trainer.rows(state.step - 1)
+            yield events.Skipped(step=state.step, epoch=epoch, cause=cause, rows=rows)
             state.skipped_in_a_row += 1
-            if state.skipped_in_a_row == guards.SKIPS_UNTIL_ROLLBACK:
-                if state.rollbacks == guards.ROLLBACKS:
-                    raise UserError(guards.diagnosis(cause, rows, state.learning_rate))
-                path = session.roll_back()
-                yield RolledBack(session.state.step, time.time(), path, session.state.learning_rate)
+            if state.skipped_in_a_row == anomalies.SKIPS_UNTIL_ROLLBACK:
+                if state.rollbacks == anomalies.ROLLBACKS:
+                    raise UserError(anomalies.diagnosis(cause, rows, state.learning_rate))
+                yield trainer.roll_back()
                 continue
         else:
-            yield Stepped(
-                state.step,
-                time.time(),
-                epoch,
-                loss,
-                rate,
-                norm,
-                sum(b.supervised for b in chain(*batches)),
-                sum(b.tokens for b in chain(*batches)),
-                sum(b.inputs.size for b in chain(*batches)),
-                time.perf_counter() - start,
-                mx.get_peak_memory() / 1e9,
+            yield events.Stepped(
+                step=state.step,
+                epoch=epoch,
+                loss=loss,
+                learning_rate=rate,
+                grad_norm=grad_norm,
+                supervised_tokens=sum(batch.supervised for batch in chain(*batches)),
+                tokens=sum(batch.tokens for batch in chain(*batches)),
+                positions=sum(batch.inputs.size for batch in chain(*batches)),
+                seconds=time.perf_counter() - start,
+                peak_memory_gb=mx.get_peak_memory() / 1e9,
             )
-            if loss > (bound := guards.spike_bound(state.losses)):
-                yield Spiked(state.step, time.time(), loss, bound)
-            state.losses = [*state.losses, loss][-guards.MOST :]
+            if loss > (bound := anomalies.spike_bound(state.losses)):
+                yield events.Spiked(step=state.step, loss=loss, bound=bound)
+            state.losses = [*state.losses, loss][-anomalies.MOST :]
             state.skipped_in_a_row = 0
 
-        if session.due:
-            yield from session.evaluate(asked)
-        reason = "stopped" if session.due else session.end  # still due: given up for a stop
-        wish = asked()
-        if wish.pause and not reason:
-            yield from session.save(asked)
-            yield Paused(state.step, time.time(), "asked")
-            while (wish := asked()).pause and not wish.stop:
+        ended = yield from trainer.evaluate_if_due()
+        asked = requests()
+        if asked.pause and not ended:
+            yield from trainer.save()
+            yield events.Paused(step=state.step, cause="asked")
+            while (asked := requests()).pause and not asked.stop:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-            yield Resumed(state.step, time.time())
-        if wish.learning_rate:
-            state.learning_rate = wish.learning_rate
-            yield RateChanged(state.step, time.time(), state.learning_rate)
-        reason = reason or ("stopped" if wish.stop else "")
-        if reason or wish.save or wish.learning_rate or state.step % config.save_every == 0:
-            yield from session.save(asked)
-    seconds, state = time.perf_counter() - began, session.state
-    yield Finished(state.step, time.time(), reason, state.best_step, state.best_loss, seconds)
-
-
-def _started(session: Session) -> Started:
-    return Started(
-        session.state.step,
-        time.time(),
-        session.total_steps,
-        session.order.updates_per_epoch,
-        len(session.data.training),
-        len(session.data.validation),
-        session.data.training.truncated,
-        session.trainable,
-        session.base.parameters,
-        len(session.data.repeats) + len(session.data.leaks),
-        tuple(session.data.sentences(session.config)),
-        session.config.from_adapter,
+            yield events.Resumed(step=state.step)
+        if asked.learning_rate:
+            state.learning_rate = asked.learning_rate
+            yield events.RateChanged(step=state.step, learning_rate=state.learning_rate)
+        if asked.stop and not ended:
+            ended = "stopped"
+        if ended or asked.save or asked.learning_rate or state.step % config.save_every == 0:
+            yield from trainer.save()
+    state = trainer.state
+    yield events.Finished(
+        step=state.step,
+        reason=ended,
+        best_step=state.best_step,
+        best_loss=state.best_loss,
+        seconds=time.perf_counter() - began,
     )
+
+
+class Trainer:
+    """A run in progress: its optimizer `step`, the rows of each update in `sampler`, how many updates there
+    are in all (`total_steps`), and the `state` that it has come to.
+
+    Goes on from the last whole `checkpoint` in `folder`; `damaged` lists newer ones, each with what is wrong.
+    Without any it begins with a fresh adapter, or with the weights of the one that the config names. Raises
+    `UserError` on data that are too few, on an adapter that one cannot go on from, when there is no room to
+    save, and on a run that began with another config or other data, unless `accept_changes`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        base: Base,
+        data: Data,
+        folder: Path,
+        accept_changes: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self.config, self.base, self.data, self.folder = config, base, data, folder
+        self._should_stop = should_stop
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.tidy(folder)
+        self._fingerprints = checkpoints.fingerprints(config)
+        if config.batch_size > len(data.training):
+            raise UserError(
+                f"batch_size = {config.batch_size} é maior do que os dados de treino "
+                f"({len(data.training)} linhas em {config.train_data}): reduza o lote"
+            )
+        write_left_out(config, data, folder)
+        if config.packing:
+            check_packable(base.model, base.name)
+        self._parts = side_by_side(base.model)
+        self.sampler = make_sampler(config, data.training.lengths, self._parts)
+        steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
+        self.total_steps = min(steps, config.max_steps or steps)
+        validation = [row for _, row in data.validation.rows()] if config.probes else []
+        self._probes = Probes(validation, base.tokenizer, config.probes)
+
+        attach(base.model, config)
+        if config.grad_checkpoint:
+            use_checkpointing(base.model)
+        self.step = Step(base.model, config)
+        self.trainable = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
+        self.damaged: list[tuple[Path, str]] = []
+        self.checkpoint = checkpoints.latest(folder, lambda *damage: self.damaged.append(damage))
+        self.state = self._resumed(self.checkpoint, accept_changes) if self.checkpoint else self._begun()
+
+    def _begun(self) -> State:
+        if self.config.from_adapter:
+            start_from(self.base.model, self.config, adapter_folder(self.config.from_adapter))
+        checkpoints.check_room(self.folder, self.config, self.trainable)
+        return State(learning_rate=self.config.learning_rate)
+
+    def _resumed(self, checkpoint: Path, accept_changes: bool) -> State:
+        changed = checkpoints.changes(checkpoint, self.config, self._fingerprints)
+        if changed and not accept_changes:
+            raise UserError(
+                f"o treino em {self.folder} começou com outras definições ou outros dados "
+                f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
+                "--accept-changes"
+            )
+        return checkpoints.restore(checkpoint, self.step)
+
+    def started(self) -> events.Started:
+        """What is about to be trained."""
+        return events.Started(
+            step=self.state.step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.sampler.updates_per_epoch,
+            train_rows=len(self.data.training),
+            val_rows=len(self.data.validation),
+            truncated_rows=self.data.training.truncated,
+            trainable_parameters=self.trainable,
+            total_parameters=self.base.parameters,
+            repeated_rows=len(self.data.repeats) + len(self.data.leaks),
+            notes=tuple(self.data.sentences),
+            from_adapter=self.config.from_adapter,
+        )
+
+    def batches(self, n: int) -> list[list[Batch]]:
+        """The micro-batches of update `n` (0 is the first), each in parts to compute side by side."""
+        return [
+            collate_parts(self.data.training, micro_batch, self.sampler.window, self._parts)
+            for micro_batch in self.sampler[n]
+        ]
+
+    def rows(self, n: int) -> tuple[str, ...]:
+        """The rows in update `n`, as "file:line"."""
+        rows = np.sort(np.concatenate(list(chain(*self.sampler[n]))))
+        return tuple(f"{self.config.train_data}:{self.data.training.lines[row]}" for row in rows)
+
+    def evaluate_if_due(self) -> Generator[Event, None, str]:
+        """Evaluate when it is time to, and return why training is over, as in `Finished`: "" while it is not,
+        "stopped" when the evaluation was cut short for that; it is then still due when training goes on."""
+        config, state = self.config, self.state
+        over = state.step >= self.total_steps
+        if state.evaluated != state.step and (over or state.step % config.eval_every == 0):
+            start = time.perf_counter()
+            loss = validation_loss(self.base.model, self.data.validation, config, self._should_stop)
+            if loss is None:
+                return "stopped"
+            yield from self._evaluated(loss, start)
+        if 0 < config.early_stopping_patience <= state.evaluations_since_best:
+            return "early_stopping"
+        return "completed" if over else ""
+
+    def _evaluated(self, loss: float, start: float) -> Iterator[Event]:
+        """Keep the adapter if its validation `loss` is the lowest so far, and ask the probes."""
+        state, model = self.state, self.base.model
+        state.evaluated = state.step
+        # An adapter that learnt nothing is no result, even where learning made the validation worse.
+        best = state.best_loss is None or state.best_step == 0 or loss < state.best_loss
+        if best:
+            state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
+            yield from self._when_there_is_room(
+                lambda: checkpoints.save_best(self.folder, self.config, self.base.name, model, state.step)
+            )
+        else:
+            state.evaluations_since_best += 1
+        epoch, seconds = state.step / self.sampler.updates_per_epoch, time.perf_counter() - start
+        yield events.Evaluated(step=state.step, epoch=epoch, loss=loss, best=best, seconds=seconds)
+        if questions := self._probes.questions:
+            expected, answers = self._probes.expected, self._probes.answers(model)
+            yield events.Sampled(step=state.step, questions=questions, expected=expected, answers=answers)
+
+    def save(self) -> Iterator[Event]:
+        """Write a checkpoint."""
+        path = yield from self._when_there_is_room(
+            lambda: checkpoints.save(
+                self.folder, self.state, self.config, self._fingerprints, self.base.name, self.step
+            )
+        )
+        yield events.Saved(step=self.state.step, path=path)
+
+    def _when_there_is_room(self, write: Callable[[], T]) -> Generator[Event, None, T]:
+        """What `write` returns, tried again while the disk is full; raises its `DiskFullError` when a stop is
+        asked for meanwhile."""
+        waiting = False
+        while True:
+            try:
+                written = write()
+                break
+            except DiskFullError as error:
+                if self._should_stop():
+                    raise
+                if not waiting:
+                    yield events.Paused(step=self.state.step, cause=str(error))
+                waiting = True
+                time.sleep(SECONDS_BETWEEN_TRIES_TO_SAVE)
+        if waiting:
+            yield events.Resumed(step=self.state.step)
+        return written
+
+    def roll_back(self) -> events.RolledBack:
+        """Back to the last checkpoint, with half the learning rate; raises `UserError` when none is whole."""
+        checkpoint = checkpoints.latest(self.folder)
+        if checkpoint is None:
+            raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
+        before = self.state
+        self.state = checkpoints.restore(checkpoint, self.step)
+        self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
+        path = str(checkpoint.relative_to(self.folder))
+        return events.RolledBack(step=self.state.step, path=path, learning_rate=self.state.learning_rate)

@@ -1,8 +1,7 @@
 """A few questions of the validation set, asked at every evaluation: the answers show what is learnt."""
 
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 from mlx import nn
@@ -23,9 +22,11 @@ class Probes:
     def __init__(self, rows: Sequence[Row], tokenizer: Any, count: int):
         talks = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
         talks = [row for row in talks if len(row.messages) == 2] or talks  # that need no context, if any
-        sizes, turns = Counter(row.table for row in talks), defaultdict[str, Iterator[int]](itertools.count)
-        talks.sort(key=lambda row: (next(turns[row.table]), -sizes[row.table]))
-        chosen = talks[:count]
+        tables: dict[str | None, list[Row]] = {}
+        for row in talks:
+            tables.setdefault(row.table, []).append(row)
+        turns = zip_longest(*sorted(tables.values(), key=len, reverse=True))
+        chosen = [row for row in chain(*turns) if row is not None][:count]
         self.questions = tuple(row.messages[-2]["content"] for row in chosen)
         self.expected = tuple(row.messages[-1]["content"] for row in chosen)
         self._prompts = [question_tokens(row, tokenizer) for row in chosen]
@@ -34,6 +35,8 @@ class Probes:
     def answers(self, model: nn.Module) -> tuple[str, ...]:
         """What `model` answers now, greedy and cut at `MAX_TOKENS`; draws no random numbers."""
         model.eval()
-        texts = batch_generate(model, self._tokenizer, self._prompts, max_tokens=MAX_TOKENS).texts
-        model.train()
+        try:
+            texts = batch_generate(model, self._tokenizer, self._prompts, max_tokens=MAX_TOKENS).texts
+        finally:
+            model.train()
         return tuple(spoken(text, self._tokenizer).strip() for text in texts)

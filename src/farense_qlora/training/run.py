@@ -1,9 +1,7 @@
 """A run is a folder: launch its worker, read its events live or replayed, ask things of it, wait for it."""
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,24 +11,36 @@ from pathlib import Path
 from ..config import HOME, RUNS, Config
 from ..errors import UserError, reason
 from ..files import atomic_write
-from . import control, journal, lock
+from ..table import Table
+from . import event_log
 from .checkpoints import best, changes, fingerprints, latest, tidy
-from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started
+from .event_log import EventReader
+from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, last, of
+from .numbers import Gap, Numbers, generalization_gap, history, numbers
+from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, clear_requests, request
+from .worker import is_locked, launch, lock_holder, take_lock
 
 POLL_SECONDS = 0.2
 
 
 class Run:
-    """The run in the folder `folder`, live or long finished: all that is known of it is in its files."""
+    """The run in the folder `folder`, live or long finished: all that is known of it is in its files.
+
+    >>> run = fq.Run.open("decorado")
+    >>> history = run.history
+    >>> int(history.loc[history["loss"].idxmin(), "step"]) > 40
+    True
+    """
 
     def __init__(self, folder: Path, worker: "subprocess.Popen[bytes] | None" = None):
         self.folder, self.name, self._worker = folder, folder.name, worker
+        self._log = EventReader(folder)
 
     @classmethod
     def open(cls, name: str) -> "Run":
         """The run called `name`; raises `UserError` if there is none."""
         if not (RUNS / name / "config.json").exists():
-            known = ", ".join(run.name for run in runs()) or "ainda nenhum"
+            known = ", ".join(run.name for run in all_runs()) or "ainda nenhum"
             raise UserError(f"não há nenhum treino chamado «{name}» em {RUNS} (há: {known})")
         return cls(RUNS / name)
 
@@ -44,12 +54,12 @@ class Run:
         """Whether a worker is at it."""
         if self._worker is not None:
             self._worker.poll()  # so that one that ended does not linger as a zombie
-        return lock.held(self.folder)
+        return is_locked(self.folder)
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end, by itself or stopped."""
-        return any(isinstance(event, Finished) for event in self.events()[-1:])
+        return bool(of(self.events()[-1:], Finished))
 
     @property
     def status(self) -> str:
@@ -57,39 +67,56 @@ class Run:
         return status(self.alive, self.events())
 
     @property
+    def numbers(self) -> Numbers:
+        """What the events so far come to."""
+        return numbers(self.events())
+
+    @property
+    def history(self) -> Table:
+        """Losses, rates and speeds, one row an update; see `numbers.history`."""
+        return history(self.events())
+
+    @property
+    def gap(self) -> Gap:
+        """How far validation lies from training, and the verdict."""
+        return generalization_gap(self.events())
+
+    @property
     def best_adapter(self) -> Path:
         """The adapter with the lowest validation loss, or the last saved when none but the untrained one was
         measured; raises `UserError` if there is none."""
-        kept, last = best(self.folder), latest(self.folder)
-        measured = any(isinstance(event, Evaluated) and event.step for event in self.events())
-        folder = kept if kept and (measured or last is None) else last
+        kept = best(self.folder)
+        if kept and any(event.step for event in of(self.events(), Evaluated)):
+            return kept  # without `latest`, which reads a whole checkpoint to see that it is sound
+        folder = latest(self.folder) or kept
         if folder is None:
             raise UserError(f"o treino «{self.name}» ainda não guardou nenhum adaptador")
         return folder
 
     def events(self) -> list[Event]:
         """All events so far, in order; what was done again, after a crash or a roll-back, stands once."""
-        return journal.settled(journal.read(self.folder)[0])
+        self._log.poll()
+        return list(self._log.events)
 
     def follow(self) -> Iterator[Event]:
-        """Every event from the first, then each new one as it comes, until the run ends.
+        """Every event from the first, then each new one as it comes, until the run ends; also those that a
+        crash or a roll-back undid.
 
         Raises `UserError` when the worker fails, or ends without a word.
         """
-        position, last = 0, None
+        log, end = EventReader(self.folder), None
         while True:
             alive = self.alive  # asked before reading: what a worker wrote before it ended is read below
-            events, position = journal.read(self.folder, position)
-            for event in events:
-                last = event
+            for event in log.poll():
+                end = event
                 if not isinstance(event, Failed):
                     yield event
             if not alive:
                 break
             time.sleep(POLL_SECONDS)
-        if isinstance(last, Failed):
-            raise UserError(last.message)
-        if not isinstance(last, Finished):
+        if isinstance(end, Failed):
+            raise UserError(end.message)
+        if not isinstance(end, Finished):
             raise UserError(
                 f"o treino «{self.name}» acabou sem aviso (falta de memória?); veja "
                 f"{self.folder / 'worker.log'} e comece-o outra vez: continua do último ponto de controlo"
@@ -103,25 +130,25 @@ class Run:
 
     def stop(self) -> None:
         """Ask the worker to finish its update, save and end."""
-        control.wish(self.folder, control.STOP)
+        request(self.folder, STOP)
 
     def pause(self) -> None:
         """Ask the worker to finish its update, save and wait."""
-        control.wish(self.folder, control.PAUSE)
+        request(self.folder, PAUSE)
 
     def resume(self) -> None:
         """Let a paused worker go on."""
-        (self.folder / control.PAUSE).unlink(missing_ok=True)
+        (self.folder / PAUSE).unlink(missing_ok=True)
 
     def save_now(self) -> None:
         """Ask the worker for a checkpoint after this update."""
-        control.wish(self.folder, control.SAVE)
+        request(self.folder, SAVE)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Ask the worker to train with this peak learning rate from the next update on; raises `UserError`
         on a value that the config would not take."""
         self.config.changed(learning_rate=learning_rate)
-        control.wish(self.folder, control.LEARNING_RATE, repr(float(learning_rate)))
+        request(self.folder, LEARNING_RATE, repr(float(learning_rate)))
 
 
 def adapter_folder(name: str) -> Path:
@@ -130,7 +157,7 @@ def adapter_folder(name: str) -> Path:
     Raises `UserError` when it is a run that has saved none.
     """
     folder = HOME / Path(name).expanduser()
-    return Run(folder).best_adapter if (folder / journal.NAME).exists() else folder
+    return Run(folder).best_adapter if (folder / event_log.NAME).exists() else folder
 
 
 def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:
@@ -140,23 +167,26 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
     one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
     end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Raises `UserError`
     when the run called `name` is under way, or differs.
+
+    >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
+    'completed'
     """
-    if name is None and (open_run := _unended(config)) is not None:
-        if open_run.alive:
-            return open_run
-        name = open_run.name
+    if name is None and (unended := _unended(config)) is not None:
+        if unended.alive:
+            return unended
+        name = unended.name
     run = Run(RUNS / (name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
     if not re.fullmatch(r"[\w][\w.-]*", run.name) or run.folder.parent != RUNS:
         raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        locked = lock.take(run.folder)
+        lock = take_lock(run.folder)
     except OSError as error:
         raise UserError(f"não consigo escrever em {run.folder}: {reason(error)}") from None
-    if locked is None:
-        who = lock.holder(run.folder)
+    if lock is None:
+        who = lock_holder(run.folder)
         raise UserError(f"o treino «{run.name}» já está a decorrer" + (f" ({who})" if who else ""))
-    with locked:  # closed here at the end; the worker keeps it
+    with lock:  # closed here at the end; the worker keeps it
         tidy(run.folder)
         checkpoint = latest(run.folder)
         if checkpoint and not accept_changes:
@@ -167,22 +197,11 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
                     f"({'; '.join(changed)}): escolha outro nome, ou aceite a mudança com --accept-changes"
                 )
         if checkpoint is None:
-            (run.folder / journal.NAME).unlink(missing_ok=True)
-        control.forget(run.folder)
+            (run.folder / event_log.NAME).unlink(missing_ok=True)
+        clear_requests(run.folder)
         with atomic_write(run.folder / "config.json") as path:
             config.write(path)
-        command = [sys.executable, "-m", "farense_qlora.training.worker", str(run.folder)]
-        with open(run.folder / "worker.log", "ab") as log:
-            worker = subprocess.Popen(
-                command + ["--accept-changes"] * accept_changes,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=[locked.fileno()],
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        lock.sign(locked, worker.pid)
+        worker = launch(run.folder, lock, accept_changes)
     return Run(run.folder, worker)
 
 
@@ -190,22 +209,34 @@ def status(alive: bool, events: Sequence[Event]) -> str:
     """One of "running", "paused", "completed", "early_stopping", "stopped", "failed", "interrupted" (its
     worker died without a word) and "new" (there is nothing but its config)."""
     if alive:
-        last = next((e for e in reversed(events) if isinstance(e, Paused | Resumed | Started)), None)
-        return "paused" if isinstance(last, Paused) else "running"
+        return "paused" if isinstance(last(events, Started, Paused, Resumed), Paused) else "running"
     end = events[-1] if events else None
     if isinstance(end, Finished):
         return end.reason
     return "failed" if isinstance(end, Failed) else "interrupted" if events else "new"
 
 
-def runs() -> list[Run]:
-    """All runs, oldest first."""
+def all_runs() -> list[Run]:
+    """All runs, in the order in which they began."""
     folders = [path.parent for path in RUNS.glob("*/config.json")]
-    return [Run(folder) for folder in sorted(folders, key=lambda folder: folder.stat().st_ctime)]
+    return [Run(folder) for folder in sorted(folders, key=lambda folder: (_began(folder), folder.name))]
+
+
+def _began(folder: Path) -> float:
+    """When the run in `folder` began: its first event tells, and its config until there is one. The dates of
+    the folder do not: an evaluation that is stored there changes them, and so does copying it."""
+    first = None
+    with suppress(FileNotFoundError), open(folder / event_log.NAME, "rb") as file:
+        first = event_log.parse(file.readline())
+    return first.time if first else (folder / "config.json").stat().st_mtime
 
 
 def finished(config: Config) -> Run | None:
-    """The newest run of `config` that came to its end, if there is one."""
+    """The newest run of `config` that came to its end, if there is one.
+
+    >>> fq.finished(config).name
+    'decorado'
+    """
     return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
 
 
@@ -220,7 +251,7 @@ def _unended(config: Config) -> Run | None:
 
 def _runs_of(config: Config) -> Iterator[Run]:
     """The runs of `config`, newest first."""
-    for run in reversed(runs()):
+    for run in reversed(all_runs()):
         with suppress(UserError):  # of an older version, or damaged: not ours to take up
             if run.config == config:
                 yield run

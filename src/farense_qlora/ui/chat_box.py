@@ -9,7 +9,7 @@ from html import escape
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..answers.conversation import Conversation
+from ..answers.generate import Conversation
 from ..model.base import Base
 
 SECONDS_BETWEEN_UPDATES = 0.1
@@ -23,9 +23,12 @@ STYLE = """<style>
 </style>"""
 
 
-def chat_box(tuned: Base) -> None:
-    """Show a chat with the model `tuned`, which carries an adapter; call it from a cell."""
-    display(ChatBox(tuned).box)
+def chat(tuned: Base) -> "ChatBox":
+    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell.
+
+    >>> fq.chat(tuned)  # doctest: +SKIP
+    """
+    return ChatBox(tuned)
 
 
 class ChatBox:
@@ -52,6 +55,9 @@ class ChatBox:
         row = widgets.HBox([self.text, self.send], layout={"max_width": "720px"})
         self.box = widgets.VBox([self.shown, row, widgets.HBox([self.fresh, self.adapter])])
         self._show("")
+
+    def _ipython_display_(self) -> None:
+        display(self.box)
 
     def _hand_over(self, what: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(what)

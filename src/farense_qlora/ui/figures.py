@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..data.load import Data
 from ..text import decimal, plain, scientific
 from ..training.events import (
     Evaluated,
@@ -28,9 +29,13 @@ from ..training.events import (
     RolledBack,
     Skipped,
     Spiked,
+    Started,
     Stepped,
     best_of,
+    last,
+    of,
 )
+from ..training.run import Run
 
 # Of the Okabe-Ito palette, told apart by colour-blind people too.
 TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
@@ -88,27 +93,25 @@ class Drawing(Figure):
         return png.getvalue()
 
 
-def loss_curves(
-    events: Sequence[Event], total_steps: int | None = None, theme: ThemeName = "auto"
-) -> Drawing:
+def curves(run: Run, theme: ThemeName = "auto") -> Drawing:
+    """The curves of `run` so far, as `training_curves` draws them.
+
+    >>> fq.curves(run).savefig(folder / "curvas.svg")
+    """
+    return training_curves(run.events(), theme)
+
+
+def training_curves(events: Sequence[Event], theme: ThemeName = "auto") -> Drawing:
     """Training loss, raw and smoothed, and validation loss, over the updates; the best one, skipped updates,
-    roll-backs, spikes, pauses and changes of the learning rate are marked."""
-    figure = Drawing(8.4, 3.9, theme)
-    _draw_losses(figure.plot_area(figure.add_subplot()), events, total_steps, figure.theme, 4)
-    return figure
-
-
-def training_curves(
-    events: Sequence[Event], total_steps: int | None = None, theme: ThemeName = "auto"
-) -> Drawing:
-    """The losses, as `loss_curves` draws them, and below them learning rate, gradient norm, tokens a second
-    and peak memory."""
-    steps = [event for event in events if isinstance(event, Stepped)]
+    roll-backs, spikes, pauses and changes of the learning rate are marked. Below them learning rate, gradient
+    norm, tokens a second and peak memory."""
+    steps, started = of(events, Stepped), last(events, Started)
+    end = max(started.total_steps if started else 0, events[-1].step if events else 0, 1)
     figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
     grid = figure.add_gridspec(
         2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.89, bottom=0.06, hspace=0.5, wspace=0.34
     )
-    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, total_steps, figure.theme, 8)
+    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, end, figure.theme)
     x = [step.step for step in steps]
     seconds = smooth([step.seconds for step in steps])
     panels = {
@@ -121,7 +124,7 @@ def training_curves(
         axes = figure.plot_area(figure.add_subplot(grid[1, column]))
         axes.plot(x, values, color=TRAIN, linewidth=1.3)
         axes.set_title(title, fontsize=9, loc="left", color=figure.theme.ink)
-        axes.set_xlim(0, _last(events, total_steps))
+        axes.set_xlim(0, end)
         axes.set_ylim(0, 1.15 * max(values) if max(values, default=0) > 0 else 1)
         axes.xaxis.set_visible(False)  # the one above
         axes.yaxis.set_major_locator(MaxNLocator(3))
@@ -136,8 +139,7 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto
     axes = figure.plot_area(figure.add_subplot())
     highest = 1e-3
     for i, (name, events) in enumerate(runs.items()):
-        steps = [event for event in events if isinstance(event, Stepped)]
-        evaluations = [event for event in events if isinstance(event, Evaluated)]
+        steps, evaluations = of(events, Stepped), of(events, Evaluated)
         color = SERIES[i % len(SERIES)]
         trained = smooth([step.loss for step in steps])
         axes.plot([step.step for step in steps], trained, color=color, alpha=0.55, linewidth=1.2)
@@ -156,13 +158,17 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto
     return figure
 
 
-def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
-    """How long the rows are, in tokens, and where the window would cut them."""
+def lengths(data: Data) -> Drawing:
+    """How long the training rows are, in tokens, and where `max_seq_length` cuts them.
+
+    >>> fq.lengths(data).savefig(folder / "comprimentos.png")
+    """
+    sizes, window = data.training.lengths, data.config.max_seq_length
     figure = Drawing(8.4, 2.9)
     axes = figure.plot_area(figure.add_subplot())
-    shortest, longest = int(min(lengths)), int(max(lengths))
+    shortest, longest = int(sizes.min()), int(sizes.max())
     width = 1 + (longest - shortest) // 40  # whole tokens, so that no bar covers more lengths than another
-    axes.hist(lengths, bins=list(range(shortest, longest + width + 1, width)), color=TRAIN, alpha=0.85)
+    axes.hist(sizes, bins=list(range(shortest, longest + width + 1, width)), color=TRAIN, alpha=0.85)
     if window <= 2 * longest:
         axes.axvline(window, color=VALIDATION, linewidth=1.8)
         axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=VALIDATION, loc="right")
@@ -178,11 +184,8 @@ def length_histogram(lengths: Sequence[int], window: int) -> Drawing:
     return figure
 
 
-def _draw_losses(
-    axes: Axes, events: Sequence[Event], total_steps: int | None, theme: Theme, columns: int
-) -> None:
-    steps = [event for event in events if isinstance(event, Stepped)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
+def _draw_losses(axes: Axes, events: Sequence[Event], end: int, theme: Theme) -> None:
+    steps, evaluations = of(events, Stepped), of(events, Evaluated)
     highest = max([1e-3, *(step.loss for step in steps), *(event.loss for event in evaluations)])
     if steps:
         x, raw = [step.step for step in steps], [step.loss for step in steps]
@@ -197,19 +200,19 @@ def _draw_losses(
         axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     _mark_troubles(axes, events, 1.03 * highest)
     axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
-    axes.set_xlim(0, _last(events, total_steps))
+    axes.set_xlim(0, end)
     axes.set_xlabel("atualização", color=theme.ink)
     axes.set_ylabel("perda (nats por token)", color=theme.ink)
     if handles := axes.get_legend_handles_labels()[0]:
-        _legend(axes, theme, handles, columns)
+        _legend(axes, theme, handles, 8)
 
 
 def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
     """Skipped updates on the upper edge, spikes where they are, the rest as lines from top to bottom."""
-    skipped = [event.step for event in events if isinstance(event, Skipped)]
+    skipped = [event.step for event in of(events, Skipped)]
     if skipped:
         axes.plot(skipped, [top] * len(skipped), "x", color="#CC79A7", markersize=7, label="saltada")
-    spikes = [(event.step, event.loss) for event in events if isinstance(event, Spiked)]
+    spikes = [(event.step, event.loss) for event in of(events, Spiked)]
     if spikes:
         axes.plot(*zip(*spikes, strict=True), "^", color="#E69F00", markersize=7, label="pico")
     for kind, label, color, style in (
@@ -217,7 +220,7 @@ def _mark_troubles(axes: Axes, events: Sequence[Event], top: float) -> None:
         (Paused, "pausa", "#009E73", ":"),
         (RateChanged, "taxa mudada", "#E69F00", "-."),
     ):
-        for i, at in enumerate(event.step for event in events if isinstance(event, kind)):
+        for i, at in enumerate(event.step for event in of(events, kind)):
             name = label if i == 0 else "_"
             axes.axvline(at, color=color, linestyle=style, linewidth=1.3, label=name)
 
@@ -237,11 +240,6 @@ def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist], columns: int) -
         columnspacing=1.4,
         handlelength=1.6,
     )
-
-
-def _last(events: Sequence[Event], total_steps: int | None) -> int:
-    """Where the axis of updates ends."""
-    return max(total_steps or 0, events[-1].step if events else 0, 1)
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:

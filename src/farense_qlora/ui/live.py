@@ -19,17 +19,17 @@ from ..answers.normalise import normalise
 from ..errors import UserError
 from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
-from ..text import decimal, plain, scientific
-from ..training import control
-from ..training.estimate import estimate, overflow
-from ..training.events import Event, Finished, Sampled, Started
-from ..training.journal import Reader
-from ..training.overview import STATUS, Numbers, numbers
+from ..table import Table
+from ..text import decimal, duration, plain, scientific
+from ..training.cost import estimate, memory_warning
+from ..training.event_log import EventReader
+from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentence
+from ..training.numbers import Numbers, numbers
+from ..training.overview import STATUS
+from ..training.requests import PAUSE, is_requested
 from ..training.run import Run, status
-from ..training.words import ENDINGS, duration, sentence
 from .figures import training_curves
 from .kernel import answer_widgets, hear_widgets
-from .tables import Table
 
 SECONDS_BETWEEN_REDRAWS = 0.7
 SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
@@ -45,6 +45,9 @@ def watch(run: Run) -> "Watching":
 
     Reads only the run folder, so it can be called again at any time; what was called before for the same run
     is then no longer drawn. Await what it returns to wait for the end.
+
+    >>> watching = fq.watch(run)  # doctest: +SKIP
+    >>> await watching  # doctest: +SKIP
     """
     _release_memory()
     answer_widgets()
@@ -59,7 +62,7 @@ class Watching:
     """
 
     def __init__(self, run: Run):
-        self._run, self._controls, self._reader = run, Controls(run), Reader(run.folder)
+        self._run, self._controls, self._reader = run, Controls(run), EventReader(run.folder)
         if too_much := _foretold(run):
             display(HTML(f"<p><b>⚠ {escape(too_much)}</b></p>"))
         self._buttons = display(self._controls.box, display_id=True)
@@ -85,7 +88,7 @@ class Watching:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
                 await hear_widgets()
                 self._controls.refresh()
-                news = self._reader.news()
+                news = bool(self._reader.poll())
                 stale |= news
                 affordable = time.perf_counter() - began >= spent / (SHARE * cores())
                 if news or (stale and affordable):
@@ -103,13 +106,14 @@ class Watching:
         events = self._reader.events
         self._figures.update(HTML(state(events, alive)))
         if whole:
-            self._answers.update(samples(events) or HTML(""))
+            answers = samples(events)
+            self._answers.update(HTML("") if answers is None else answers)
             self._picture.update(curves(events))
 
     def _leave(self) -> None:
         """The last state, without controls."""
         self._buttons.update(HTML(""))
-        self._reader.news()
+        self._reader.poll()
         if self._reader.events:
             self._draw(alive=False, whole=True)
 
@@ -158,7 +162,7 @@ class Controls:
 
     @property
     def _asked_to_pause(self) -> bool:
-        return (self._run.folder / control.PAUSE).exists()
+        return is_requested(self._run.folder, PAUSE)
 
     def _pause_or_resume(self) -> str:
         if self._asked_to_pause:
@@ -201,7 +205,7 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
     """How far the run is, its numbers and what happened in it, as HTML that needs no style sheet."""
     now = numbers(events)
     share = now.step / max(1, now.total_steps)
-    end = next((event for event in events if isinstance(event, Finished)), None)
+    end = last(events, Finished)
     title = (
         _outcome(end, now) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
     )
@@ -228,23 +232,20 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
 
 def curves(events: Sequence[Event]) -> Image:
     """The curves so far, as a picture."""
-    started = next((event for event in events if isinstance(event, Started)), None)
-    figure = training_curves(events, started.total_steps if started else None)
-    return Image(figure._repr_png_(), format="png", width=WIDTH, alt="Curvas do treino")
+    picture = training_curves(events)._repr_png_()
+    return Image(picture, format="png", width=WIDTH, alt="Curvas do treino")
 
 
 def samples(events: Sequence[Event]) -> Table | None:
     """The probe questions: what was answered at first and now. None when nothing was asked yet."""
-    asked = [event for event in events if isinstance(event, Sampled)]
+    asked = of(events, Sampled)
     if not asked:
         return None
-    shown = [asked[0], asked[-1]] if len(asked) > 1 else asked
-    rows = zip(asked[-1].questions, asked[-1].expected, *(event.answers for event in shown), strict=True)
-    return Table(
-        ("Pergunta", "Resposta certa", *(f"No passo {event.step}" for event in shown)),
-        tuple((q, true, *(_marked(answer, true) for answer in given)) for q, true, *given in rows),
-        "Perguntas de amostra, feitas em cada avaliação",
-    )
+    now = asked[-1]
+    columns = {"Pergunta": now.questions, "Resposta certa": now.expected}
+    for event in [asked[0], now] if len(asked) > 1 else asked:
+        columns[f"No passo {event.step}"] = tuple(map(_marked, event.answers, event.expected))
+    return Table(columns, caption="Perguntas de amostra, feitas em cada avaliação")
 
 
 def _marked(answer: str, expected: str) -> str:
@@ -258,7 +259,7 @@ def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
 def _foretold(run: Run) -> str | None:
     """What to say of a run that is foretold not to fit; one that has begun speaks for itself."""
     with suppress(UserError):  # on bad data, of which the worker tells
-        return None if run.events() else overflow(estimate(run.config, on_cpu()), memory_limit() / 1e9)
+        return None if run.events() else memory_warning(estimate(run.config, on_cpu()), memory_limit() / 1e9)
     return None
 
 

@@ -11,11 +11,10 @@ from rich.text import Text
 
 from ..config import RUNS
 from ..text import decimal
-from ..training.events import Evaluated, Event, Finished, Stepped
-from ..training.journal import Reader
+from ..training.event_log import EventReader
+from ..training.events import Evaluated, Event, Finished, Stepped, sentence
 from ..training.overview import STATUS, Overview, overview
-from ..training.run import Run, runs
-from ..training.words import sentence
+from ..training.run import Run, all_runs
 from .figures import smooth
 
 SECONDS_BETWEEN_REDRAWS = 1.0
@@ -32,7 +31,7 @@ def monitor(name: str | None = None) -> None:
     if not console.is_terminal or console.is_dumb_terminal:  # nothing to draw on twice
         show_once(Run.open(name) if name else newest(), console)
         return
-    reader: Reader | None = None
+    reader: EventReader | None = None
     run: Run | None = None
     try:
         with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
@@ -42,8 +41,8 @@ def monitor(name: str | None = None) -> None:
                     live.update(_waiting(name), refresh=True)
                 else:
                     if reader is None or reader.folder != run.folder:
-                        reader = Reader(run.folder)
-                    reader.news()
+                        reader = EventReader(run.folder)
+                    reader.poll()
                     now = overview(run, reader.events)
                     live.update(screen(now, reader.events, console.width, console.height), refresh=True)
                     if now.status in ENDED:
@@ -126,12 +125,12 @@ def _wanted(name: str | None, current: Run | None) -> Run | None:
         return Run(RUNS / name) if (RUNS / name / "config.json").exists() else None
     if current is not None and current.alive:
         return current
-    return next((run for run in reversed(runs()) if run.alive), current)
+    return next((run for run in reversed(all_runs()) if run.alive), current)
 
 
 def newest() -> Run:
     """The run under way, or the newest; raises `UserError` when there is none."""
-    known = runs()
+    known = all_runs()
     return next((run for run in reversed(known) if run.alive), known[-1] if known else Run.open("—"))
 
 

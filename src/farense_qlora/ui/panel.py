@@ -10,13 +10,11 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..config import GROUPS, HOME, PROFILES, VAL_DATA, Config
+from ..config import HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_limit, on_cpu
-from ..text import decimal, plain
-from ..training.doctor import RECOMMENDED
-from ..training.estimate import Estimate, estimate, overflow
-from ..training.words import duration
+from ..text import decimal, duration, plain
+from ..training.cost import Estimate, estimate, memory_warning
 from .kernel import answer_widgets
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
@@ -42,18 +40,17 @@ FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "4
 
 
 def panel(**changes: Any) -> "Panel":
-    """The panel for the profile named in the environment variable FARENSE_PROFILE; otherwise for the one that
-    `doctor` recommends for this machine, or for the miniature.
+    """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature.
 
     `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
+
+    >>> fq.panel(rank=8).config.rank
+    8
     """
     answer_widgets()
     names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}
     given = {name: _value(name, os.environ[key]) for name, key in names.items() if os.environ.get(key)}
-    profile = given.pop("profile", "")
-    if not profile:
-        profile = Config.read(RECOMMENDED).profile if RECOMMENDED.exists() else "mini"
-    return Panel(profile, **{**changes, **given})
+    return Panel(given.pop("profile", "mini"), **{**changes, **given})
 
 
 class Panel:
@@ -180,10 +177,10 @@ class Panel:
     def _ipython_display_(self) -> None:
         main = [self._profile, *(self._row(name) for name in MAIN)]
         groups = [
-            widgets.VBox([self._row(name) for name in self._fields if _in(name, group) and name not in MAIN])
-            for group in GROUPS
+            widgets.VBox([self._row(name) for name in names if name in self._fields and name not in MAIN])
+            for names in Config.by_group().values()
         ]
-        more = widgets.Accordion(groups, titles=tuple(GROUPS.values()), selected_index=None)
+        more = widgets.Accordion(groups, titles=tuple(Config.by_group()), selected_index=None)
         left = widgets.VBox([*main, self._message, more, self._file, self._buttons()])
         wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
         display(widgets.HBox([left, self._costs], layout=wrapped))
@@ -233,7 +230,7 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         f'<td style="text-align:left;padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
         for name, value in rows.items()
     )
-    bar, too_much = "", overflow(cost, limit_gb)
+    bar, too_much = "", memory_warning(cost, limit_gb)
     warning = _warning(too_much) if too_much else ""
     if cost.peak_gb is not None:
         share = cost.peak_gb / limit_gb
@@ -306,8 +303,3 @@ def _value(name: str, value: Any) -> Any:
     if not text and type(None) in kinds:
         return None
     return text.replace(",", ".") if float in kinds else text
-
-
-def _in(name: str, group: str) -> bool:
-    extra = Config.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and extra["group"] == group

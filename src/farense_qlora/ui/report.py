@@ -1,56 +1,56 @@
 """One run as one HTML page that needs nothing else: to keep, to send, to print."""
 
 import base64
-import json
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import jinja2
-
-from ..answers.evaluate import LABELS, STORED, TokenScores
-from ..answers.scoreboard import tokens_text
-from ..config import Config
+from ..answers.compare import compare
+from ..answers.evaluate import Evaluation
+from ..config import OUTPUT, Config
 from ..data.sources import fingerprint
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.machine import machine
-from ..text import decimal, percent
+from ..table import Table
+from ..templates import render
+from ..text import decimal
 from ..training.checkpoints import versions
-from ..training.events import Event, Finished, Started
+from ..training.doctor import machine_facts
+from ..training.events import Event, Finished, Started, last, sentence
 from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
-from ..training.words import sentence
 from .figures import ThemeName, training_curves
 from .live import samples
-from .tables import Table, config_table, machine_table
 
 
-def report(run: Run, folder: Path) -> Path:
-    """Write the report of `run` into `folder` and return its path; raises `UserError` when it cannot."""
-    events = run.events()
-    config = run.config
+def report(run: Run, folder: Path = OUTPUT) -> Path:
+    """Write the report of `run` into `folder` and return its path; raises `UserError` when it cannot.
+
+    >>> fq.report(run).name
+    'relatorio-decorado.html'
+    """
+    events, config = run.events(), run.config
+    started = last(events, Started)
     now = overview(run, events)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("farense_qlora.ui", ""), autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        "ui/report.html",
         run=run.name,
         status=STATUS[now.status],
         day=f"{datetime.fromtimestamp(events[-1].time):%d-%m-%Y}" if events else "",
         numbers=now.labelled(),
-        light=_svg(events, "light"),
-        dark=_svg(events, "dark"),
+        light=_curves(events, "light"),
+        dark=_curves(events, "dark"),
         said=[text for event in events if not isinstance(event, Finished) and (text := sentence(event))],
-        changed={str(Config.model_fields[name].title) for name in now.differs},
-        settings=config_table(config),
-        data=_data_table(config, events),
         samples=samples(events),
         evaluation=_evaluation_table(run),
-        machine=_environment_table(),
+        data=_data_table(config, started),
+        changed=[Config.model_fields[name].title for name in now.differs],
+        settings=config,
+        machine=Table.of_facts("Este computador", machine_facts(machine())),
+        versions=versions(),
         command=train_command(run),
     )
     path = folder / f"relatorio-{run.name}.html"
@@ -74,16 +74,15 @@ def train_command(run: Run) -> str:
     return shlex.join(words)
 
 
-def _svg(events: Sequence[Event], theme: ThemeName) -> str:
-    started = next((event for event in events if isinstance(event, Started)), None)
+def _curves(events: Sequence[Event], theme: ThemeName) -> str:
+    """The curves as SVG, in the Base64 of a data URL."""
     svg = BytesIO()
-    training_curves(events, started.total_steps if started else None, theme).savefig(svg, format="svg")
+    training_curves(events, theme).savefig(svg, format="svg")
     return base64.b64encode(svg.getvalue()).decode()
 
 
-def _data_table(config: Config, events: Sequence[Event]) -> Table:
+def _data_table(config: Config, started: Started | None) -> Table:
     """The files, with the digest by which they can be told from others, and what of them was used."""
-    started = next((event for event in events if isinstance(event, Started)), None)
     rows = []
     for what, path, count in (
         ("Treino", config.train_data, started.train_rows if started else None),
@@ -96,51 +95,18 @@ def _data_table(config: Config, events: Sequence[Event]) -> Table:
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
     cut = f"; {started.truncated_rows} linhas cortadas" if started and started.truncated_rows else ""
     return Table(
-        ("Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"),
-        tuple(rows),
-        f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
-        numeric=frozenset({2}),
+        rows,
+        columns=["Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"],
+        caption=f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
+        formats={"Linhas": str},
     )
 
 
 def _evaluation_table(run: Run) -> Table | None:
     """The stored evaluation, before (if it was measured) and after training; None when there is none."""
-    try:
-        stored: dict[str, Any] = json.loads((run.folder / STORED).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    evaluation = Evaluation.read(run.folder)
+    if evaluation is None:
         return None
-    except ValueError:
-        raise UserError(f"{run.folder / STORED} não se lê: repita a avaliação ou apague-o") from None
-    before = {one["name"]: one for one in stored.get("before", [])}
-    rows = []
-    for one in stored["after"]:
-        old = before.get(one["name"])
-        rows.append((one["name"], one, old))
-        rows += [
-            (f"– {LABELS.get(kind, kind)}", score, old and old["by_kind"].get(kind))
-            for kind, score in one["by_kind"].items()
-        ]
-    return Table(
-        ("", "Perguntas", "Certas antes", "Certas depois", "F1 antes", "F1 depois"),
-        tuple(
-            (
-                name,
-                str(new["count"]),
-                *(
-                    percent(score[key]) if score else "—"
-                    for key in ("exact_match", "f1")
-                    for score in (old, new)
-                ),
-            )
-            for name, new, old in rows
-        ),
-        tokens_text(TokenScores(**stored["tokens"])),
-        numeric=frozenset(range(1, 6)),
-    )
-
-
-def _environment_table() -> Table:
-    """The computer that writes the report, and what it computes with."""
-    about = machine_table(machine())
-    others = ", ".join(f"{name} {versions()[name]}" for name in ("farense-qlora", "transformers"))
-    return Table(about.columns, (*about.rows, ("Outras versões", others)))
+    table = compare(evaluation.before, evaluation)
+    table.caption = str(evaluation.tokens)
+    return table

@@ -1,4 +1,4 @@
-"""The data as the model will see them: a summary, and row by row the tokens, the learnt ones in colour."""
+"""The data as the model will see them, row by row: the tokens, and in colour those that are learnt."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,14 +7,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
-from ..config import Config
-from ..data.load import Data, Repeat
-from ..data.tokens import Encoded
-from ..model.base import Base
-from ..model.cpu.parallel import side_by_side
-from ..text import decimal, percent
-from ..training.evaluation import make_order
-from .tables import Table
+from ..data.load import Data
 
 LEARNT = "background:rgba(43,140,196,.38)"
 MASKED = "background:rgba(128,128,128,.14)"
@@ -22,42 +15,17 @@ MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se de
 TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
 
 
-def data_table(config: Config, base: Base, rows: Data) -> Table:
-    """What training will see of `rows`: tokens, how full the windows are, and what is left out."""
-    data = rows.training
-    order = make_order(config, data.lengths, side_by_side(base.model))
-    tokens = int((data.lengths - 1).sum())
-    learnt = sum(int(example.supervised[1:].sum()) for example in data)
-    batches = [batch for n in range(order.updates_per_epoch) for batch in order[n]]
-    fill = "sem empacotar"
-    if order.window:
-        windows = sum(map(len, batches))
-        fill = f"{percent(tokens / (windows * order.window))} de {windows} janelas de {order.window} tokens"
-    facts = (
-        ("Linhas", decimal(len(data), 0)),
-        ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
-        ("Enchimento", fill),
-        ("Atualizações por época", decimal(order.updates_per_epoch, 0)),
-        (f"Cortadas a {config.max_seq_length} tokens", str(data.truncated)),
-        ("Partidas, uma por resposta", str(data.split)),
-        ("Com o texto do sistema na pergunta", str(data.folded)),
-        ("Saltadas", _listed([f"{one.line}: {one.reason}" for one in data.bad])),
-        ("Iguais a outras, deixadas de fora", _pairs(rows.repeats)),
-        ("Da validação, deixadas de fora", MEMORISED if rows.memorised else _pairs(rows.leaks)),
-        ("Mesma pergunta, outra resposta", _listed([" e ".join(map(str, one)) for one in rows.conflicts])),
-        ("Validação", f"{len(rows.validation)} linhas" + (", tiradas do treino" if rows.split else "")),
-    )
-    return Table(("", ""), facts, "Dados de treino")
-
-
 class RowView:
     """Rows to leaf through: every token in a box, the learnt ones in colour, special ones in bold.
 
     As the last line of a cell it shows itself with its buttons; a saved notebook keeps the row last shown.
+
+    >>> fq.RowView(data).find("Hajry")
+    True
     """
 
-    def __init__(self, data: Encoded, tokenizer: Any):
-        self.data, self.tokenizer, self.row = data, tokenizer, 0
+    def __init__(self, data: Data):
+        self.data, self.tokenizer, self.row = data.training, data.tokenizer, 0
         self._handle: DisplayHandle | None = None
         self._search = widgets.Text(placeholder="procurar uma palavra", layout={"width": "240px"})
         back, on, find = (
@@ -123,15 +91,3 @@ def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
             alone = both.removeprefix(first) if both.startswith(first) else alone
         texts.append(alone)
     return texts
-
-
-def _pairs(repeats: Sequence[Repeat]) -> str:
-    """How many, and the first few by line."""
-    return _listed([f"a {one.line} repete a {one.of}" for one in repeats])
-
-
-def _listed(lines: Sequence[str]) -> str:
-    """How many, and the first few."""
-    if not lines:
-        return "0"
-    return f"{len(lines)} (linhas: {'; '.join(lines[:3])}{' …' if len(lines) > 3 else ''})"

@@ -1,31 +1,30 @@
-"""All runs in one table, and a few of them side by side: their curves and what they answer."""
+"""A few runs side by side: their curves and what they answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..training.events import Event, Sampled
-from ..training.overview import COLUMNS, Overview, columns, overview, overviews
-from ..training.run import Run, runs
+from ..table import Table
+from ..training.events import Event, Sampled, last
+from ..training.overview import overview, runs
+from ..training.run import Run, all_runs
 from .figures import compare_curves
 from .live import WIDTH
-from .tables import Table
 
 FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
 
 
-def runs_table() -> Table:
-    """Every run: where it stands, in what it differs from its profile, how good it is and what it took."""
-    return _table(overviews(), "Todos os treinos")
-
-
-class RunsBeside:
+class RunPicker:
     """A list to pick runs from, the newest two picked at first, and those picked in one view: their losses
-    overlaid, their numbers, and the last answers of each to the probes."""
+    overlaid, their numbers, and the last answers of each to the probes.
+
+    >>> fq.RunPicker().picked.value[0] in fq.runs()["treino"].tolist()
+    True
+    """
 
     def __init__(self) -> None:
-        names = [run.name for run in reversed(runs())]
+        names = [run.name for run in reversed(all_runs())]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
@@ -41,39 +40,26 @@ class RunsBeside:
         picked = [Run.open(name) for name in self.picked.value]
         events = {run.name: run.events() for run in picked}
         self.curves.value = compare_curves(events)._repr_png_()
-        numbers = _table([overview(run, events[run.name]) for run in picked])
-        self.tables.value = numbers._repr_html_() + _answers(events)._repr_html_()
+        numbers = runs([overview(run, events[run.name]) for run in picked], "")
+        self.tables.value = numbers._repr_html_() + last_answers(events)._repr_html_()
 
     def _ipython_display_(self) -> None:
         display(widgets.VBox([self.picked, self.curves, self.tables]))
 
 
-def _table(rows: Sequence[Overview], caption: str = "") -> Table:
-    return Table(COLUMNS, tuple(map(_line, rows)), caption, numeric=frozenset(range(3, len(COLUMNS))))
-
-
-def _line(row: Overview) -> tuple[str, ...]:
-    """`row` for the table: a number stays on one line, a setting may break before its value."""
-    name, status, settings, *numbers = columns(row)
-    settings = settings.replace("=", "=\u200b").replace("+", "+\u200b")
-    return name, status, settings, *(text.replace(" ", "\u00a0").replace("\u00a0(", " (") for text in numbers)
-
-
-def _answers(runs: dict[str, list[Event]]) -> Table:
-    """One row a question that some run was asked; the last answer of each run, and the true one."""
-    last = {
-        name: next((event for event in reversed(events) if isinstance(event, Sampled)), None)
-        for name, events in runs.items()
-    }
-    asked = [event for event in last.values() if event is not None]
-    truth = {pair: None for event in asked for pair in zip(event.questions, event.expected, strict=True)}
-    given = {
-        (name, question): answer
-        for name, event in last.items()
-        if event is not None
-        for question, answer in zip(event.questions, event.answers, strict=True)
-    }
-    rows = tuple(
-        (question, true, *(given.get((name, question), "—") for name in runs)) for question, true in truth
+def last_answers(runs: Mapping[str, Sequence[Event]]) -> Table:
+    """One row a question that some of `runs` was asked; the last answer of each, and the true one."""
+    answers: dict[tuple[str, str], dict[str, str]] = {}
+    for name, events in runs.items():
+        if sampled := last(events, Sampled):
+            for question, true, said in zip(
+                sampled.questions, sampled.expected, sampled.answers, strict=True
+            ):
+                answers.setdefault((question, true), {})[name] = said
+    rows = [
+        {"Pergunta": question, "Resposta certa": true, **{name: said.get(name, "—") for name in runs}}
+        for (question, true), said in answers.items()
+    ]
+    return Table(
+        rows, columns=["Pergunta", "Resposta certa", *runs], caption="As últimas respostas de cada treino"
     )
-    return Table(("Pergunta", "Resposta certa", *runs), rows, "As últimas respostas de cada treino")

@@ -23,13 +23,13 @@ def test_sgemm_equals_quantized_matmul_in_value_and_gradient(
     linear = nn.QuantizedLinear(128, 96, True, group_size, bits, mode)
     embedding = nn.QuantizedEmbedding(96, 128, group_size, bits, mode)
     for layer, multiply in ((linear, linear.__call__), (embedding, embedding.as_linear)):
-        plain, slope = mx.value_and_grad(lambda x: (multiply(x) * weight).sum())(x)  # noqa: B023
+        plain, grad = mx.value_and_grad(lambda x: (multiply(x) * weight).sum())(x)  # noqa: B023
         ops.use_cpu_operations(layer)
         again = layer if layer is linear else layer.as_linear
-        fast, fast_slope = mx.value_and_grad(lambda x: (again(x) * weight).sum())(x)  # noqa: B023
+        fast, fast_grad = mx.value_and_grad(lambda x: (again(x) * weight).sum())(x)  # noqa: B023
         assert type(layer) in ops.SGEMM.values() and ("_dense" in layer) == (way == WAYS[0])
         assert fast.item() == pytest.approx(plain.item(), rel=1e-4)
-        assert mx.allclose(fast_slope, slope, atol=1e-4)
+        assert mx.allclose(fast_grad, grad, atol=1e-4)
         assert "_dense" not in dict(layer.parameters())
 
 
@@ -43,5 +43,5 @@ def test_swiglu_equals_mlx_lm_in_value_and_gradient() -> None:
 
 def test_swiglu_stays_finite_far_from_zero() -> None:
     gate = mx.array([-200.0, -90.0, 0.0, 90.0, 200.0])
-    value, slope = mx.value_and_grad(lambda g: ops.swiglu(g, mx.ones(5)).sum())(gate)
-    assert mx.isfinite(value).item() and mx.isfinite(slope).all().item()
+    value, grad = mx.value_and_grad(lambda g: ops.swiglu(g, mx.ones(5)).sum())(gate)
+    assert mx.isfinite(value).item() and mx.isfinite(grad).all().item()

@@ -20,6 +20,11 @@ def test_summed_adds_trees_over_parts() -> None:
     assert total["sum"].item() == 10 and total["count"].item() == 4
 
 
+def test_summed_leaves_out_nothing_when_there_are_more_parts_than_cores() -> None:
+    items = [1.0] * (2 * cores() + 1)
+    assert summed(mx.array, items).item() == len(items)
+
+
 def test_blas_threads_come_back_after_an_error() -> None:
     with pytest.raises(KeyError), blas_threads(1):
         raise KeyError

@@ -1,7 +1,7 @@
-"""The operations a training step spends its time in, in the form that is fastest on this device.
+"""The operations that a training step spends its time in, in the form that is fastest on a CPU.
 
-On the CPU `mx.quantized_matmul` does not use BLAS: from a few rows on it is quicker to dequantize the weight
-and multiply in float32. Every operation here equals mlx's own to rounding and keeps no dequantized weight.
+There `mx.quantized_matmul` does not use BLAS: from a few rows on it is quicker to dequantize the weight and
+multiply in float32. Every operation here equals mlx's own to rounding.
 """
 
 import math
@@ -24,6 +24,34 @@ KEEP_DENSE_BELOW = 64_000_000
 BLOCK = 8_000_000
 
 
+def use_cpu_operations(model: nn.Module) -> None:
+    """Let `model` compute on the CPU through sgemm, and its SwiGLU through a quicker exponential.
+
+    Its quantized layers take other classes, and the modules of mlx-lm that they come from another `swiglu`.
+    To be called before the process first evaluates anything: MLX then fixes how widely it looks for work.
+    """
+    for module in model.modules():
+        if type(module) in SGEMM:
+            module.__class__ = SGEMM[type(module)]  # same parameters, another way to multiply
+        namespace: Any = sys.modules[type(module).__module__]
+        if getattr(namespace, "swiglu", None) is activations.swiglu:
+            namespace.swiglu = swiglu
+    # An embedding multiplies only where it is the head as well.
+    tied = not any(name.endswith("lm_head") for name, _ in model.named_modules())
+    multiplies = (SgemmQuantizedLinear, SgemmQuantizedEmbedding) if tied else (SgemmQuantizedLinear,)
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, multiplies)]
+    if sum(layer.weight.size * 32 // layer.bits for layer in layers) <= KEEP_DENSE_BELOW:
+        for layer in layers:
+            layer._dense = _dequantized(layer)
+    # Wide keeps two streams at work; narrow dequantizes a weight only when its turn has come.
+    os.environ["MLX_BFS_MAX_WIDTH"] = "2000" if keeps_dense(model) else "1"
+
+
+def keeps_dense(model: nn.Module) -> bool:
+    """Whether no layer of `model` has to dequantize its weight each time."""
+    return all("_dense" in layer for layer in model.modules() if isinstance(layer, SgemmQuantizedLinear))
+
+
 class SgemmQuantizedLinear(nn.QuantizedLinear):
     """A quantized linear layer for the CPU: dequantizes and calls sgemm, and again in the backward pass."""
 
@@ -40,33 +68,27 @@ class SgemmQuantizedEmbedding(nn.QuantizedEmbedding):
 
     def as_linear(self, x: mx.array) -> mx.array:
         """The logits (..., V) of hidden states `x` (..., D)."""
-        if not _worth_dequantizing(self, x):
-            return super().as_linear(x)
-        return _frozen_matmul(self, x)
+        return _frozen_matmul(self, x) if _worth_dequantizing(self, x) else super().as_linear(x)
 
 
-def dequantized(layer: nn.Module, rows: slice = slice(None), after: mx.array | None = None) -> mx.array:
-    """The weight of a quantized linear or embedding layer in floats (output, input), or `rows` of it; made
-    once `after` is, if that is given."""
-    weight, scales, biases = layer.weight[rows], layer.scales[rows], layer.get("biases")
-    if after is not None:
-        weight = mx.depends(weight, after)
-    biases = None if biases is None else biases[rows]
-    return mx.dequantize(weight, scales, biases, layer.group_size, layer.bits, layer.mode)
-
-
-def keeps_dense(model: nn.Module) -> bool:
-    """Whether no layer of `model` has to dequantize its weight each time."""
-    return all("_dense" in layer for layer in model.modules() if isinstance(layer, SgemmQuantizedLinear))
+SGEMM = {nn.QuantizedLinear: SgemmQuantizedLinear, nn.QuantizedEmbedding: SgemmQuantizedEmbedding}
 
 
 def _worth_dequantizing(layer: Any, x: mx.array) -> bool:
-    rows = x.size // x.shape[-1]
     even = layer.mode == "affine" and layer.bits in (2, 4, 8)
-    return rows >= (DEQUANTIZE_FROM_ROWS if even else DEQUANTIZE_ODD_FROM_ROWS)
+    return x.size // x.shape[-1] >= (DEQUANTIZE_FROM_ROWS if even else DEQUANTIZE_ODD_FROM_ROWS)
 
 
-def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
+def _dequantized(layer: Any, rows: slice = slice(None), after: mx.array | None = None) -> mx.array:
+    """The weight of a quantized layer in floats (outputs, inputs), or `rows` of it; made once `after` is."""
+    weight, biases = layer.weight[rows], layer.get("biases")
+    if after is not None:
+        weight = mx.depends(weight, after)
+    biases = None if biases is None else biases[rows]
+    return mx.dequantize(weight, layer.scales[rows], biases, layer.group_size, layer.bits, layer.mode)
+
+
+def _frozen_matmul(layer: Any, x: mx.array) -> mx.array:
     """`x @ weight.T` whose backward pass makes the weight anew in place of keeping it.
 
     The weight is made a block of rows at a time, each once the one before has been used: MLX's dequantization
@@ -82,7 +104,7 @@ def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
         products: list[mx.array] = []
         for rows in blocks:
             after = products[-1] if products else x
-            products.append(x @ dequantized(layer, rows, after).T)
+            products.append(x @ _dequantized(layer, rows, after).T)
         return mx.concatenate(products, axis=-1) if len(products) > 1 else products[0]
 
     multiply: Any = mx.custom_function(forward)
@@ -91,38 +113,13 @@ def _frozen_matmul(layer: nn.Module, x: mx.array) -> mx.array:
     def _backward(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
         if dense is not None:
             return cotangent @ dense
-        slope = mx.array(0.0)
+        grad = mx.array(0.0)
         for rows in blocks:
-            weight = dequantized(layer, rows, cotangent if rows is blocks[0] else slope)
-            slope = slope + cotangent[..., rows] @ weight
-        return slope
+            weight = _dequantized(layer, rows, cotangent if rows is blocks[0] else grad)
+            grad = grad + cotangent[..., rows] @ weight
+        return grad
 
     return multiply(x)
-
-
-SGEMM = {nn.QuantizedLinear: SgemmQuantizedLinear, nn.QuantizedEmbedding: SgemmQuantizedEmbedding}
-
-
-def use_cpu_operations(model: nn.Module) -> None:
-    """Let `model` compute on the CPU through sgemm, and its SwiGLU through a quicker exponential.
-
-    To be called before the process first evaluates anything: MLX then fixes how widely it looks for work.
-    """
-    for module in model.modules():
-        if type(module) in SGEMM:
-            module.__class__ = SGEMM[type(module)]  # same parameters, another way to multiply
-        namespace: Any = sys.modules[type(module).__module__]
-        if getattr(namespace, "swiglu", None) is activations.swiglu:
-            namespace.swiglu = swiglu
-    # An embedding multiplies only where it is the head as well.
-    tied = not any(name.endswith("lm_head") for name, _ in model.named_modules())
-    multiplies = (SgemmQuantizedLinear, SgemmQuantizedEmbedding) if tied else (SgemmQuantizedLinear,)
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, multiplies)]
-    if sum(layer.weight.size * 32 // layer.bits for layer in layers) <= KEEP_DENSE_BELOW:
-        for layer in layers:
-            layer._dense = dequantized(layer)
-    # Wide keeps two streams at work; narrow dequantizes a weight only when its turn has come.
-    os.environ["MLX_BFS_MAX_WIDTH"] = "2000" if keeps_dense(model) else "1"
 
 
 @mx.custom_function

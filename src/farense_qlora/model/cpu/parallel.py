@@ -5,7 +5,8 @@ product: nine tenths of a small model's step. On a GPU there is one part and not
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, reduce
+from itertools import cycle
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -32,7 +33,7 @@ def streams() -> list[mx.Stream]:
 
 def side_by_side(model: nn.Module) -> int:
     """How many parts of a batch `model` should compute at once: one a stream, or one in all when it
-    dequantizes its weights as it goes, which each part would do again."""
+    dequantizes its weights as it goes, since each part would repeat that."""
     return len(streams()) if keeps_dense(model) else 1
 
 
@@ -43,14 +44,12 @@ def parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
 
 
 def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
-    """The sum of the trees `compute(item)`, evaluated, each on a stream of its own (at most one a core)."""
+    """The sum of the trees `compute(item)`, evaluated; `items`, at least one, take turns on the streams."""
     results = []
-    for stream, item in zip(streams(), items, strict=False):
+    for item, stream in zip(items, cycle(streams()), strict=False):
         with mx.stream(stream):
             results.append(compute(item))
-    total = results[0]
-    for other in results[1:]:
-        total = tree_map(mx.add, total, other)
+    total = reduce(lambda one, other: tree_map(mx.add, one, other), results)
     with blas_threads(1 if len(results) > 1 else None):
         mx.eval(total)
     return total

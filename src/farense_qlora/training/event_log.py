@@ -1,0 +1,150 @@
+"""The event log of a run, `events.jsonl`: one worker appends to it, anyone reads it, one event a line."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from threading import Lock
+
+from .events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    RolledBack,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    from_json,
+)
+
+NAME = "events.jsonl"
+SECONDS_BETWEEN_TRIES = 2.0
+
+
+class EventWriter:
+    """Appends events to the log in the run folder `folder`, each line whole; close it at the end.
+
+    A line torn by a crash is cut off first. When the disk is full, writing waits for room.
+    """
+
+    def __init__(self, folder: Path, should_stop: Callable[[], bool] = lambda: False):
+        self._file = open(folder / NAME, "ab+", buffering=0)  # noqa: SIM115  closed by `close`
+        self._should_stop = should_stop
+        self._file.seek(0)
+        self._end = self._file.read().rfind(b"\n") + 1
+        self._file.truncate(self._end)
+
+    def write(self, event: Event) -> None:
+        """Append `event`; all but a `Stepped` are on the disk when this returns.
+
+        Raises `OSError` when the disk is full and `should_stop()` says not to wait, or fails otherwise.
+        """
+        line = (event.to_json() + "\n").encode()
+        while True:
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:])
+                if not isinstance(event, Stepped):
+                    os.fsync(self._file.fileno())
+                break
+            except OSError as error:
+                self._file.truncate(self._end)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._should_stop():
+                    raise
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        self._end += len(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class EventReader:
+    """The events of the run in `folder`: `poll` reads what is new in the log, each byte once; `events` are
+    those that count so far (see `replay`).
+
+    A log that was begun again, because its run had saved nothing, is read again from its first event. It is
+    known by its first line, which holds a time: file systems give a new file the inode of a deleted one.
+    """
+
+    def __init__(self, folder: Path):
+        self.events: list[Event] = []
+        self.folder, self._first, self._position = folder, b"", 0
+        self._lock = Lock()  # widgets' callbacks run on any thread
+
+    def poll(self) -> list[Event]:
+        """The events written since the last call, also those that undo or repeat earlier ones; lines that
+        hold no event are passed over, since the others still tell much."""
+        with self._lock:
+            try:
+                new = self._read()
+            except FileNotFoundError:
+                return []
+            events = [event for line in new.splitlines() if (event := parse(line))]
+            for event in events:
+                _replay(self.events, event)
+            return events
+
+    def _read(self) -> bytes:
+        """The whole lines after those read before."""
+        with open(self.folder / NAME, "rb") as file:
+            if file.read(len(self._first)) != self._first or file.seek(0, os.SEEK_END) < self._position:
+                self.events, self._first, self._position = [], b"", 0
+            file.seek(self._position)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._first = self._first or text[: text.find(b"\n") + 1]
+        self._position += len(text)
+        return text
+
+
+def parse(line: bytes) -> Event | None:
+    """The event in a line of the log; None when it holds none."""
+    try:
+        return from_json(line.decode())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def replay(events: Iterable[Event]) -> list[Event]:
+    """Those of `events` that count: what a crash or a roll-back undid is dropped, what was done again stands
+    once."""
+    kept: list[Event] = []
+    for event in events:
+        _replay(kept, event)
+    return kept
+
+
+def _replay(kept: list[Event], event: Event) -> None:
+    """Append `event` to the events `kept` so far, after dropping those that it undoes."""
+    step = event.step
+    match event:
+        case Started():
+            _resume_from(kept, step)
+        case RolledBack():
+            undone = (Stepped, Evaluated, Sampled, Saved)
+            kept[:] = [old for old in kept if old.step <= step or not isinstance(old, undone)]
+        case Evaluated():  # before the first checkpoint, one may be done again
+            i = len(kept) - 1
+            while i >= 0 and kept[i].step >= step:
+                if kept[i].step == step and isinstance(kept[i], Evaluated | Sampled):
+                    del kept[i]
+                i -= 1
+    kept.append(event)
+
+
+def _resume_from(kept: list[Event], step: int) -> None:
+    """Drop what came after the checkpoint of `step`, and the word that it was saved, which is given again.
+
+    A worker that died after it saved and before it said so has left no such word: then what counts are the
+    events up to that step.
+    """
+    for i in range(len(kept) - 1, -1, -1):
+        if isinstance(kept[i], Saved) and kept[i].step == step:
+            del kept[i:]
+            return
+    kept[:] = [old for old in kept if old.step <= step and not isinstance(old, Finished | Failed)]

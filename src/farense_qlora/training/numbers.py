@@ -1,0 +1,199 @@
+"""The numbers of a run, worked out of its events in one place: whoever shows a run shows these."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..table import Drawn, Table
+from ..text import decimal, duration, scientific, size
+from .events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Paused,
+    Resumed,
+    RolledBack,
+    Saved,
+    Skipped,
+    Spiked,
+    Started,
+    Stepped,
+    of,
+)
+
+RECENT = 30  # updates over which speed and time left are taken
+WHOLE, TWO_DECIMALS = partial(decimal, digits=0), partial(decimal, digits=2)
+VERDICTS = ((0.05, "excelente"), (0.15, "bom"), (0.30, "moderado"))
+WORST = "crítico"
+
+
+@dataclass(kw_only=True)
+class Numbers:
+    """What the events of a run come to so far.
+
+    Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known yet.
+    `gap` is validation less training loss; `seconds_left` is None at the end and while nobody trains;
+    `checkpoint` is the step of the last one.
+    """
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    loss: float | None = None
+    val_loss: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    gap: float | None = None
+    verdict: str | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_s: float | None = None
+    peak_memory_gb: float | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    checkpoint: int | None = None
+    skipped: int = 0
+    rollbacks: int = 0
+    spikes: int = 0
+
+    def labelled(self) -> dict[str, str]:
+        """Every number as people read it, by its name in Portuguese."""
+
+        def known(value: float | None, form: Callable[[float], str] = decimal) -> str:
+            return "—" if value is None else form(value)
+
+        trouble = {"saltadas": self.skipped, "recuos": self.rollbacks, "picos": self.spikes}
+        left = {} if self.seconds_left is None else {"tempo que falta": duration(self.seconds_left)}
+        return {
+            "passo": f"{self.step} / {self.total_steps}",
+            "época": TWO_DECIMALS(self.epoch),
+            "perda de treino": known(self.loss),
+            "perda de validação": known(self.val_loss),
+            "melhor validação": known(
+                self.best_loss, lambda loss: f"{decimal(loss)} (passo {self.best_step})"
+            ),
+            "distância": known(self.gap, lambda gap: f"{decimal(gap)} ({self.verdict})"),
+            "taxa de aprendizagem": known(self.learning_rate, scientific),
+            "norma do gradiente": known(self.grad_norm, TWO_DECIMALS),
+            "tokens/s": known(self.tokens_per_s, WHOLE),
+            "memória máxima": known(self.peak_memory_gb, size),
+            "tokens vistos": WHOLE(self.tokens),
+            "tempo": duration(self.seconds),
+            **left,
+            "último ponto de controlo": known(self.checkpoint, lambda step: f"passo {step}"),
+            **{name: str(count) for name, count in trouble.items() if count},
+        }
+
+
+def numbers(events: Sequence[Event]) -> Numbers:
+    """What `events`, those of one run that count, come to; taken in the order of time."""
+    now, between = Numbers(), generalization_gap(events)
+    now.gap, now.verdict = between.gap, between.verdict
+    recent: deque[Stepped] = deque(maxlen=RECENT)
+    at_work, evaluating = False, 0.0
+    for event in events:
+        match event:
+            case Stepped():
+                recent.append(event)
+                now.step, now.epoch, now.loss = event.step, event.epoch, event.loss
+                now.learning_rate, now.grad_norm = event.learning_rate, event.grad_norm
+                now.peak_memory_gb = event.peak_memory_gb
+                now.tokens += event.tokens
+                now.seconds += event.seconds
+            case Started():
+                now.total_steps, at_work = event.total_steps, True
+            case Resumed():
+                at_work = True
+            case Paused() | Finished() | Failed():
+                at_work = False
+            case Evaluated():
+                now.val_loss = event.loss
+                if event.best:
+                    now.best_loss, now.best_step = event.loss, event.step
+                now.seconds += event.seconds
+                evaluating += event.seconds if event.step else 0.0
+            case Saved():
+                now.checkpoint = event.step
+            case Skipped():
+                now.step = event.step
+                now.skipped += 1
+            case RolledBack():
+                now.step = event.step
+                now.rollbacks += 1
+            case Spiked():
+                now.spikes += 1
+    if recent:
+        seconds = sum(step.seconds for step in recent)
+        now.tokens_per_s = sum(step.tokens for step in recent) / seconds if seconds else None
+        if at_work:
+            each = seconds / len(recent) + evaluating / max(1, now.step)
+            now.seconds_left = (now.total_steps - now.step) * each
+    return now
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gap(Drawn):
+    """How far validation lies from training, in nats a supervised token: `gap` is validation less training
+    loss, `verdict` says in Portuguese what that means. All None before the first evaluation."""
+
+    train_loss: float | None = None
+    val_loss: float | None = None
+    gap: float | None = None
+    verdict: str | None = None
+
+    def table(self) -> Table:
+        """The same for people."""
+        if self.gap is None or self.train_loss is None or self.val_loss is None:
+            return Table.of_facts("Distância", [("Veredicto", "o treino acabou antes da primeira avaliação")])
+        facts = [
+            ("Perda de treino (último quarto de época)", decimal(self.train_loss)),
+            ("Perda de validação", decimal(self.val_loss)),
+            ("Distância", decimal(self.gap)),
+            ("Veredicto", str(self.verdict)),
+        ]
+        return Table.of_facts("Distância entre treino e validação", facts)
+
+
+def generalization_gap(events: Sequence[Event]) -> Gap:
+    """The last validation loss less the mean training loss of the quarter epoch before it, averaged by
+    supervised token."""
+    steps = of(events, Stepped)
+    evaluations = [event for event in of(events, Evaluated) if event.step > 0]
+    if not steps or not evaluations:
+        return Gap()
+    last = evaluations[-1]
+    recent = [step for step in steps if last.epoch - 0.25 <= step.epoch <= last.epoch] or steps[-1:]
+    tokens = sum(step.supervised_tokens for step in recent)
+    train_loss = sum(step.loss * step.supervised_tokens for step in recent) / tokens
+    gap = last.loss - train_loss
+    verdict = next((word for bound, word in VERDICTS if gap < bound), WORST)
+    return Gap(train_loss=train_loss, val_loss=last.loss, gap=gap, verdict=verdict)
+
+
+def history(events: Sequence[Event]) -> Table:
+    """One row an update, with the validation loss where one was measured (also before the first update).
+
+    `seconds` and `tokens_per_s` are those of the update alone; units are as in `Numbers`.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for event in events:
+        if isinstance(event, Stepped | Evaluated):
+            row = rows.setdefault(event.step, {"step": event.step, "epoch": event.epoch})
+        if isinstance(event, Evaluated):
+            row["val_loss"] = event.loss
+        elif isinstance(event, Stepped):
+            row |= vars(event) | {"tokens_per_s": event.tokens / event.seconds}
+    formats: dict[str, Callable[[float], str]] = {
+        "epoch": TWO_DECIMALS,
+        "loss": decimal,
+        "val_loss": decimal,
+        "learning_rate": scientific,
+        "grad_norm": TWO_DECIMALS,
+        "tokens_per_s": WHOLE,
+        "peak_memory_gb": size,
+        "seconds": TWO_DECIMALS,
+    }
+    return Table(list(rows.values()), columns=["step", *formats], formats=formats)

@@ -1,0 +1,164 @@
+"""One optimizer step: gradients of the micro-batches, clipping, AdamW. This is where the time goes.
+
+Beside it stand the learning rate of a step, and the loss over a whole data set.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from ..config import Config
+from ..data.batches import Batch, collate_parts, make_sampler
+from ..data.tokens import Encoded
+from ..model.cpu.parallel import side_by_side, summed
+from ..model.loss import token_losses
+from ..model.machine import on_cpu
+from ..model.packed import hidden_states
+
+Arrays = tuple[mx.array | None, ...]
+
+
+class Step:
+    """Updates the LoRA matrices of `model` as `config` says; `state`, AdamW's, is all that it remembers.
+
+    There may be hundreds of matrices, all small. To AdamW (Loshchilov & Hutter, 2019) all A are one long
+    vector and all B another: some twenty operations in place of thousands. Each half has a learning rate of
+    its own: in LoRA+ (Hayou et al., 2024) B learns `lora_plus_ratio` times faster.
+    """
+
+    def __init__(self, model: nn.Module, config: Config):
+        self.model, self.config = model, config
+        self._adamw: dict[str, Any] = {}
+        for half, vector in flatten(model.trainable_parameters()).items():
+            self._adamw[half] = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+            self._adamw[half].init({half: vector})
+        self._loss_and_grads: Any = nn.value_and_grad(model, lambda *batch: batch_loss(model, *batch))
+        self._clip_and_apply: Any = self._clip_and_apply_grads
+        if not on_cpu():  # where compiling does not pay
+            state = [model.state, mx.random.state]
+            self._loss_and_grads = mx.compile(self._loss_and_grads, inputs=state, outputs=state)
+            state = [model.state, *self.state["states"]]
+            self._clip_and_apply = mx.compile(self._clip_and_apply, inputs=state, outputs=state)
+
+    def __call__(self, micro_batches: Sequence[Sequence[Batch]], learning_rate: float) -> tuple[float, float]:
+        """One step on all `micro_batches`, each given in the parts that are computed side by side.
+
+        Returns the mean loss over all supervised tokens (nats) and the norm of the gradient before clipping;
+        when one of them is not finite nothing is updated.
+        """
+        total = sum(batch.supervised for batch in chain(*micro_batches))
+        loss, tree = 0.0, None
+        for parts in micro_batches:
+            part_loss, part_tree = summed(lambda part: self._loss_and_grads(*arrays(part, total)), parts)
+            loss += part_loss.item()
+            tree = part_tree if tree is None else tree_map(mx.add, tree, part_tree)
+        grads = flatten(tree)
+        grad_norm = mx.sqrt(mx.stack([grad.square().sum() for grad in grads.values()]).sum())
+        norm = float(grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return loss, norm
+        self._adamw["lora_a"].learning_rate = learning_rate
+        self._adamw["lora_b"].learning_rate = learning_rate * self.config.lora_plus_ratio
+        self._clip_and_apply(grads, grad_norm)
+        mx.eval(self.model.trainable_parameters(), self.state)
+        return loss, norm
+
+    def _clip_and_apply_grads(self, grads: dict[str, mx.array], norm: mx.array) -> None:
+        if self.config.max_grad_norm:
+            scale = mx.minimum(1.0, self.config.max_grad_norm / (norm + 1e-6))
+            grads = {half: grad * scale for half, grad in grads.items()}
+        parameters = self.model.trainable_parameters()
+        vectors = flatten(parameters)
+        for half, adamw in self._adamw.items():
+            vectors |= adamw.apply_gradients({half: grads[half]}, {half: vectors[half]})
+        self.model.update(unflatten(vectors, parameters))
+
+    @property
+    def state(self) -> dict[str, list[Any]]:
+        """The state of AdamW for the matrices A and B, as checkpoints keep it."""
+        return {"states": [adamw.state for adamw in self._adamw.values()]}
+
+    def restore(self, state: dict[str, list[Any]]) -> None:
+        """Put a `state` back; in place, since a compiled step holds on to the dictionaries."""
+        for adamw, saved in zip(self._adamw.values(), state["states"], strict=True):
+            adamw.state.update(saved)
+
+
+def flatten(tree: Any) -> dict[str, mx.array]:
+    """All matrices "lora_a" of a tree of parameters or gradients end to end, and all "lora_b"."""
+    halves: dict[str, list[mx.array]] = {}
+    for name, array in tree_flatten(tree):
+        halves.setdefault(name.split(".")[-1], []).append(array.reshape(-1))
+    return {half: mx.concatenate(arrays) for half, arrays in halves.items()}
+
+
+def unflatten(vectors: dict[str, mx.array], like: Any) -> Any:
+    """The inverse of `flatten`: a tree of the names and shapes of `like`."""
+    starts = dict.fromkeys(vectors, 0)
+    matrices = []
+    for name, array in tree_flatten(like):
+        half = name.split(".")[-1]
+        end = starts[half] + array.size
+        matrices.append((name, vectors[half][starts[half] : end].reshape(array.shape)))
+        starts[half] = end
+    return tree_unflatten(matrices)
+
+
+def batch_loss(model: nn.Module, *batch: Any) -> mx.array:
+    """The weighted sum, a scalar in nats, of the cross-entropies of a batch given as `arrays`."""
+    inputs, segments, positions, labels, weights = batch
+    hidden = hidden_states(model, inputs, segments)
+    losses, _ = token_losses(model, hidden.reshape(-1, hidden.shape[-1])[positions], labels)
+    return (losses * weights).sum()
+
+
+def arrays(batch: Batch, total: int) -> Arrays:
+    """What `batch_loss` takes, in the shapes of `Batch`; the weights are divided by `total`, the supervised
+    tokens of the whole step."""
+    segments = None if batch.segments is None else mx.array(batch.segments)
+    weights = mx.array(batch.weights / total)
+    return mx.array(batch.inputs), segments, mx.array(batch.positions), mx.array(batch.labels), weights
+
+
+def validation_loss(
+    model: nn.Module, data: Encoded, config: Config, should_stop: Callable[[], bool] = lambda: False
+) -> float | None:
+    """Mean loss over every supervised token of `data`, in nats, without dropout; None when `should_stop()`,
+    asked before each batch, said so."""
+    count = side_by_side(model)
+    sampler = make_sampler(config, data.lengths, count)
+    batches = [
+        collate_parts(data, micro_batch, sampler.window, count)
+        for n in range(sampler.updates_per_epoch)
+        for micro_batch in sampler[n]
+    ]
+    total = sum(batch.supervised for batch in chain(*batches))
+    loss = 0.0
+    model.eval()
+    try:
+        for parts in batches:
+            if should_stop():
+                return None
+            loss += summed(lambda part: batch_loss(model, *arrays(part, total)), parts).item()
+    finally:
+        model.train()
+    return loss
+
+
+def learning_rate(config: Config, peak: float, step: int, total_steps: int) -> float:
+    """The learning rate of `step` (0 is the first) of `total_steps`: up to `peak` in a line, then as
+    `config.lr_schedule` says; cosine: Loshchilov & Hutter (2017)."""
+    warmup = round(config.warmup_ratio * total_steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if config.lr_schedule == "constant":
+        return peak
+    done = (step - warmup) / max(1, total_steps - warmup)
+    share = (1 + math.cos(math.pi * done)) / 2 if config.lr_schedule == "cosine" else 1 - done
+    return peak * share

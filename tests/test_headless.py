@@ -1,0 +1,67 @@
+"""A notebook runs in a real kernel, leaves its copies, and its errors become exit codes."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from headless import main
+
+
+def write(path: Path, *cells: str) -> Path:
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_markdown_cell("## Contas"), *map(nbformat.v4.new_code_cell, cells)]
+    book.cells[-1].metadata["tags"] = ["resultado"]
+    nbformat.write(book, path)
+    return path
+
+
+def test_the_result_is_printed_and_both_copies_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widget = "import ipywidgets as w\nw.Text(description='eco')"
+    assert main(write(tmp_path / "n.ipynb", widget, "x = 20 + 22\nx"), tmp_path / "out") == 0
+    assert "\n42\n" in capsys.readouterr().out
+    page = (tmp_path / "out" / "n.html").read_text()
+    assert "42" in page and 'src="http' not in page and "Text(value" not in page
+    _, dead, alive = nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells
+    assert alive.outputs and not dead.outputs
+
+
+@pytest.mark.parametrize(
+    ("cell", "code", "said"),
+    [
+        (
+            "from farense_qlora.errors import UserError\nraise UserError('falta o modelo')",
+            2,
+            "erro: falta o modelo\n",
+        ),
+        ("1 / 0", 1, "ZeroDivisionError"),
+    ],
+)
+def test_an_error_ends_the_run_and_keeps_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cell: str, code: int, said: str
+) -> None:
+    assert main(write(tmp_path / "n.ipynb", "print('antes')", cell), tmp_path / "out") == code
+    assert said in capsys.readouterr().err
+    assert "antes" in (tmp_path / "out" / "n.html").read_text()
+
+
+def test_a_notebook_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(tmp_path / "nada.ipynb", tmp_path) == 2
+    assert "nada.ipynb" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_cell_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("um ficheiro")
+    assert main(write(tmp_path / "n.ipynb", "1"), tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert "não consigo escrever" in said.err and "out" in said.err and said.out == ""
+
+
+def test_a_kernel_that_dies_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = "print('antes')", "import os, time\nos._exit(9)"
+    assert main(write(tmp_path / "n.ipynb", *cells), tmp_path / "out") == 1
+    assert "o núcleo do notebook morreu" in capsys.readouterr().err
+    assert "antes" in (tmp_path / "out" / "n.html").read_text()
