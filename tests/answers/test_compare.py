@@ -10,8 +10,8 @@ import pytest
 from conftest import Command
 from contenders import comparison, contender
 
-from farense_qlora.answers.compare import compare, compare_runs, differences, examples, pair
-from farense_qlora.answers.evaluate import Evaluation, answered, judge
+from farense_qlora.answers.compare import compare_runs, differences, pair
+from farense_qlora.answers.evaluate import Evaluation, answered, compare, examples, judge
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.errors import UserError

@@ -13,7 +13,7 @@ from tiny import PEOPLE, write_rows
 from train_here import train_here
 
 from farense_qlora.config import Config
-from farense_qlora.text import text_table
+from farense_qlora.table import Table
 
 
 @dataclass
@@ -65,8 +65,8 @@ def reference(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Resul
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if LEDGER:
         header = ["falha provocada", "vezes", "sobreviveu", "máx. passos perdidos", "resultados estragados"]
-        rows = [[name, *map(str, (c.tried, c.survived, c.lost, c.corrupted))] for name, c in LEDGER.items()]
-        terminalreporter.write_line("\n" + text_table(header, rows))
+        rows = [(name, c.tried, c.survived, c.lost, c.corrupted) for name, c in LEDGER.items()]
+        terminalreporter.write_line(f"\n{Table(rows, columns=header)}")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Models side by side: the base and an adapter, or any runs (LoRA, QLoRA) and their base in one protocol.
+"""Runs side by side: their base and the best adapter of each (LoRA, QLoRA or any others) in one protocol.
 
 The same questions, tokens and seeds for all; differences are paired, question by question.
 """
@@ -15,60 +15,22 @@ from typing import Any
 
 from ..config import Config
 from ..data.load import Data, load_data
-from ..data.rows import LABELS
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.base import Base, load_base, load_tuned
 from ..table import Table
-from ..text import decimal, duration, percent
+from ..text import decimal, duration, size
 from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped
 from ..training.run import Run
-from .evaluate import Answer, Answered, Evaluation, Score, answer_questions, questions
+from .evaluate import Answer, Answered, answer_questions, questions
 from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
-MAY_DIFFER = {"profile", "model", "bits", "save_every", "keep_last", "keep_every"}
+MAY_DIFFER = {"profile", "model", "bits", "save_every", "keep_last"}
 
 Progress = Callable[[str, int, int], object]
-
-
-def compare(before: Evaluation | None, after: Evaluation) -> Table:
-    """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
-    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
-
-    >>> scores = fq.evaluate(tuned, data)
-    >>> fq.compare(scores, scores)["perguntas"].tolist()[0]
-    8
-    """
-    old = {one.name: one for one in before.sets} if before else {}
-    rows = []
-    for new in after.sets:
-        was = old.get(new.name)
-        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
-        for kind, score in new.by_kind.items():
-            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
-        for name, one, other in scores:
-            exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
-            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
-    shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
-    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
-    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
-
-
-def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
-    """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
-    both were asked the same questions.
-
-    >>> scores = fq.evaluate(tuned, data)
-    >>> fq.examples(scores, scores).columns[0]
-    'Pergunta'
-    """
-    both = before.answers.assign(after=after.answers["answer"])
-    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
-    columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
-    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +77,9 @@ class Entry:
             "atualizações": str(training.updates) if training else "—",
             "treino, tokens/s": decimal(training.tokens_per_s, 0) if training else "—",
             "pico de memória do treino": f"{decimal(training.peak_memory_gb, 2)} GB" if training else "—",
-            "adaptador no disco": _megabytes(training.adapter_bytes) if training else "—",
-            "base no disco": _megabytes(self.base_disk_bytes),
-            "base em memória": _megabytes(1e9 * self.base_gb),
+            "adaptador no disco": size(training.adapter_bytes / 1e9) if training else "—",
+            "base no disco": size(self.base_disk_bytes / 1e9),
+            "base em memória": size(self.base_gb),
             "resposta em lotes, tokens/s": decimal(self.answer_tokens_per_s, 0),
         }
 
@@ -352,7 +314,3 @@ def _training(run: Run) -> Training:
         peak_memory_gb=max(step.peak_memory_gb for step in steps),
         adapter_bytes=(run.best_adapter / "adapters.safetensors").stat().st_size,
     )
-
-
-def _megabytes(count: float) -> str:
-    return f"{decimal(count / 1e6, 1)} MB"

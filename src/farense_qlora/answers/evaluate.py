@@ -4,6 +4,7 @@ As a whole, by kind of question and by table of facts; an evaluation has the mod
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from html import escape
@@ -192,6 +193,43 @@ def evaluate_rows(
     if not (sets := questions({name: rows})):
         raise UserError(f"{name}: não há nenhuma pergunta com resposta em texto para avaliar")
     return Evaluation(sets=answer_questions(base, sets, progress))
+
+
+def compare(before: Evaluation | None, after: Evaluation) -> Table:
+    """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
+    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
+
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.compare(scores, scores)["perguntas"].tolist()[0]
+    8
+    """
+    old = {one.name: one for one in before.sets} if before else {}
+    rows = []
+    for new in after.sets:
+        was = old.get(new.name)
+        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
+        for kind, score in new.by_kind.items():
+            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
+        for name, one, other in scores:
+            exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
+            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
+    shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
+    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
+    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
+
+
+def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
+    """`count` of the questions that `before` got wrong, with the true answer, its own, and that of `after`;
+    both were asked the same questions.
+
+    >>> scores = fq.evaluate(tuned, data)
+    >>> fq.examples(scores, scores).columns[0]
+    'Pergunta'
+    """
+    both = before.answers.assign(after=after.answers["answer"])
+    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
+    columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
+    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
 
 
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:

@@ -183,6 +183,7 @@ def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
     from tqdm import tqdm
 
+    from ..answers.compare import pair
     from ..ui.comparison import save_comparison
     from .progress import follow
 
@@ -192,9 +193,9 @@ def compare(args: argparse.Namespace) -> None:
         raise UserError(f"com --runs não se treina nada: tire {given}")
     runs = [fq.Run.open(name) for name in args.runs or []]
     if not runs:
-        for bits, method in ((16, "LoRA"), (4, "QLoRA")):
-            print(f"{method}, base em {bits} bits", file=sys.stderr)
-            runs.append(fq.start(Config.of(**settings).changed(bits=bits)))
+        for config in pair(Config.of(**settings)):
+            print(f"{'QLoRA' if config.bits == 4 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
+            runs.append(fq.start(config))
             follow(runs[-1])
     with tqdm(bar_format="{desc}", leave=False) as bar:
         comparison = fq.compare_runs(

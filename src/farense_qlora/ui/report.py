@@ -7,8 +7,7 @@ from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
-from ..answers.compare import compare
-from ..answers.evaluate import Evaluation
+from ..answers.evaluate import Evaluation, compare
 from ..config import OUTPUT, Config
 from ..data.sources import fingerprint
 from ..errors import UserError

@@ -11,7 +11,6 @@ from ..data.load import Data
 
 LEARNT = "background:rgba(43,140,196,.38)"
 MASKED = "background:rgba(128,128,128,.14)"
-MEMORISED = "nenhuma: toda a validação está no treino, e só mede o que se decora"
 TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inline-block;line-height:1.4"
 
 
