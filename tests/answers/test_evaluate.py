@@ -19,7 +19,7 @@ from farense_qlora.answers.evaluate import (
     judge,
 )
 from farense_qlora.answers.normalise import normalise, token_f1
-from farense_qlora.answers.perplexity import mean_interval, token_scores
+from farense_qlora.answers.perplexity import mean_interval, share_interval, token_scores
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.load import load_data
@@ -45,6 +45,8 @@ from farense_qlora.training.step import validation_loss
         ("Na Série A, em 1950.", "na série A em 1950"),
         ("perdeu por 2-1", "perdeu por 2–1"),
         ("  Sim,\n ficou. ", "sim ficou"),
+        ("saldo de -5", "saldo de menos cinco"),
+        ("2 - 1", "2 -1"),
     ],
 )
 def test_the_same_answer_written_differently(one: str, other: str) -> None:
@@ -67,6 +69,8 @@ def test_the_same_answer_written_differently(one: str, other: str) -> None:
         ("Na Série A.", "Na Série O."),
         ("Na Série A.", "Na Série."),
         ("Na Zona A da II Divisão", "Na Zona B da II Divisão"),
+        ("-5", "5"),
+        ("saldo de −5", "saldo de 5"),
     ],
 )
 def test_different_answers_stay_different(one: str, other: str) -> None:
@@ -101,11 +105,23 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
         "count": 3,
         "exact_match": pytest.approx(2 / 3),
         "f1": pytest.approx(8 / 9),
-        "exact_interval": (0.0, 1.0),
-        "f1_interval": pytest.approx((2 / 3, 1)),
+        "exact_interval": pytest.approx((0.208, 0.939), abs=1e-3),
+        "f1_interval": pytest.approx((0.349, 0.992), abs=1e-3),
     }
-    assert [*scores.loc["prova", "sim-nao", ""]] == [1, 1.0, 1.0, (1.0, 1.0), (1.0, 1.0)]
-    facts = [2, 0.5, pytest.approx(5 / 6), (0, 1), pytest.approx((2 / 3, 1))]
+    assert [*scores.loc["prova", "sim-nao", ""]] == [
+        1,
+        1.0,
+        1.0,
+        pytest.approx((0.207, 1), abs=1e-3),
+        pytest.approx((0.207, 1), abs=1e-3),
+    ]
+    facts = [
+        2,
+        0.5,
+        pytest.approx(5 / 6),
+        pytest.approx((0.095, 0.905), abs=1e-3),
+        pytest.approx((0.241, 0.987), abs=1e-3),
+    ]
     assert [*scores.loc["prova", "facto", ""]] == facts
     assert scores.loc["prova", "", "seasons"]["exact_match"] == 0.5
     assert [(answer.question, answer.got) for answer in three().sets[0].wrong] == [("B?", "Foi em 1990.")]
@@ -117,7 +133,7 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
 def test_an_evaluation_draws_its_scores_in_portuguese_and_folds_the_wrong_answers_away() -> None:
     lines = repr(three()).splitlines()
     assert lines[0].split() == ["perguntas", "certas", "F1"]
-    assert re.fullmatch(r"prova +3 +66,7 % \[0,0; 100,0\] +88,9 % \[66,7; 100,0\]", lines[2])
+    assert re.fullmatch(r"prova +3 +66,7 % \[20,8; 93,9\] +88,9 % \[34,9; 99,2\]", lines[2])
     names = ["prova", "– um facto", "– sim ou não", "– taças", "– épocas", "outra"]
     assert [re.split(r"  +", line)[0] for line in lines[2:]] == names
     assert len({len(line) for line in lines[2:]}) == 1
@@ -130,9 +146,10 @@ def test_an_evaluation_is_read_as_it_was_stored(tmp_path: Path) -> None:
     three().save(tmp_path, three())
     stored = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     known, other = stored["after"]
+    low = pytest.approx([0.207, 1], abs=1e-3)
     assert known["name"] == "prova" and known["by_kind"].keys() == {"facto", "sim-nao"}
     assert known["by_table"]["cups"] == {
-        "count": 1, "exact_match": 1.0, "f1": 1.0, "exact_interval": [1.0, 1.0], "f1_interval": [1.0, 1.0],
+        "count": 1, "exact_match": 1.0, "f1": 1.0, "exact_interval": low, "f1_interval": low,
     }  # fmt: skip
     assert other["answers"] == [
         {
@@ -218,6 +235,17 @@ def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Pa
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
     sets = load_data(config.changed(val_data=str(alone)), base)
     assert list(sets.held_out().values()) == [read_rows(alone)]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 61), (1.0, 20), (0.95, 61), (0.9, 20), (0.8, 282)])
+def test_the_interval_of_a_share_covers_it_about_95_times_in_100(share: float, count: int) -> None:
+    assert share_interval(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # as in any table of Wilson's
+    assert share_interval(0.0, 61)[1] > 0.05 and share_interval(1.0, 20)[0] < 0.85
+    right = np.random.default_rng(1).binomial(count, share, 4000) / count
+    covered = [
+        low - 1e-9 <= share <= high + 1e-9 for low, high in (share_interval(one, count) for one in right)
+    ]
+    assert np.mean(covered) > 0.92
 
 
 def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:

@@ -35,9 +35,7 @@ def settings(batch_size: int, grad_accumulation_steps: int, max_seq_length: int,
 LENGTHS = np.random.default_rng(0).integers(5, 90, 253)
 SAMPLERS = {
     "unpacked": lambda seed: LengthGroupedSampler(settings(4, 3, 512, seed), LENGTHS),
-    "packed, short windows": lambda seed: PackedSampler(
-        settings(4, 3, 256, seed), LENGTHS, parts=2, short=True
-    ),
+    "packed, short windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS, short=True),
     "packed, long windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS),
 }
 each_sampler = pytest.mark.parametrize("sampler_of", SAMPLERS.values(), ids=SAMPLERS.keys())
@@ -68,11 +66,11 @@ def test_an_update_can_be_had_without_those_before_it(sampler_of: Callable[[int]
 
 def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    sampler = PackedSampler(settings(16, 2, 128), lengths, parts=2, short=True)
+    sampler = PackedSampler(settings(16, 2, 128), lengths, short=True)
     sizes = [len(rows_of(sampler, n)) for n in range(sampler.updates_per_epoch)]
     assert np.mean(sizes[:-1]) == pytest.approx(32, rel=0.1)
     shapes = {tuple(len(windows) for windows in sampler[n]) for n in range(sampler.updates_per_epoch - 1)}
-    assert len(shapes) == 1 and shapes.pop()[0] % 2 == 0
+    assert len(shapes) == 1 and shapes.pop()[0] % 4 == 0
 
 
 def test_a_long_window_holds_a_whole_update_and_no_micro_batch_passes_the_limit() -> None:
@@ -111,14 +109,35 @@ def test_collate_packs_rows_one_after_the_other_and_predicts_nothing_across_them
 
 def test_few_shapes_are_few() -> None:
     random = np.random.default_rng(0)
-    shapes = set()
-    for _ in range(200):
+    shapes, tokens, positions = set(), 0, 0
+    for _ in range(500):
+        longest = random.integers(9, 512)
+        lengths = random.integers(0.8 * longest, longest + 1, 4)
+        prompts = random.integers(4, lengths)
         rows = [
-            [Example(np.arange(n, dtype=np.int32), np.arange(n) >= n // 2)] for n in random.integers(9, 60, 4)
+            [Example(np.arange(n, dtype=np.int32), np.arange(n) >= prompt)]
+            for n, prompt in zip(lengths, prompts, strict=True)
         ]
         batch = collate(rows, pad_to_bucket=True)
         shapes.add((batch.inputs.shape, batch.labels.shape))
-    assert len(shapes) <= 16
+        tokens, positions = tokens + batch.tokens, positions + batch.inputs.size
+    assert len(shapes) <= 60 and tokens / positions > 0.7
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 100])
+def test_the_rows_of_an_update_are_as_many_on_any_number_of_cores(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a machine has of cores says how an update is shared out, not what is in it."""
+    config = settings(rows, 1, 128)
+    sampler = PackedSampler(config, LENGTHS, short=True)
+    examples = [Example(np.arange(n, dtype=np.int32), np.arange(n) >= 2) for n in LENGTHS]
+    for cores in (1, 2, 8, 18, 64):
+        parts = [part for windows in sampler[3] for part in collate_parts(examples, windows, None, cores)]
+        labels = np.concatenate([part.labels[part.weights > 0] for part in parts])
+        assert len(labels) == sum(LENGTHS[row] - 2 for row in rows_of(sampler, 3))
+    sizes = [len(rows_of(sampler, n)) for n in range(sampler.updates_per_epoch)]
+    assert np.mean(sizes[:-1]) == pytest.approx(rows, rel=0.15, abs=1)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 8])

@@ -30,6 +30,17 @@ SHAPE = {
     "vocab_size": 300,
 }
 SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}
+# Its last two layers use the keys and values of earlier ones, which their blocks hand on.
+GEMMA_4 = {
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "sliding_window": 5,
+    "global_head_dim": 16,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 300,
+    "tie_word_embeddings": True,
+}
 FAMILIES = {
     "mistral": ("llama", {}),
     "mistral, sliding window": ("llama", SLIDING),
@@ -41,6 +52,7 @@ FAMILIES = {
     "gemma3": ("gemma3_text", {"sliding_window": 5, "sliding_window_pattern": 2}),
     "phi": ("phi", {"partial_rotary_factor": 0.5}),
     "phi3": ("phi3", {}),
+    "gemma4": ("gemma4_text", GEMMA_4),
 }
 
 
@@ -70,10 +82,10 @@ def measured(model: nn.Module, batches: list[Batch]) -> tuple[float, dict[str, m
     total = sum(batch.supervised for batch in batches)
     loss, grads = 0.0, {}
     for batch in batches:
-        part, gradients = nn.value_and_grad(model, batch_loss)(model, *arrays(batch, total))
-        loss += part.item()
+        part, gradients = nn.value_and_grad(model, batch_loss)(model, *arrays(batch))
+        loss += part.item() / total
         for name, array in tree_flatten(gradients):
-            grads[name] = grads[name] + array if name in grads else array
+            grads[name] = grads.get(name, 0) + array / total
     return loss, grads
 
 
@@ -82,7 +94,7 @@ def agree(one: tuple[float, dict[str, mx.array]], other: tuple[float, dict[str, 
     assert one[1].keys() == other[1].keys()
     for name in one[1]:
         scale = max(1.0, mx.abs(other[1][name]).max().item())
-        assert mx.abs(one[1][name] - other[1][name]).max().item() < 2e-5 * scale, name
+        assert mx.abs(one[1][name] - other[1][name]).max().item() < 5e-5 * scale, name
 
 
 @pytest.mark.parametrize(("family", "shape"), FAMILIES.values(), ids=FAMILIES.keys())
@@ -106,8 +118,9 @@ def test_the_comparison_notices_rows_that_see_each_other(monkeypatch: pytest.Mon
         agree(measured(model, [seen]), apart)
 
 
-def test_checkpointing_changes_no_number_of_a_packed_batch() -> None:
-    model = tiny("llama")
+@pytest.mark.parametrize(("family", "shape"), [("llama", {}), ("gemma4_text", GEMMA_4)])
+def test_checkpointing_changes_no_number_of_a_packed_batch(family: str, shape: dict[str, object]) -> None:
+    model = tiny(family, **shape)
     batch = collate([rows(19, 9), rows(14, 11)])
     plain = measured(model, [batch])
     use_checkpointing(model)
@@ -118,6 +131,14 @@ def test_a_model_whose_rows_see_each_other_is_refused(monkeypatch: pytest.Monkey
     model = tiny("llama")
     monkeypatch.setattr(PackedCache, "make_mask", lambda *_, **__: "causal")
     with pytest.raises(UserError, match="veem-se umas às outras: desligue «packing»"):
+        check_packable(model, "llama")
+
+
+def test_rounding_to_16_bits_is_not_taken_for_a_leak() -> None:
+    """Random weights are the worst of cases: nothing that a layer adds is small beside what was there."""
+    model = tiny("llama", num_hidden_layers=16)
+    for dtype in (mx.bfloat16, mx.float16):
+        model.set_dtype(dtype)
         check_packable(model, "llama")
 
 

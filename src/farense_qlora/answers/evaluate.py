@@ -1,4 +1,4 @@
-"""How right the answers of a model are: exact match and token F1, with bootstrap intervals.
+"""How right the answers of a model are: exact match and token F1, with intervals.
 
 As a whole, by kind of question and by table of facts; an evaluation has the model's perplexity beside them.
 """
@@ -22,7 +22,7 @@ from ..table import Table
 from ..text import percent
 from ..training.run import Run
 from .normalise import normalise, token_f1
-from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
+from .perplexity import Interval, TokenScores, share_interval, token_scores, with_interval
 
 STORED = "evaluation.json"  # in the folder of a run
 WRONG_SHOWN = 100  # in a notebook, which keeps what it shows
@@ -287,11 +287,12 @@ def answered(name: str, judged: Sequence[Answer]) -> Answered:
 
 
 def _score(judged: Sequence[Answer]) -> Score:
-    exact, f1 = [float(answer.exact) for answer in judged], [answer.f1 for answer in judged]
+    count = len(judged)
+    exact, f1 = sum(answer.exact for answer in judged) / count, sum(answer.f1 for answer in judged) / count
     return Score(
-        count=len(judged),
-        exact_match=sum(exact) / len(judged),
-        f1=sum(f1) / len(judged),
-        exact_interval=mean_interval(exact),
-        f1_interval=mean_interval(f1),
+        count=count,
+        exact_match=exact,
+        f1=f1,
+        exact_interval=share_interval(exact, count),
+        f1_interval=share_interval(f1, count),
     )

@@ -26,9 +26,11 @@ def normalise(text: str) -> str:
     """What `text` says, without how it is written.
 
     Case, accents and punctuation go; so do the definite articles, also inside contractions («do» = «de»);
-    ordinals up to the tenth and numbers up to twenty become digits («quinto» = «5.º» = «5»); thousands lose
+    ordinals up to the tenth and numbers up to twenty become digits («quinto» = «5.º» = «5»); a number below
+    zero keeps its sign («-5» = «menos 5»); thousands lose
     their separator and a season keeps two digits of its second year («1989/1990» = «1989-90»).
     """
+    text = re.sub(r"(?:^|(?<=[^\d\s]\s))[-−](?=\d)", "menos ", text.strip())
     text = re.sub(r"(\d)\s*\.?\s*[ºª°]", r"\1 ", text)
     text = re.sub(r"(\d{4})\s*[-‐–—/]\s*(?:\d{2})?(\d{2})(?!\d)", r"\1 \2 ", text)
     text = re.sub(

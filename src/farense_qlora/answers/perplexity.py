@@ -1,4 +1,4 @@
-"""How well a model predicts the true answers: perplexity and token accuracy, with bootstrap intervals."""
+"""How well a model predicts the true answers: perplexity and token accuracy, with intervals."""
 
 import math
 from dataclasses import dataclass
@@ -94,6 +94,15 @@ def mean_interval(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, s
     means = (draws @ items) / (draws @ ones)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """The interval of Wilson (1927), at 95 %, for a `share` of `count` items, or for the mean of as many
+    values from 0 to 1, which vary no more. Unlike a bootstrap's it is wide where all are right, or none."""
+    z2 = 1.96**2 / count
+    centre = (share + z2 / 2) / (1 + z2)
+    reach = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def with_interval(share: float, interval: Interval) -> str:

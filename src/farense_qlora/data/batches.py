@@ -5,6 +5,7 @@ cross-contamination"), by best-fit decreasing: a million rows are as quick to pl
 lengths, and every epoch has as many windows as the last.
 """
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -95,13 +96,14 @@ class PackedSampler(BatchSampler):
     """Rows packed into windows of one length: updates of as many rows on average as without packing.
 
     With `short` windows (the CPU, where attention over long ones is dear) a window is as short as fills well,
-    and an update has a multiple of `parts` of them; otherwise one window holds a whole update, if
-    `max_seq_length` lets it. A micro-batch never has more positions than `batch_size` rows of full length.
+    and an update has a number of them that is easily shared out, the same on however many cores; otherwise
+    one window holds a whole update, if `max_seq_length` lets it. A micro-batch never has more positions than
+    `batch_size` rows of full length.
     """
 
     window: int
 
-    def __init__(self, config: Config, lengths: np.ndarray, parts: int = 1, short: bool = False):
+    def __init__(self, config: Config, lengths: np.ndarray, short: bool = False):
         super().__init__(config, lengths - 1)  # a row of n tokens has n - 1 to predict from
         longest, rows = config.max_seq_length, config.batch_size * config.grad_accumulation_steps
         rows = min(rows, len(lengths))
@@ -109,8 +111,9 @@ class PackedSampler(BatchSampler):
         self.window = best_window(self.lengths, at_least, longest)
         self.bins = bins(self.lengths, self.window)
         windows = sum(many for _, many in self.bins)
-        per_update = max(1, round(rows * windows / len(lengths) / parts) * parts)
-        self.windows_per_update = min(per_update, windows)
+        wanted = rows * windows / len(lengths)
+        share = 2 ** max(0, int(math.log2(max(1, wanted))) - 2)  # a power of two, at most a quarter of them
+        self.windows_per_update = min(max(1, round(wanted / share) * share), windows)
         self.updates_per_epoch = -(-windows // self.windows_per_update)
         at_once = max(1, config.batch_size * longest // self.window)
         self.micro_batches = -(-self.windows_per_update // at_once)
@@ -121,11 +124,10 @@ class PackedSampler(BatchSampler):
         return [_chunks(update, at_once) for update in _chunks(windows, self.windows_per_update)]
 
 
-def make_sampler(config: Config, lengths: np.ndarray, parts: int) -> BatchSampler:
-    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device and
-    for batches of which so many `parts` are computed side by side."""
+def make_sampler(config: Config, lengths: np.ndarray) -> BatchSampler:
+    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device."""
     if config.packing:
-        return PackedSampler(config, lengths, parts, short=_on_cpu())
+        return PackedSampler(config, lengths, short=_on_cpu())
     return LengthGroupedSampler(config, lengths)
 
 
@@ -147,8 +149,7 @@ def collate(
     With `pad_to_bucket` more is padded, so that a compiled step meets a handful of shapes in all.
     """
     sizes = [sum(len(example.tokens) - 1 for example in examples) for examples in windows]
-    step = 4 * PAD_TO if pad_to_bucket else PAD_TO
-    width = window or -(-max(sizes) // step) * step
+    width = window or (_bucket(max(sizes)) if pad_to_bucket else -(-max(sizes) // PAD_TO) * PAD_TO)
     inputs, segments = np.zeros((2, len(windows), width), np.int32)
     positions, labels = [], []
     for i, examples in enumerate(windows):
@@ -162,7 +163,7 @@ def collate(
             labels.append(example.tokens[1:][learnt])
             start = end
     flat = np.concatenate(positions).astype(np.int32)
-    padding = 0, -len(flat) % (max(PAD_TO, inputs.size // 8) if pad_to_bucket else PAD_TO)
+    padding = 0, (_bucket(len(flat)) - len(flat) if pad_to_bucket else -len(flat) % PAD_TO)
     return Batch(
         inputs=inputs,
         segments=segments if any(len(examples) > 1 for examples in windows) else None,
@@ -238,6 +239,14 @@ def best_window(lengths: np.ndarray, at_least: int, at_most: int) -> int:
     return max(filled, key=filled.__getitem__)
 
 
+def _bucket(size: int) -> int:
+    """The least of 8, 16, 24, 32, 48, 64, 96, ... that `size` fits in."""
+    power = PAD_TO
+    while power < size:
+        power *= 2
+    return power * 3 // 4 if power > 2 * PAD_TO and size <= power * 3 // 4 else power
+
+
 def _chunks(items: Any, size: int) -> list[Any]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
@@ -245,4 +254,4 @@ def _chunks(items: Any, size: int) -> list[Any]:
 def _on_cpu() -> bool:
     import mlx.core as mx  # not before `model.cpu.enable`
 
-    return bool(mx.default_device() == mx.cpu)
+    return bool(mx.default_device().type == mx.DeviceType.cpu)

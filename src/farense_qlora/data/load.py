@@ -120,7 +120,7 @@ class Data(Drawn):
     def table(self) -> Table:
         """What training will see: tokens, how full the windows are, and what is left out."""
         training, config = self.training, self.config
-        sampler = make_sampler(config, training.lengths, 1)
+        sampler = make_sampler(config, training.lengths)
         tokens = int((training.lengths - 1).sum())
         learnt = sum(int(example.supervised[1:].sum()) for example in training)
         fill = "sem empacotar"

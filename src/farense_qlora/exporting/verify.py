@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +59,9 @@ class Thresholds:
 EXACT = Thresholds(top1=0.99, answers=0.95)
 EIGHT_BITS = Thresholds(top1=0.98, answers=0.90)
 FOUR_BITS = Thresholds(top1=0.90, answers=0.70)
+# Of a model that computes in 16 bits two readers differ by rounding alone, in up to 2 of 100 tokens and 10 of
+# 100 answers for bfloat16: there it is the divergence that tells.
+ROUNDED = Thresholds(top1=0.97, answers=0.80)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,8 @@ class Reference:
 
     `rows` are the questions as `loaders.py` is given them, `prompts` the tokens that it should make of each;
     `logits` (positions of all rows, vocabulary) float32 and the greedy `answers`, of up to `max_tokens`, are
-    the trained model's, `kl_base` the divergence from it to the base without adapter.
+    the trained model's, `kl_base` the divergence from it to the base without adapter; `rounded`: it computes
+    in 16 bits.
     """
 
     tokenizer: TokenizerWrapper
@@ -148,6 +152,7 @@ class Reference:
     logits: np.ndarray
     kl_base: float
     answers: list[str]
+    rounded: bool = False
 
 
 def measure(
@@ -189,6 +194,7 @@ def measure(
         logits=after,
         kl_base=divergence(after, before),
         answers=answers(base, prompts, max_tokens),
+        rounded=hidden_states(base.model, mx.array([[0]]), None).dtype != mx.float32,
     )
 
 
@@ -205,6 +211,9 @@ def verify(
 
     Raises `UserError` when the tool fails.
     """
+    if reference.rounded:
+        top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
+        limits = replace(limits, top1=top1, answers=same)
     request = {
         "model": str(model),
         "adapter": str(adapter) if adapter else None,

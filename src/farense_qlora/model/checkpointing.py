@@ -4,12 +4,14 @@ Not `mx.checkpoint`: it draws dropout anew when it computes again, which makes t
 mask, and may do so long before its turn, which keeps in memory what was to be spared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+_FLOATS = object()
 
 
 def use_checkpointing(model: nn.Module) -> None:
@@ -26,20 +28,26 @@ def use_checkpointing(model: nn.Module) -> None:
 def _checkpointed(call: Callable[..., Any]) -> Callable[..., Any]:
     """The `__call__` of a block that computes as `call` does, and keeps nothing of it."""
 
-    def checkpointed(block: nn.Module, x: mx.array, *inputs: Any, **options: Any) -> Any:
+    def checkpointed(block: nn.Module, *inputs: Any, **options: Any) -> Any:
         trainable = dict(tree_flatten(block.trainable_parameters()))
         dropouts = [
             module for module in block.modules() if isinstance(module, _KeyedDropout) and module.drops
         ]
         # An input, as the arrays are: of what is merely known here a compiled step would keep the tracer.
         drawn = mx.random.randint(0, 2**31 - 1, (len(dropouts), 2)) if dropouts else mx.zeros((1, 2))
+        # Some families hand on more than hidden states from block to block, also what has a gradient.
+        floats, rest = _split((inputs, options))
+        count, returned = len(floats), None
 
-        def compute(x: mx.array, keys: mx.array, *arrays: mx.array) -> mx.array:
+        def compute(keys: mx.array, *arrays: mx.array) -> list[mx.array]:
+            nonlocal returned
             for number, dropout in enumerate(dropouts):
                 dropout._key = keys[number]
-            block.update(tree_unflatten(list(zip(trainable, arrays, strict=True))))
+            block.update(tree_unflatten(list(zip(trainable, arrays[count:], strict=True))))
+            inputs, options = _joined(rest, arrays[:count])
             try:
-                return call(block, x, *inputs, **options)
+                outputs, returned = _split(call(block, *inputs, **options))
+                return outputs
             finally:
                 for dropout in dropouts:
                     dropout._key = None  # no state of the model
@@ -47,16 +55,39 @@ def _checkpointed(call: Callable[..., Any]) -> Callable[..., Any]:
         recomputed: Any = mx.custom_function(compute)
 
         @recomputed.vjp
-        def _backward(primals: Any, cotangent: mx.array, _: mx.array) -> Any:
-            x, keys, *arrays = primals
-            again = lambda x, *arrays: compute(x, keys, *arrays)
-            grad, *others = mx.vjp(again, [mx.depends(x, cotangent), *arrays], [cotangent])[1]
+        def _backward(primals: Any, cotangents: Any, _: Any) -> Any:
+            keys, *arrays = primals
+            again = lambda *arrays: compute(keys, *arrays)
+            arrays[:count] = mx.depends(arrays[:count], cotangents)
+            grads = mx.vjp(again, arrays, cotangents)[1]
+            before, others = grads[:count], grads[count:]
             # The block before has to wait for these: put off, they would keep all that they are made from.
-            return (mx.depends(grad, others) if others else grad, mx.zeros_like(keys), *others)
+            return (mx.zeros_like(keys), *(mx.depends(before, others) if others else before), *others)
 
-        return recomputed(x, drawn.astype(mx.uint32), *trainable.values())
+        outputs = recomputed(drawn.astype(mx.uint32), *floats, *trainable.values())
+        return _joined(returned, outputs)
 
     return checkpointed
+
+
+def _split(tree: Any) -> tuple[list[mx.array], Any]:
+    """The arrays of floats in `tree`, and the tree with `_FLOATS` in their places."""
+    found: list[mx.array] = []
+
+    def take(leaf: Any) -> Any:
+        if not (isinstance(leaf, mx.array) and mx.issubdtype(leaf.dtype, mx.floating)):
+            return leaf
+        found.append(leaf)
+        return _FLOATS
+
+    rest = tree_map(take, tree)
+    return found, rest
+
+
+def _joined(rest: Any, arrays: Iterable[mx.array]) -> Any:
+    """The tree that `_split` took `arrays` from."""
+    left = iter(arrays)
+    return tree_map(lambda leaf: next(left) if leaf is _FLOATS else leaf, rest)
 
 
 class _KeyedDropout(nn.Dropout):

@@ -11,6 +11,10 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from ..errors import UserError
 from .loss import backbone
 
+# Of two rows in one window and apart, by how much the hidden states may differ, as a share of their norm:
+# 16-bit rounding makes up to 0.04, a row that sees the other 0.9 and more.
+LEAK = 0.3
+
 
 class PackedCache:
     """Stands in for a layer's KV cache, through which mlx-lm's models ask for their mask; it has no past."""
@@ -55,7 +59,8 @@ def check_packable(model: nn.Module, name: str) -> None:
     rows = mx.arange(32).reshape(4, 8)
     alone = hidden_states(model, rows, None).reshape(2, 16, -1)
     packed = hidden_states(model, rows.reshape(2, 16), mx.repeat(mx.array([[1, 2], [1, 2]]), 8, axis=1))
-    if mx.any(mx.abs(packed - alone).max() > 0.05 * mx.abs(alone).max()):
+    apart = mx.linalg.norm((packed - alone).astype(mx.float32)) / mx.linalg.norm(alone.astype(mx.float32))
+    if not float(apart) <= LEAK:
         raise UserError(
             f"no modelo {name}, linhas na mesma janela veem-se umas às outras: desligue «packing»"
         )

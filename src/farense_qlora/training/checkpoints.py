@@ -142,7 +142,8 @@ def latest(run: Path, damaged: Callable[[Path, str], object] = lambda path, reas
 
 
 def restore(checkpoint: Path, step: Step) -> State:
-    """Put the weights and the optimizer's state of `checkpoint` back; returns where training stood.
+    """Put the weights and the optimizer's state of `checkpoint` back; returns where training stood, but with
+    the learning rate of `step.config` if the checkpoint was made with another.
 
     Raises `UserError` when the adapter has another shape than the one in training.
     """
@@ -155,7 +156,11 @@ def restore(checkpoint: Path, step: Step) -> State:
     step.model.load_weights(list(weights.items()), strict=False)
     arrays: Any = mx.load(str(checkpoint / "optimizer.safetensors"))
     step.restore(tree_unflatten(list(arrays.items())))
-    return State(**_about(checkpoint)["state"])
+    about = _about(checkpoint)
+    state = State(**about["state"])
+    if about["config"]["learning_rate"] != step.config.learning_rate:
+        state.learning_rate = step.config.learning_rate
+    return state
 
 
 def fingerprints(config: Config) -> dict[str, str]:

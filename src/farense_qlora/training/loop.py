@@ -158,7 +158,7 @@ class Trainer:
         if config.packing:
             check_packable(base.model, base.name)
         self._parts = side_by_side(base.model)
-        self.sampler = make_sampler(config, data.training.lengths, self._parts)
+        self.sampler = make_sampler(config, data.training.lengths)
         steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
         self.total_steps = min(steps, config.max_steps or steps)
         validation = [row for _, row in data.validation.rows()] if config.probes else []

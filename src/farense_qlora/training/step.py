@@ -36,7 +36,11 @@ class Step:
         self.model, self.config = model, config
         self._adamw: dict[str, Any] = {}
         for half, vector in flatten(model.trainable_parameters()).items():
-            self._adamw[half] = optim.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+            # Without the correction, mlx's default, the first hundreds of updates would be several times as
+            # large as the learning rate says.
+            self._adamw[half] = optim.AdamW(
+                config.learning_rate, weight_decay=config.weight_decay, bias_correction=True
+            )
             self._adamw[half].init({half: vector})
         self._loss_and_grads: Any = nn.value_and_grad(model, lambda *batch: batch_loss(model, *batch))
         self._clip_and_apply: Any = self._clip_and_apply_grads
@@ -55,10 +59,12 @@ class Step:
         total = sum(batch.supervised for batch in chain(*micro_batches))
         loss, tree = 0.0, None
         for parts in micro_batches:
-            part_loss, part_tree = summed(lambda part: self._loss_and_grads(*arrays(part, total)), parts)
-            loss += part_loss.item()
+            part_loss, part_tree = summed(lambda part: self._loss_and_grads(*arrays(part)), parts)
+            loss += part_loss.item() / total
             tree = part_tree if tree is None else tree_map(mx.add, tree, part_tree)
-        grads = flatten(tree)
+            mx.eval(tree)  # or those of all micro-batches would be held until the end
+        # The mean is taken here, in 32 bits: a small weight a token would make 16-bit gradients underflow.
+        grads = {half: grad / total for half, grad in flatten(tree).items()}
         grad_norm = mx.sqrt(mx.stack([grad.square().sum() for grad in grads.values()]).sum())
         norm = float(grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -118,12 +124,10 @@ def batch_loss(model: nn.Module, *batch: Any) -> mx.array:
     return (losses * weights).sum()
 
 
-def arrays(batch: Batch, total: int) -> Arrays:
-    """What `batch_loss` takes, in the shapes of `Batch`; the weights are divided by `total`, the supervised
-    tokens of the whole step."""
-    segments = None if batch.segments is None else mx.array(batch.segments)
-    weights = mx.array(batch.weights / total)
-    return mx.array(batch.inputs), segments, mx.array(batch.positions), mx.array(batch.labels), weights
+def arrays(batch: Batch) -> Arrays:
+    """What `batch_loss` takes, in the shapes of `Batch`."""
+    numpy = (batch.inputs, batch.segments, batch.positions, batch.labels, batch.weights)
+    return tuple(None if array is None else mx.array(array) for array in numpy)
 
 
 def validation_loss(
@@ -132,7 +136,7 @@ def validation_loss(
     """Mean loss over every supervised token of `data`, in nats, without dropout; None when `should_stop()`,
     asked before each batch, said so."""
     count = side_by_side(model)
-    sampler = make_sampler(config, data.lengths, count)
+    sampler = make_sampler(config, data.lengths)
     batches = [
         collate_parts(data, micro_batch, sampler.window, count)
         for n in range(sampler.updates_per_epoch)
@@ -145,10 +149,10 @@ def validation_loss(
         for parts in batches:
             if should_stop():
                 return None
-            loss += summed(lambda part: batch_loss(model, *arrays(part, total)), parts).item()
+            loss += summed(lambda part: batch_loss(model, *arrays(part)), parts).item()
     finally:
         model.train()
-    return loss
+    return loss / total
 
 
 def learning_rate(config: Config, peak: float, step: int, total_steps: int) -> float:
