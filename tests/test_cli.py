@@ -72,6 +72,12 @@ def test_a_run_that_had_ended_took_as_long_as_it_took(tmp_path: Path) -> None:
     assert outcome(run).seconds == 30
 
 
+def test_a_decimal_comma_is_taken_as_it_is_printed() -> None:
+    args = build_parser().parse_args(["train", "--learning-rate", "0,0003", "--epochs", "2,5"])
+    config = Config.of("mini", learning_rate=args.learning_rate, epochs=args.epochs)
+    assert (config.learning_rate, config.epochs) == (0.0003, 2.5)
+
+
 def test_every_setting_is_a_flag_of_train() -> None:
     values = {
         "bits": "16",
@@ -158,6 +164,23 @@ def test_ask_answers_from_the_newest_run(farense: Command, trained: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{ANSWER}\n", "")
 
 
+def test_a_question_without_quotation_marks_is_one_question(farense: Command, trained: Path) -> None:
+    done = farense("ask", "Hassan:", "quem", "foi?", "--run", "decorado")
+    assert (done.returncode, done.stdout.strip()) == (0, "Foi avançado."), done.stderr
+
+
+def test_who_reads_only_the_beginning_hears_of_no_error(home: Path, trained: Path) -> None:
+    with subprocess.Popen(
+        [*FARENSE, "runs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "FARENSE_HOME": str(home)},
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == 0 and process.stderr.read() == b""
+
+
 def test_ask_json_is_one_object_for_back_ends(farense: Command, trained: Path) -> None:
     done = farense("ask", QUESTION, "--run", "decorado", "--json")
     assert json.loads(done.stdout) == {"prompt": QUESTION, "response": ANSWER, "status": "ok"}
@@ -210,7 +233,7 @@ def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Pa
     row = {"prompt": QUESTION, "completion": "Foi enfermeiro."}
     (tmp_path / "outras.jsonl").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
     done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
-    assert re.search(r"outras\.jsonl +1 +0,0 % \[0,0; 0,0\] +50,0 %", done.stdout)
+    assert re.search(r"outras\.jsonl +1 +0,0 % \[0,0; 79,3\] +50,0 %", done.stdout)
     assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
 
 

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import headless
+import nbformat
 import pytest
 from conftest import Command
 
@@ -111,3 +113,11 @@ def test_bad_arguments(arguments: list[str], said: str, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("erro: ") and said in err and err.count("\n") == 1
+
+
+def test_in_a_notebook_an_error_is_one_sentence(tmp_path: Path) -> None:
+    cell = "import farense_qlora as fq\nfq.Config.of('mini', rank=0)"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), tmp_path / "n.ipynb")
+    assert headless.main(tmp_path / "n.ipynb", tmp_path / "out") == 2
+    (shown,) = nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells[0].outputs
+    assert shown.traceback == ["✗ rank = 0: tem de ser pelo menos 1"]

@@ -176,9 +176,17 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_validation(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The club's validation file is for the club's rows: those of others are split, unless said."""
+    def _as_meant(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Decimal commas are points; and the club's validation file is for the club's rows: those of others
+        are split, unless said."""
         values = {name: value for name, value in values.items() if name != "keep_every"}  # in older runs
+        for name, value in values.items():
+            if (
+                isinstance(value, str)
+                and name in cls.model_fields
+                and cls.model_fields[name].annotation is float
+            ):
+                values[name] = value.replace(",", ".")  # as it is written here, and as we print it
         if values.get("train_data", TRAIN_DATA) != TRAIN_DATA and "val_data" not in values:
             return {**values, "val_data": ""}
         return values

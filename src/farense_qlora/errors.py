@@ -41,6 +41,10 @@ _INVALID = {
 class UserError(Exception):
     """Bad input (data, config, checkpoint, disk); the CLI prints it on one line and exits with code 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback, in which nothing is the user's own."""
+        return [f"✗ {self}"]
+
 
 class DiskFullError(UserError):
     """There is no room left to write; nothing saved before was touched, and trying again later may work."""

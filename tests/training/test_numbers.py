@@ -1,5 +1,7 @@
 """The numbers of a run are a fold over its events: losses, speed, time left, and the gap with its verdict."""
 
+from dataclasses import replace
+
 import pytest
 from ui_events import events
 
@@ -11,6 +13,7 @@ from farense_qlora.training.events import (
     RolledBack,
     Skipped,
     Spiked,
+    Started,
     Stepped,
 )
 from farense_qlora.training.numbers import generalization_gap, history, numbers
@@ -44,6 +47,25 @@ def test_the_verdict_follows_the_gap(val_loss: float, verdict: str) -> None:
     result = generalization_gap(run(0.5, val_loss))
     assert result.verdict == verdict
     assert result.gap == pytest.approx(val_loss - 0.5) and result.train_loss == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("val_loss", "from_adapter", "verdict"),
+    [
+        (0.55, "", "ainda aprendeu pouco"),
+        (0.4, "", "excelente"),
+        (0.9, "", "crítico"),
+        (0.55, "um", "excelente"),
+    ],
+)
+def test_a_model_that_learnt_next_to_nothing_is_not_praised(
+    val_loss: float, from_adapter: str, verdict: str
+) -> None:
+    began = replace(
+        next(event for event in events() if isinstance(event, Started)), from_adapter=from_adapter
+    )
+    base = Evaluated(step=0, time=0.0, epoch=0.0, loss=0.6, best=True, seconds=0.1)
+    assert generalization_gap([began, base, *run(0.51, val_loss)]).verdict == verdict
 
 
 def test_there_is_none_before_the_first_evaluation() -> None:

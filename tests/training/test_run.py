@@ -46,6 +46,9 @@ def test_a_run_stops_when_asked_saves_and_goes_on_from_there(config: Config) -> 
     assert run.alive and Run.open("um").alive
     with pytest.raises(UserError, match="já está a decorrer"):
         start(config, "um")
+    with pytest.raises(UserError, match=r"«um» está a decorrer neste computador.* ou pare-o"):
+        start(config.changed(rank=8))  # a second training beside the first
+    assert [one.name for one in all_runs()] == ["um"]
     run.stop()
     run.wait()
     stopped = steps(run)

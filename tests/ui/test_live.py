@@ -121,6 +121,12 @@ def test_a_watched_run_leaves_a_plain_picture_numbers_and_answers_and_no_control
     assert "<img" not in html and not any("widget" in kind for data in outputs for kind in data)
 
 
+def test_after_a_restart_the_newest_run_is_shown_without_being_named(tmp_path: Path) -> None:
+    here = "import farense_qlora.training.run as run; run.RUNS = Path.cwd().parent"
+    code, html = watched(tmp_path / "um", events(), here, "await watch()")
+    assert code == 0 and "60 / 60" in html
+
+
 @pytest.mark.usefixtures("worker")
 def test_an_interruption_stops_the_run_and_waits_for_it(tmp_path: Path) -> None:
     interrupt = (

@@ -1,5 +1,6 @@
 """The panel says what the config says: same defaults, same bounds, same words."""
 
+import os
 from itertools import product
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from farense_qlora.config import PROFILES, Config
 from farense_qlora.errors import UserError
+from farense_qlora.training import run as run_module
 from farense_qlora.ui import panel as panel_module
 from farense_qlora.ui.panel import Panel, panel
 
@@ -39,6 +41,26 @@ def test_settings_come_from_the_environment_and_stay_through_a_reset(monkeypatch
     monkeypatch.setenv("FARENSE_EPOCHS", "muitas")
     with pytest.raises(UserError, match="epochs = 'muitas'"):
         panel()
+
+
+def test_it_opens_with_the_settings_of_the_newest_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FARENSE_PROFILE", raising=False)
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    assert panel().config == Config.of("mini")
+    last = Config.of("mini", rank=5, epochs=2.5, train_data="meus.jsonl", target_modules=("q_proj",))
+    for name, config in (("velho", Config.of("mini", rank=9)), ("novo", last)):
+        (tmp_path / name).mkdir()
+        config.write(tmp_path / name / "config.json")
+        os.utime(tmp_path / name / "config.json", (0, len(list(tmp_path.iterdir()))))
+    made = panel()
+    assert made.config == last and "«novo»" in made._message.value
+    assert panel(bits=16).config == last.changed(bits=16)
+    made.reset()
+    assert made.config == Config.of("mini")
+    monkeypatch.setenv("FARENSE_PROFILE", "mistral-7b")
+    assert panel().config == Config.of("mistral-7b")
 
 
 def test_a_bad_value_is_said_at_once_and_refused() -> None:

@@ -5,6 +5,7 @@ Bad input ends in one line on stderr and exit code 2. Heavy imports wait inside 
 
 import argparse
 import json
+import os
 import sys
 
 from ..errors import UserError, reason
@@ -22,13 +23,16 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.command(args) or 0)
     except UserError as error:
         message = str(error)
+    except BrokenPipeError:  # whoever read has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         message = f"{error.filename or 'disco'}: {reason(error)}"
     except KeyboardInterrupt:
         print("interrompido", file=sys.stderr)
         return 130
     if "--json" in argv:
-        answer = {"prompt": args.question, "response": ""} if hasattr(args, "question") else {}
+        answer = {"prompt": " ".join(args.question), "response": ""} if hasattr(args, "question") else {}
         print(json.dumps({**answer, "status": "error", "error": message}, ensure_ascii=False))
     print(f"erro: {message}", file=sys.stderr)
     return 2

@@ -208,18 +208,19 @@ def compare(args: argparse.Namespace) -> None:
 
 def ask(args: argparse.Namespace) -> None:
     """Answer one question, piece by piece or as JSON; raises `UserError`."""
-    if not args.question.strip():
+    question = " ".join(args.question)  # without quotation marks a shell takes it apart
+    if not question.strip():
         raise UserError("a pergunta está vazia")
     config, adapter = _adapter(args)
     from ..answers.generate import stream
 
     model = fq.load_base(config) if args.no_adapter else fq.load_tuned(config, adapter)
     pieces = []
-    for piece in stream(model, [{"role": "user", "content": args.question}], thinking=args.thinking):
+    for piece in stream(model, [{"role": "user", "content": question}], thinking=args.thinking):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
-    _write(args, {"prompt": args.question, "response": "".join(pieces)}, "")
+    _write(args, {"prompt": question, "response": "".join(pieces)}, "")
 
 
 def chat(args: argparse.Namespace) -> None:

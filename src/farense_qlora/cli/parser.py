@@ -79,7 +79,7 @@ def build_parser() -> Parser:
     _config_flags(sub)
 
     sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
-    sub.add_argument("question", metavar="PERGUNTA", help="a pergunta, entre aspas")
+    sub.add_argument("question", nargs="+", metavar="PERGUNTA", help="a pergunta")
     _adapter_flags(sub)
     _no_adapter(sub)
     _thinking(sub)

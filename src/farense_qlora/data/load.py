@@ -131,7 +131,7 @@ class Data(Drawn):
         facts = [
             ("Linhas", decimal(len(training), 0)),
             ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
-            ("Enchimento", fill),
+            ("Ocupação", fill),
             ("Atualizações por época", decimal(sampler.updates_per_epoch, 0)),
         ]
         facts += [("" if number else "O que se fez", text) for number, text in enumerate(self.sentences)]

@@ -1,5 +1,6 @@
 """The numbers of a run, worked out of its events in one place: whoever shows a run shows these."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ RECENT = 30  # updates over which speed and time left are taken
 WHOLE, TWO_DECIMALS = partial(decimal, digits=0), partial(decimal, digits=2)
 VERDICTS = ((0.05, "excelente"), (0.15, "bom"), (0.30, "moderado"))
 WORST = "crítico"
+# Near the loss of the base there is nothing yet to be praised.
+UNLEARNT, UNLEARNT_FROM = "ainda aprendeu pouco", 0.75
 
 
 @dataclass(kw_only=True)
@@ -166,10 +169,15 @@ def generalization_gap(events: Sequence[Event]) -> Gap:
         return Gap()
     last = evaluations[-1]
     recent = [step for step in steps if last.epoch - 0.25 <= step.epoch <= last.epoch] or steps[-1:]
+    base = next((event.loss for event in of(events, Evaluated) if event.step == 0), math.inf)
+    if any(event.from_adapter for event in of(events, Started)):
+        base = math.inf  # that was no base's
     tokens = sum(step.supervised_tokens for step in recent)
     train_loss = sum(step.loss * step.supervised_tokens for step in recent) / tokens
     gap = last.loss - train_loss
     verdict = next((word for bound, word in VERDICTS if gap < bound), WORST)
+    if verdict != WORST and last.loss > UNLEARNT_FROM * base:
+        verdict = UNLEARNT
     return Gap(train_loss=train_loss, val_loss=last.loss, gap=gap, verdict=verdict)
 
 

@@ -166,7 +166,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
     A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
     one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
     end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Raises `UserError`
-    when the run called `name` is under way, or differs.
+    when any run is under way already, and when the one called `name` differs.
 
     >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
     'completed'
@@ -178,6 +178,11 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
     run = Run(RUNS / (name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
     if not re.fullmatch(r"[\w][\w.-]*", run.name) or run.folder.parent != RUNS:
         raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
+    if other := next((one for one in all_runs() if one.alive and one.folder != run.folder), None):
+        raise UserError(
+            f"o treino «{other.name}» está a decorrer neste computador, e dois ao mesmo tempo disputavam a "
+            "memória: espere que acabe, ou pare-o («farense-qlora stop»); fq.watch() volta a mostrá-lo"
+        )
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(run.folder)

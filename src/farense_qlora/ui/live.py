@@ -27,7 +27,7 @@ from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sente
 from ..training.numbers import Numbers, numbers
 from ..training.overview import STATUS
 from ..training.requests import PAUSE, is_requested
-from ..training.run import Run, status
+from ..training.run import Run, all_runs, status
 from .figures import training_curves
 from .kernel import answer_widgets, hear_widgets
 
@@ -40,18 +40,21 @@ WIDTH = 924
 _newest: dict[Path, "Watching"] = {}
 
 
-def watch(run: Run) -> "Watching":
-    """Show `run` as it goes, while the kernel stays free for other cells.
+def watch(run: Run | None = None) -> "Watching":
+    """Show `run`, or the newest, as it goes, while the kernel stays free for other cells.
 
-    Reads only the run folder, so it can be called again at any time; what was called before for the same run
-    is then no longer drawn. Await what it returns to wait for the end.
+    Reads only the run folder, so it can be called again at any time, also after the kernel was restarted;
+    what was called before for the same run is then no longer drawn. Await what it returns to wait for the
+    end. Raises `UserError` when there is no run.
 
     >>> watching = fq.watch(run)  # doctest: +SKIP
     >>> await watching  # doctest: +SKIP
     """
+    if run is None and not (runs := all_runs()):
+        raise UserError("ainda não há nenhum treino; «fq.start(config)» começa um")
     _release_memory()
     answer_widgets()
-    return Watching(run)
+    return Watching(run or runs[-1])
 
 
 class Watching:

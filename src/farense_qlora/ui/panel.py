@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from math import log10
 from threading import RLock
@@ -15,6 +16,7 @@ from ..errors import UserError
 from ..model.machine import memory_limit, on_cpu
 from ..text import decimal, duration, plain
 from ..training.cost import Estimate, estimate, memory_warning
+from ..training.run import all_runs
 from .kernel import answer_widgets
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
@@ -40,7 +42,8 @@ FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "4
 
 
 def panel(**changes: Any) -> "Panel":
-    """The panel for the profile named in the environment variable FARENSE_PROFILE, or for the miniature.
+    """The panel for the profile named in the environment variable FARENSE_PROFILE; without it, with the
+    settings of the newest run, so that after a restart one is where one was, or else for the miniature.
 
     `changes` to its settings stand on top, and on them what other variables say: FARENSE_MAX_STEPS=10.
 
@@ -50,7 +53,10 @@ def panel(**changes: Any) -> "Panel":
     answer_widgets()
     names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}
     given = {name: _value(name, os.environ[key]) for name, key in names.items() if os.environ.get(key)}
-    return Panel(given.pop("profile", "mini"), **{**changes, **given})
+    made = Panel(given.pop("profile", "mini"), **{**changes, **given})
+    if not os.environ.get("FARENSE_PROFILE"):
+        made.show_last({**changes, **given})
+    return made
 
 
 class Panel:
@@ -96,6 +102,15 @@ class Panel:
     def reset(self) -> None:
         """Back to what the profile says, and the changes that the panel was made with."""
         self._show(Config.of(self._profile.value, **self._changes))
+
+    def show_last(self, changes: dict[str, Any]) -> None:
+        """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
+        with suppress(UserError, IndexError):
+            run = all_runs()[-1]
+            self._show(run.config.changed(**changes))
+            self._message.value = (
+                f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
+            )
 
     def save(self) -> None:
         """Write the settings as JSON; raises `UserError`."""
@@ -148,7 +163,7 @@ class Panel:
         """Where on its slider, or at which end, stands what the field of `name` says; None for no number."""
         low, high, _ = SLIDERS[name]
         try:
-            value = float(_value(name, self._fields[name].value))
+            value = float(str(_value(name, self._fields[name].value)).replace(",", "."))
         except (TypeError, ValueError):
             return None
         if name == "learning_rate":
@@ -291,7 +306,7 @@ def _text(value: Any) -> str:
 
 
 def _value(name: str, value: Any) -> Any:
-    """What a person typed, as the config takes it: decimal commas, lists by commas, empty for none."""
+    """What a person typed, as the config takes it: lists by commas, empty for none."""
     if not isinstance(value, str):
         return value
     kinds = get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,)
@@ -302,4 +317,4 @@ def _value(name: str, value: Any) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if not text and type(None) in kinds:
         return None
-    return text.replace(",", ".") if float in kinds else text
+    return text
