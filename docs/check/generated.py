@@ -23,6 +23,7 @@ EVENTS = {
     "RateChanged": "a taxa de aprendizagem foi mudada a pedido",
     "Paused": "o treino espera, a pedido ou por falta de espaço no disco",
     "Resumed": "o treino continua depois da pausa",
+    "Restarted": "o processo que treina recomeça por `cause`, com micro-lotes `splits` vezes a metade",
     "Discarded": "um ponto de controlo estava estragado e usa-se o anterior",
     "Finished": "o fim: `completed`, `early_stopping` ou `stopped`",
     "Failed": "o processo desistiu; `message` é para ler",

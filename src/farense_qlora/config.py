@@ -273,7 +273,7 @@ MISTRAL_7B = {
     "epochs": 3.0,
     "batch_size": 1,
     "grad_accumulation_steps": 8,
-    "learning_rate": 1e-4,
+    "learning_rate": 2e-4,  # as in the paper (Dettmers et al., 2023, «QLoRA») for 7B
     "grad_checkpoint": True,
     "max_seq_length": 512,
     "eval_every": 100,
@@ -287,7 +287,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "alpha": 64.0,
         "epochs": 5.0,
         "batch_size": 16,
-        "learning_rate": 3e-4,
+        "learning_rate": 8e-4,
         "lora_plus_ratio": 8.0,
         "max_seq_length": 128,
         "eval_every": 170,

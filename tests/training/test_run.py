@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tiny import PEOPLE, write_rows
+from train_here import kill
 from ui_events import events, write_run
 
 from farense_qlora.config import Config
@@ -82,7 +83,7 @@ def test_a_worker_that_dies_without_a_word_is_noticed_and_its_lock_with_it(confi
     run = start(config, "morto")
     wait_for_steps(run, 1)
     assert run._worker is not None
-    run._worker.kill()
+    kill(run)
     with pytest.raises(UserError, match="acabou sem aviso"):
         run.wait()
     assert not Run(run.folder).alive
@@ -119,9 +120,7 @@ def test_a_cell_run_again_joins_the_live_worker_and_takes_up_a_dead_one(config: 
     run = start(config)
     wait_for_steps(run, 3)
     assert start(config).folder == run.folder and len(all_runs()) == 1
-    assert run._worker is not None
-    run._worker.kill()
-    run._worker.wait()
+    kill(run)
     assert run.status == "interrupted"
     again = start(config)
     assert again.folder == run.folder

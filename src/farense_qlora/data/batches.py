@@ -131,6 +131,21 @@ def make_sampler(config: Config, lengths: np.ndarray) -> BatchSampler:
     return LengthGroupedSampler(config, lengths)
 
 
+def halved(micro_batches: list[MicroBatch]) -> list[MicroBatch]:
+    """The same rows in micro-batches of half as many windows, or in windows of half as many rows."""
+    halves: list[MicroBatch] = []
+    for windows in micro_batches:
+        middle = len(windows) // 2
+        rows = windows[0]
+        if middle:
+            halves += [windows[:middle], windows[middle:]]
+        elif len(rows) > 1:
+            halves += [[rows[: len(rows) // 2]], [rows[len(rows) // 2 :]]]
+        else:
+            halves.append(windows)  # a single row is as small as it gets
+    return halves
+
+
 def collate_parts(encoded: Encoded, micro_batch: MicroBatch, window: int | None, parts: int) -> list[Batch]:
     """The batches of a micro-batch, dealt out into `parts` (or one a window, if those are fewer)."""
     parts = min(parts, len(micro_batch))

@@ -12,6 +12,7 @@ from .events import (
     Event,
     Failed,
     Finished,
+    Restarted,
     RolledBack,
     Sampled,
     Saved,
@@ -145,6 +146,6 @@ def _resume_from(kept: list[Event], step: int) -> None:
     """
     for i in range(len(kept) - 1, -1, -1):
         if isinstance(kept[i], Saved) and kept[i].step == step:
-            del kept[i:]
+            kept[i:] = [old for old in kept[i:] if isinstance(old, Restarted)]
             return
     kept[:] = [old for old in kept if old.step <= step and not isinstance(old, Finished | Failed)]

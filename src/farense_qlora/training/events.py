@@ -132,6 +132,16 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restarted(Event):
+    """The trainer ended for a `cause`, in Portuguese, and is started again after `pause` seconds from the
+    checkpoint of `step` (-1: from the beginning), its micro-batches halved `splits` times."""
+
+    cause: str
+    pause: float
+    splits: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Discarded(Event):
     """The checkpoint `path` was damaged and the one before it is taken; `reason` is in Portuguese."""
 
@@ -201,6 +211,11 @@ def sentence(event: Event) -> str | None:
             return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
         case Started(repeated_rows=rows) if rows:
             return f"linhas repetidas que ficam de fora: {rows}"
+        case Restarted(step=done, cause=cause, pause=pause, splits=splits):
+            where = f"do ponto de controlo do {step}" if done >= 0 else "do princípio"
+            after = f", daqui a {pause:.0f} s" if pause else ""
+            smaller = f", com micro-lotes {2**splits} vezes menores" if splits else ""
+            return f"o processo que treina acabou ({cause}) e recomeça {where}{after}{smaller}"
         case Discarded(path=path, reason=reason):
             return f"{path} está estragado ({reason}): usa-se o anterior"
         case Skipped(cause=cause, rows=rows):

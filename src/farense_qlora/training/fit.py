@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -22,14 +21,9 @@ from ..model import cpu
 from ..table import Drawn, Table
 from ..text import decimal
 from .cost import remember
+from .keeper import NO_MEMORY
 
 UPDATES = 3
-# How Metal, CUDA, C++, Python and the systems say that there is no memory left.
-NO_MEMORY = re.compile(
-    r"insufficient memory|out of memory|outofmemory|bad_alloc|MemoryError|cannot allocate|unable to allocate"
-    r"|failed to allocate|maximum allowed buffer size|memory allocation.*failed|failed to map segment",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, kw_only=True)

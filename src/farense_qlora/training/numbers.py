@@ -14,6 +14,7 @@ from .events import (
     Failed,
     Finished,
     Paused,
+    Restarted,
     Resumed,
     RolledBack,
     Saved,
@@ -110,7 +111,7 @@ def numbers(events: Sequence[Event]) -> Numbers:
                 now.total_steps, at_work = event.total_steps, True
             case Resumed():
                 at_work = True
-            case Paused() | Finished() | Failed():
+            case Paused() | Restarted() | Finished() | Failed():
                 at_work = False
             case Evaluated():
                 now.val_loss = event.loss

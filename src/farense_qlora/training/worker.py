@@ -1,5 +1,7 @@
-"""The process that trains: it owns a run folder through a lock that dies with it, and writes its events."""
+"""The process that trains: it writes the events of a run. It is started by the keeper, which see; both hold
+the lock of the run's folder, which dies with them."""
 
+import argparse
 import fcntl
 import json
 import os
@@ -18,10 +20,13 @@ from ..config import Config
 from ..errors import UserError
 from ..model import cpu
 from .event_log import EventWriter
-from .events import Event, Failed
+from .events import Event, Failed, Saved
+from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
 from .requests import STOP, Requests, is_requested, read_requests
 
 LOCK = "lock"
+# How much more memory than at its first checkpoint a trainer may hold: a factor, and bytes on top.
+GROWTH, GROWTH_AT_LEAST = 1.5, 256_000_000
 # Looking at a lock takes hold of it for an instant: whoever meets that tries again.
 TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02
 
@@ -62,11 +67,11 @@ def lock_holder(folder: Path) -> str:
 
 
 def launch(folder: Path, lock: IO[str], accept_changes: bool) -> "subprocess.Popen[bytes]":
-    """Start a worker for the run in `folder` that outlives this process, hand it the `lock` of the folder
-    and sign that for people to read; what it prints goes to `worker.log`."""
-    command = [sys.executable, "-m", "farense_qlora.training.worker", str(folder)]
-    with open(folder / "worker.log", "ab") as log:
-        worker = subprocess.Popen(
+    """Start a keeper for the run in `folder` that outlives this process, hand it the `lock` of the folder
+    and sign that for people to read; what it and the trainer print goes to `worker.log`."""
+    command = [sys.executable, "-m", "farense_qlora.training.keeper", str(folder), str(lock.fileno())]
+    with open(folder / LOG, "ab") as log:
+        keeper = subprocess.Popen(
             command + ["--accept-changes"] * accept_changes,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -77,13 +82,14 @@ def launch(folder: Path, lock: IO[str], accept_changes: bool) -> "subprocess.Pop
         )
     now = f"{datetime.now():%d-%m-%Y %H:%M:%S}"
     lock.truncate(0)
-    json.dump({"pid": worker.pid, "computador": os.uname().nodename, "desde": now}, lock)
+    json.dump({"pid": keeper.pid, "computador": os.uname().nodename, "desde": now}, lock)
     lock.flush()
-    return worker
+    return keeper
 
 
-def main(folder: Path, accept_changes: bool) -> int:
-    """Train the run in `folder` to its end; whatever goes wrong is said in a `Failed` event.
+def main(folder: Path, accept_changes: bool, splits: int) -> int:
+    """Train the run in `folder` to its end, each micro-batch halved `splits` times; whatever goes wrong is
+    said in a `Failed` event, but for a lack of memory, which is left to the keeper.
 
     Whoever starts this process has locked the folder, and hands it the lock.
     """
@@ -92,10 +98,12 @@ def main(folder: Path, accept_changes: bool) -> int:
         signal.signal(number, lambda received, _: interrupted.append(received))  # acted on between updates
 
     def requests() -> Requests:
+        os.utime(folder / LOCK)  # a sign of life
         asked = read_requests(folder)
         return replace(asked, stop=True) if interrupted else asked
 
     def should_stop() -> bool:
+        os.utime(folder / LOCK)
         return bool(interrupted) or is_requested(folder, STOP)
 
     with closing(EventWriter(folder, should_stop)) as log:
@@ -108,16 +116,39 @@ def main(folder: Path, accept_changes: bool) -> int:
             config = Config.read(folder / "config.json")
             base = load_base(config)
             data = load_data(config, base)
-            for event in train(config, base, data, folder, requests, accept_changes, should_stop):
+            memory = Memory()
+            for event in train(config, base, data, folder, requests, accept_changes, should_stop, splits):
                 log.write(event)
+                if isinstance(event, Saved) and memory.grew():
+                    return RECYCLED
         except UserError as error:
             log.write(_failed(str(error)))
             return 2
         except Exception as error:
             traceback.print_exc()
-            log.write(_failed(f"o treino falhou ({error}); veja {folder / 'worker.log'}"))
+            if NO_MEMORY.search(repr(error)) or WATCHDOG.search(repr(error)):
+                return 1
+            log.write(_failed(f"o treino falhou ({error}); veja {folder / LOG}"))
             return 1
     return 0
+
+
+class Memory:
+    """Watches, from one checkpoint to the next, for memory that this process takes and does not give back."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+
+    def grew(self) -> bool:
+        """Whether this process holds much more than at the first checkpoint that it wrote."""
+        import mlx.core as mx
+        import psutil  # type: ignore[import-untyped]
+
+        mx.clear_cache()
+        held = mx.get_active_memory() + int(psutil.Process().memory_info().rss)
+        self._held.append(held)
+        # The first checkpoint of all is from before the first update, or from an earlier process.
+        return len(self._held) > 2 and held > GROWTH * self._held[1] + GROWTH_AT_LEAST
 
 
 def _failed(message: str) -> Event:
@@ -125,4 +156,9 @@ def _failed(message: str) -> Event:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), "--accept-changes" in sys.argv))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--accept-changes", action="store_true")
+    parser.add_argument("--splits", type=int, default=0)
+    given = parser.parse_args()
+    sys.exit(main(given.folder, given.accept_changes, given.splits))

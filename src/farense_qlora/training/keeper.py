@@ -1,0 +1,178 @@
+"""The process that keeps a training going: it starts the trainer, and starts it again when it dies.
+
+Whatever ends the trainer without a word (the system for want of memory, the watchdog of a GPU, a crash) costs
+what came after the last checkpoint. This process imports neither MLX nor anything large: what may kill the
+trainer leaves it alone.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from .event_log import NAME, EventWriter, parse
+from .events import Failed, Finished, Restarted
+from .requests import STOP, is_requested
+
+LOG = "worker.log"
+RECYCLED = 75  # with which a trainer ends, at a checkpoint, that wants to be started anew
+PAUSES = (0, 5, 20, 60)  # seconds before each new start without progress; then it is given up
+# A trainer is ended that gives no sign of life for so many seconds, or many times as long as it ever did.
+SILENCE, TIMES_LONGER = 1800.0, 10
+SECONDS_BETWEEN_LOOKS = 0.2
+TAIL = 50_000  # bytes of a log that are looked at
+
+# How Metal, CUDA, C++, Python and the systems say that there is no memory left.
+NO_MEMORY = re.compile(
+    r"insufficient memory|out ?of ?memory|bad_alloc|MemoryError|cannot allocate|unable to allocate"
+    r"|failed to allocate|maximum allowed buffer size|memory allocation.*failed|failed to map segment",
+    re.IGNORECASE,
+)
+# How Metal says that its watchdog ended a command that held the display up for too long.
+WATCHDOG = re.compile(
+    r"caused gpu timeout|impacting interactivity|gpu hang|CallbackErrorTimeout", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """Why a trainer died, in Portuguese, and whether a smaller micro-batch may spare it that."""
+
+    cause: str
+    too_large: bool = False
+
+
+def diagnose(code: int, said: str, system_killed: bool) -> Death:
+    """What a trainer died of that ended with `code` (negative: the signal) and whose log ends in `said`;
+    `system_killed`: the system has killed for want of memory meanwhile, or cannot be asked."""
+    if WATCHDOG.search(said):
+        return Death(cause="o sistema cortou um cálculo da GPU por demorar demasiado", too_large=True)
+    if NO_MEMORY.search(said):
+        return Death(cause="faltou memória", too_large=True)
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if system_killed:
+            return Death(cause="o sistema matou-o, por falta de memória", too_large=True)
+        return Death(cause="foi morto por outro programa (SIGKILL)")
+    if code < 0:
+        return Death(cause=f"o processo foi abaixo ({signal.Signals(-code).name})")
+    lines = [line for line in said.splitlines() if line.strip()]
+    return Death(cause=f"acabou com o código {code}" + (f": {lines[-1].strip()[:200]}" if lines else ""))
+
+
+class Keeper:
+    """Keeps the run in `folder` going, whose lock is inherited as the descriptor `lock`."""
+
+    def __init__(self, folder: Path, lock: int, options: list[str]):
+        self.folder = folder
+        self._lock, self._options = lock, options
+        self._asked_to_stop = False
+        self._trainer: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Train to the end; returns the last trainer's exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._pass_on)
+        splits = in_vain = 0
+        while True:
+            began_at, killed = self._checkpoint(), killed_by_system()
+            events_end, log_end = self._size(NAME), self._size(LOG)
+            code, silent = self._train(splits)
+            if self._has_ended(events_end) or self._is_to_stop():
+                return code
+            step = self._checkpoint()
+            in_vain = 0 if step > began_at else in_vain + 1
+            if code == RECYCLED:
+                death = Death(cause="a memória crescia sem razão")
+            elif silent:
+                death = Death(cause=f"não deu sinal de vida durante {silent / 60:.0f} minutos")
+            else:
+                said = self._end_of(LOG, log_end)
+                death = diagnose(code, said, killed is None or killed_by_system() != killed)
+            splits += death.too_large
+            with closing(EventWriter(self.folder, self._is_to_stop)) as log:
+                if in_vain > len(PAUSES):
+                    log.write(Failed(step=step, message=self._surrender(in_vain, death.cause)))
+                    return code
+                pause = PAUSES[in_vain - 1] if in_vain else 0
+                log.write(Restarted(step=step, cause=death.cause, pause=pause, splits=splits))
+            until = time.monotonic() + pause
+            while time.monotonic() < until and not self._is_to_stop():
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _train(self, splits: int) -> tuple[int, float]:
+        """Run a trainer to its end: its exit code, and the seconds of silence if they ended it."""
+        command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder)]
+        command += [*self._options, f"--splits={splits}"]
+        beat, heard, longest = self._heartbeat(), None, 0.0
+        self._trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[self._lock])
+        while (code := self._trainer.poll()) is None:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            now = time.monotonic()
+            if (latest := self._heartbeat()) != beat:
+                longest = max(longest, now - heard) if heard else 0.0
+                beat, heard = latest, now
+            elif heard and now - heard > max(SILENCE, TIMES_LONGER * longest):
+                self._trainer.kill()
+                return self._trainer.wait(), now - heard
+        return code, 0.0
+
+    def _pass_on(self, number: int, _: object) -> None:
+        self._asked_to_stop = True
+        if self._trainer is not None and self._trainer.poll() is None:
+            self._trainer.send_signal(number)
+
+    def _is_to_stop(self) -> bool:
+        return self._asked_to_stop or is_requested(self.folder, STOP)
+
+    def _has_ended(self, start: int) -> bool:
+        """Whether the last event, after the first `start` bytes of them, says that the run ended."""
+        *_, line = b"", *self._end_of(NAME, start).encode().splitlines()
+        return isinstance(parse(line), Finished | Failed)
+
+    def _checkpoint(self) -> int:
+        """The step of the newest checkpoint; -1 without any."""
+        names = (path.name for path in self.folder.glob("checkpoints/step-*"))
+        return max((int(name[5:]) for name in names if name[5:].isdecimal()), default=-1)
+
+    def _heartbeat(self) -> int:
+        """When the trainer last said that it lives; a download before it begins may take hours."""
+        return os.fstat(self._lock).st_mtime_ns
+
+    def _size(self, name: str) -> int:
+        try:
+            return (self.folder / name).stat().st_size
+        except OSError:
+            return 0
+
+    def _end_of(self, name: str, start: int = 0) -> str:
+        """The end of the file `name`, from `start` at most."""
+        try:
+            with open(self.folder / name, "rb") as file:
+                file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def _surrender(self, times: int, cause: str) -> str:
+        return (
+            f"o treino morreu {times} vezes seguidas sem avançar ({cause}): veja {self.folder / LOG}, baixe "
+            "max_seq_length ou o rank, e comece-o outra vez; continua do último ponto de controlo"
+        )
+
+
+def killed_by_system() -> int | None:
+    """How many processes Linux has killed for want of memory since it started; None where nobody counts."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), None)
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(Keeper(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]).run())
