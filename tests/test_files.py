@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from farense_qlora import files
 from farense_qlora.errors import UserError
 from farense_qlora.files import atomic_dir
 
@@ -61,3 +62,21 @@ def test_after_a_death_between_the_renames_a_failure_changes_nothing_either(
     assert contents(tmp_path) == {"a": "one"}
     write(tmp_path / "a", "two")
     assert contents(tmp_path) == {"a": "two"}
+
+
+def test_on_a_mac_data_go_past_the_memory_of_the_disk_where_the_disk_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(files, "FULL_FSYNC", 51)
+    monkeypatch.setattr(files.fcntl, "fcntl", lambda _, command: calls.append(f"full {command}"))
+    monkeypatch.setattr(files.os, "fsync", lambda _: calls.append("plain"))
+    files.fsync(tmp_path)
+    assert calls == ["full 51"]
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "as SMB and exFAT do")
+
+    monkeypatch.setattr(files.fcntl, "fcntl", refused)
+    files.fsync(tmp_path)
+    assert calls == ["full 51", "plain"]

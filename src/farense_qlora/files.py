@@ -1,6 +1,7 @@
 """Files and folders written whole or not at all: temporary name, fsync, rename; and their checksums."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from .errors import disk_error
 
 CHECKSUMS = "checksums.json"
+# What takes data past the memory of the disk itself; only macOS has it, whose `fsync` stops there.
+FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
 
 @contextmanager
@@ -67,15 +70,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def fsync(path: Path) -> None:
-    """Return when the file or folder `path` is on the disk and not only in memory."""
+    """Return when the file or folder `path` is on the disk, and not only in a memory, be it the disk's."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if FULL_FSYNC is not None:
+            with suppress(OSError):  # network disks and some others do not know it
+                fcntl.fcntl(descriptor, FULL_FSYNC)
+                return
         os.fsync(descriptor)
     except OSError as error:
         if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)):
             raise  # some network disks do this with files only
     finally:
         os.close(descriptor)
+
+
+def in_icloud(path: Path) -> str:
+    """What to add, in Portuguese, to the news that `path` or a file in it is not here: that iCloud has it."""
+    away = path.with_name(f".{path.name}.icloud").exists() or any(path.glob(".*.icloud"))
+    return " (está só na iCloud: abra a pasta no Finder e escolha «Descarregar agora»)" if away else ""
 
 
 def sha256(path: Path) -> str:

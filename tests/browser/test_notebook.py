@@ -69,7 +69,7 @@ def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
     for _ in range(8):
         notebook.page.keyboard.press("ArrowRight")
     until(lambda: all(new != old for new, old in zip(costs.all_inner_texts(), foretold, strict=True)))
-    expect(settings.get_by_label("Taxa de aprendizagem", exact=True)).to_have_value("0,0003")
+    expect(settings.get_by_label("Taxa de aprendizagem", exact=True)).to_have_value("0,0008")
 
     rank = settings.get_by_label("Rank", exact=True)
     expect(rank).to_have_value("40")  # the kernel has dealt with every key

@@ -211,6 +211,9 @@ def test_the_size_of_a_source_is_known_at_once(tmp_path: Path) -> None:
         size(str(tmp_path / "nada.jsonl"))
     with pytest.raises(UserError, match="não encontro o ficheiro"):
         read_rows(tmp_path / "nada.jsonl")
+    (tmp_path / ".nada.jsonl.icloud").touch()
+    with pytest.raises(UserError, match="só na iCloud"):
+        read_rows(tmp_path / "nada.jsonl")
     (tmp_path / "vazia").mkdir()
     with pytest.raises(UserError, match="não consigo ler o conjunto de dados"):
         read_rows(tmp_path / "vazia")

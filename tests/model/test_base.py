@@ -94,6 +94,9 @@ def test_an_incomplete_folder_is_named_with_what_it_lacks(
     with pytest.raises(UserError) as error:
         load_base(Config(model=str(folder)))
     assert str(folder) in str(error.value) and missing.split(".")[0] in str(error.value)
+    (folder / f".{missing}.icloud").touch()
+    with pytest.raises(UserError, match="só na iCloud"):
+        load_base(Config(model=str(folder)))
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:

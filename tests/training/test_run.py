@@ -89,6 +89,15 @@ def test_a_worker_that_dies_without_a_word_is_noticed_and_its_lock_with_it(confi
     assert not Run(run.folder).alive
 
 
+def test_names_that_this_disk_does_not_tell_apart_are_refused(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run_module.RUNS / "demo").mkdir(parents=True)
+    monkeypatch.setattr(run_module.os, "listdir", lambda _: ["Demo"])  # as APFS would have it
+    with pytest.raises(UserError, match="«demo» nas maiúsculas"):
+        start(config, "demo")
+
+
 def test_bad_data_reaches_the_caller_in_the_workers_words(config: Config, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"messages": 1}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl, linha 1"):

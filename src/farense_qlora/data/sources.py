@@ -14,7 +14,7 @@ from typing import Any
 
 from ..config import HOME
 from ..errors import UserError, reason
-from ..files import sha256
+from ..files import in_icloud, sha256
 from .rows import SHAPES, shape
 
 COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
@@ -134,7 +134,8 @@ def _find(source: str) -> tuple[Path, str]:
     name, _, split = source.rpartition(":") if ":" in source else (source, "", "train")
     path = HOME / name
     if not path.exists() and (path.suffix or Path(name).is_absolute() or name.count("/") != 1):
-        raise UserError(f"não encontro o ficheiro {path}; «farense-qlora prepare» cria os dados do Farense")
+        away = in_icloud(path) or "; «farense-qlora prepare» cria os dados do Farense"
+        raise UserError(f"não encontro o ficheiro {path}{away}")
     return path, split
 
 

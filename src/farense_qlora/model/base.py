@@ -33,7 +33,7 @@ from .folder import (
     read_config,
     with_files,
 )
-from .machine import memory_bytes, memory_limit, on_cpu
+from .machine import memory_bytes, on_cpu
 from .rope import check_positions
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ def make_ready(model: nn.Module) -> None:
     else:
         mx.set_cache_limit(memory_bytes() // 8)  # what MLX may keep of freed memory
         if mx.metal.is_available():
-            mx.set_wired_limit(memory_limit())  # weights stay in memory, as far as macOS recommends
+            # Weights stay in memory, as far as macOS recommends.
+            mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     cpu.enable(model)
     model.freeze()
     mx.eval(model.parameters())

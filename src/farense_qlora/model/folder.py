@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import CACHE, HOME, ROOT
 from ..errors import UserError
-from ..files import atomic_dir
+from ..files import atomic_dir, in_icloud
 from .rope import in_old_keys
 
 MINIATURE = ROOT / "data" / "miniature" / "model"
@@ -71,10 +71,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration in the folder `path`; raises `UserError` when it or some of the weights are not
     there, or not whole."""
     if not (path / "config.json").exists():
-        raise UserError(f"a pasta {path} não tem um modelo: falta config.json")
+        raise UserError(f"a pasta {path} não tem um modelo: falta config.json{in_icloud(path)}")
     weights = {file.name for file in path.glob("model*.safetensors")}
     if not weights:
-        raise UserError(f"a pasta {path} não tem pesos (model*.safetensors)")
+        raise UserError(f"a pasta {path} não tem pesos (model*.safetensors){in_icloud(path)}")
     try:
         config = load_config(path)
     except ValueError as error:
@@ -83,7 +83,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(f"{path / 'config.json'} não diz de que tipo é o modelo (model_type): {AGAIN}")
     if missing := sorted(_shards(path, weights) - weights):
-        raise UserError(f"a pasta {path} não tem todos os pesos (falta {', '.join(missing[:3])}): {AGAIN}")
+        away = in_icloud(path) or f": {AGAIN}"
+        raise UserError(f"a pasta {path} não tem todos os pesos (falta {', '.join(missing[:3])}){away}")
     for name in sorted(weights):
         try:
             with safe_open(path / name, "np"):  # reads the head, and whether the file is as long as that says

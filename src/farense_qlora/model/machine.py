@@ -56,11 +56,14 @@ def memory_bytes() -> int:
 
 
 def memory_limit() -> int:
-    """How many bytes training may take: what Metal recommends, all of an NVIDIA card, or what is free now for
-    the CPU."""
-    if not on_cpu():
-        return int(mx.device_info().get("max_recommended_working_set_size") or memory_bytes())
+    """How many bytes training may take now: what other programs leave free of an NVIDIA card, or of the
+    computer; on a Mac no more than Metal recommends."""
+    about = {} if on_cpu() else mx.device_info()
+    if card := int(about.get("free_memory", 0)):
+        return card
     free = int(psutil.virtual_memory().available)
+    if recommended := int(about.get("max_recommended_working_set_size", 0)):
+        return min(free, recommended)
     try:  # a container may have less than the machine
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 """A run is a folder: launch its worker, read its events live or replayed, ask things of it, wait for it."""
 
+import os
 import re
 import subprocess
 import time
@@ -178,6 +179,11 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
     run = Run(RUNS / (name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
     if not re.fullmatch(r"[\w][\w.-]*", run.name) or run.folder.parent != RUNS:
         raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
+    if run.folder.exists() and run.name not in os.listdir(RUNS):
+        raise UserError(
+            f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
+            "escolha outro nome, ou escreva-o como está em checkpoints_qlora"
+        )
     if other := next((one for one in all_runs() if one.alive and one.folder != run.folder), None):
         raise UserError(
             f"o treino «{other.name}» está a decorrer neste computador, e dois ao mesmo tempo disputavam a "

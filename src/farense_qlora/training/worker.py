@@ -22,6 +22,7 @@ from ..model import cpu
 from .event_log import EventWriter
 from .events import Event, Failed, Saved
 from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
+from .power import hold_sleep_off, trainer_environment
 from .requests import STOP, Requests, is_requested, read_requests
 
 LOCK = "lock"
@@ -78,8 +79,9 @@ def launch(folder: Path, lock: IO[str], accept_changes: bool) -> "subprocess.Pop
             stderr=log,
             start_new_session=True,
             pass_fds=[lock.fileno()],
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**trainer_environment(sys.platform, os.environ), "PYTHONUNBUFFERED": "1"},
         )
+    hold_sleep_off(keeper.pid)
     now = f"{datetime.now():%d-%m-%Y %H:%M:%S}"
     lock.truncate(0)
     json.dump({"pid": keeper.pid, "computador": os.uname().nodename, "desde": now}, lock)
