@@ -40,10 +40,39 @@ def find_model(name: str) -> Path:
         patterns = [pattern for pattern in DEFAULT_ALLOW_PATTERNS if pattern != "*.py"]
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
-        raise UserError(
-            f"não consigo obter o modelo {name} do Hugging Face Hub ({type(error).__name__}): ligue-se à "
-            "rede (e, se o modelo o pedir, faça «hf auth login») ou indique em «model» uma pasta local"
-        ) from error
+        raise UserError(_why_not_had(name, error)) from error
+
+
+def _why_not_had(name: str, error: Exception) -> str:
+    """Why the hub did not give the model `name`, and what to do, in Portuguese."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    # Without an answer the client looks for the model on the disk, and reports that it is not there.
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+    if isinstance(error, GatedRepoError):
+        return (
+            f"o modelo {name} tem uma licença por aceitar: aceite-a em huggingface.co/{name}, crie um token "
+            "de leitura em huggingface.co/settings/tokens e corra «hf auth login»"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"no Hugging Face Hub não há nenhum modelo {name}: confira o nome (se for privado, faça «hf auth "
+            "login» primeiro)"
+        )
+    if type(cause).__name__ == "OfflineModeIsEnabled":
+        return (
+            f"o modelo {name} ainda não foi descarregado, e HF_HUB_OFFLINE proíbe a rede: tire-o do "
+            "ambiente, ou indique em «model» uma pasta local"
+        )
+    if isinstance(cause, HfHubHTTPError) and cause.response is not None:
+        return (
+            f"o Hugging Face Hub não deu o modelo {name} (erro {cause.response.status_code}): tente daqui a "
+            "uns minutos; o que já veio fica guardado"
+        )
+    return (
+        f"não consigo obter o modelo {name} do Hugging Face Hub ({type(cause).__name__}): ligue-se à rede ou "
+        "indique em «model» uma pasta local; o que já veio fica guardado"
+    )
 
 
 def name_for_mlx_lm(name: str) -> str:
