@@ -1,8 +1,5 @@
 """What the hub does not give is said by its cause, each with what to do."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,15 +7,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from huggingface_hub import constants, snapshot_download
 
-ASK = """
-from farense_qlora.model.folder import find_model
-from farense_qlora.errors import UserError
-try:
-    find_model("dono/modelo")
-except UserError as error:
-    print(error)
-"""
+from farense_qlora.model.folder import _why_not_had
 
 
 @contextmanager
@@ -43,17 +34,12 @@ def hub(status: int, code: str = "") -> Iterator[str]:
     server.shutdown()
 
 
-def said(folder: Path, **environment: str) -> str:
-    """What a person is told who asks for a model of the hub."""
-    clean = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK],
-        capture_output=True,
-        text=True,
-        env={**clean, "HF_HOME": str(folder), **environment},
-    )
-    assert done.stdout.count("\n") == 1, done.stderr
-    return done.stdout
+def said(folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, offline: bool = False) -> str:
+    """What a person is told who asks the hub at `address` for a model."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(Exception) as refused:
+        snapshot_download("dono/modelo", endpoint=address, cache_dir=folder)
+    return _why_not_had("dono/modelo", refused.value)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +52,14 @@ def said(folder: Path, **environment: str) -> str:
         (429, "", "não deu o modelo dono/modelo (erro 429): tente daqui a uns minutos"),
     ],
 )
-def test_a_hub_that_refuses(status: int, code: str, sentence: str, tmp_path: Path) -> None:
+def test_a_hub_that_refuses(
+    status: int, code: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with hub(status, code) as address:
-        assert sentence in said(tmp_path, HF_ENDPOINT=address)
+        assert sentence in said(tmp_path, monkeypatch, address)
 
 
-def test_no_network_and_none_allowed(tmp_path: Path) -> None:
-    assert "(ConnectError): ligue-se à rede" in said(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "HF_HUB_OFFLINE proíbe a rede: tire-o" in said(tmp_path, HF_HUB_OFFLINE="1")
+def test_no_network_and_none_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = "http://127.0.0.1:9"
+    assert "(ConnectError): ligue-se à rede" in said(tmp_path, monkeypatch, nobody)
+    assert "HF_HUB_OFFLINE proíbe a rede: tire-o" in said(tmp_path, monkeypatch, nobody, offline=True)
