@@ -1,7 +1,9 @@
 """What this computer is: processor, memory, versions, MLX's device and how fast it multiplies."""
 
 import platform
+import resource
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -68,6 +70,19 @@ def memory_limit() -> int:
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):
         return free
+
+
+def peak_memory() -> int:
+    """The most memory, in bytes, that this process has had where MLX computes: all of it on the CPU, and what
+    MLX took on a GPU.
+
+    Linux's `ru_maxrss` is not it: it starts at what the process that launched this one had.
+    """
+    if not on_cpu():
+        return int(mx.get_peak_memory())
+    with suppress(OSError), open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
 
 
 def gflops(size: int = 1024) -> float:
