@@ -32,9 +32,11 @@ class Machine:
 
 def machine() -> Machine:
     """Look at this computer; takes a fraction of a second."""
+    macos = platform.mac_ver()[0]
+    system = f"macOS {macos}" if macos else f"{platform.system()} {platform.release()}"
     gpu = "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
     return Machine(
-        system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        system=f"{system} ({platform.machine()})",
         chip=str(mx.device_info(mx.cpu)["device_name"]),
         cores=cores(),
         memory_gb=memory_bytes() / 1e9,

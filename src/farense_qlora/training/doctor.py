@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
 
-from ..config import CACHE, OUTPUT, RUNS, Config
+from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
 from ..data.tokens import read_rows
 from ..errors import UserError, disk_error
 from ..model.machine import Machine, machine, memory_limit, on_cpu
@@ -21,7 +22,9 @@ from ..table import Table
 from ..text import decimal
 from .checkpoints import checkpoint_bytes
 from .cost import peak_gb, shape_of, weights_gb
+from .events import Restarted, Started, of
 from .power import power
+from .run import all_runs
 
 HUB = Path(HF_HUB_CACHE)  # where models are downloaded to
 
@@ -75,6 +78,26 @@ def doctor() -> Report:
     about = machine()
     profile = recommended_profile(about.memory_gb, on_cpu())
     return Report(about, tuple(_checks(about, profile)), profile)
+
+
+def share(about: Machine) -> str:
+    """A table in Markdown, to paste where one asks for help: the computer and its last trainings, by their
+    profiles; no names and no paths."""
+    rows = [*machine_facts(about), ("Energia", "; ".join(power().sentences) or "nada a abranda")]
+    for run in all_runs()[-3:]:
+        with suppress(UserError):  # of an older version, or damaged
+            config, now, events = run.config, run.numbers, run.events()
+            profile = config.profile if config.profile in PROFILES else "outro"
+            predicted = next((event.predicted_gb for event in of(events, Started) if event.predicted_gb), 0.0)
+            took = [
+                f"{now.step} atualizações em {decimal(now.seconds, 0)} s",
+                f"{decimal(now.tokens_per_s or 0.0, 0)} tokens/s",
+                f"memória {decimal(now.peak_memory_gb or 0.0, 2)} GB, prevista {decimal(predicted, 2)}",
+                f"recomeços {len(of(events, Restarted))}",
+            ]
+            rows.append((f"Treino, perfil {profile}, {config.bits} bits", "; ".join(took)))
+    lines = [f"| {name} | {text} |" for name, text in [("Facto", "Valor"), ("---", "---"), *rows]]
+    return "\n".join(lines)
 
 
 def recommended_profile(memory_gb: float, on_cpu: bool) -> str:
