@@ -19,6 +19,7 @@ EVENTS = {
     "Saved": "um ponto de controlo ficou inteiro no disco",
     "Skipped": "sem efeito: a perda ou o gradiente não era finito; `rows` diz em que linhas",
     "RolledBack": "voltou ao último ponto de controlo, com metade da taxa de aprendizagem",
+    "Slowed": "o treino abrandou mais de um terço por uma razão (`cause`) que o Mac conhece",
     "Spiked": "perda muito acima do habitual (`bound`)",
     "RateChanged": "a taxa de aprendizagem foi mudada a pedido",
     "Paused": "o treino espera, a pedido ou por falta de espaço no disco",

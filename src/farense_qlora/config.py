@@ -197,6 +197,11 @@ class Config(BaseModel):
             raise ValueError("num_layers: 0 não treina nada; use -1 (todas) ou um número positivo")
         return self
 
+    @property
+    def base_model(self) -> str:
+        """The model to load: `model`, or the one of 16 bits that it was made from."""
+        return SIXTEEN_BITS.get(self.model, self.model) if self.bits == 16 else self.model
+
     @classmethod
     def by_group(cls) -> dict[str, list[str]]:
         """The names of the settings under the title of their group."""
@@ -266,8 +271,10 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+# What to load with 16 bits in place of a model that is published in 4, a quarter of the download.
+SIXTEEN_BITS = {"mlx-community/Mistral-7B-Instruct-v0.3-4bit": "mistralai/Mistral-7B-Instruct-v0.3"}
 MISTRAL_7B = {
-    "model": "mistralai/Mistral-7B-Instruct-v0.3",
+    "model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit",
     "rank": 16,
     "alpha": 32.0,
     "epochs": 3.0,
@@ -297,7 +304,6 @@ PROFILES: dict[str, dict[str, Any]] = {
     "mistral-7b": MISTRAL_7B,
     "mistral-7b-8gb": {
         **MISTRAL_7B,
-        "model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit",
         "rank": 8,
         "alpha": 16.0,
         "num_layers": 16,

@@ -106,9 +106,11 @@ def test_a_folder_that_is_not_there_is_named() -> None:
 
 def test_a_hub_model_without_network_says_in_one_sentence_how_to_go_on() -> None:
     with pytest.raises(UserError) as error:
-        load_base(Config(model="mistralai/Mistral-7B-Instruct-v0.3"))
+        load_base(Config.of("mistral-7b", bits=16))
     message = str(error.value)
     assert "mistralai/Mistral-7B-Instruct-v0.3" in message and "pasta local" in message
+    with pytest.raises(UserError, match=r"mlx-community/Mistral-7B.*-4bit"):
+        load_base(Config.of("mistral-7b"))
     assert "\n" not in message
 
 

@@ -1,15 +1,20 @@
 """The doctor looks at the real machine; what is wrong comes with the command that mends it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from conftest import Command
+from ui_events import events, write_run
 
 from farense_qlora.config import OUTPUT, PROFILES
 from farense_qlora.data import sources
+from farense_qlora.model.machine import machine
 from farense_qlora.training import doctor as module
+from farense_qlora.training import run as run_module
 from farense_qlora.training.doctor import doctor, recommended_profile
+from farense_qlora.training.power import Power
 
 
 def test_a_sound_machine_passes_and_gets_a_profile() -> None:
@@ -49,6 +54,48 @@ def test_what_is_wrong_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pyt
     assert "✗ Dados (val_data)" in report._repr_html_() and "farense-qlora prepare" in report._repr_html_()
 
 
+def test_memory_and_disk_are_those_that_the_profile_needs_where_they_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "recommended_profile", lambda *_: "mistral-7b")
+    monkeypatch.setattr(module, "on_cpu", lambda: False)
+    monkeypatch.setattr(module, "HUB", tmp_path / "hub")
+    sizes = {tmp_path: 3 * 10**9}
+    usage = module.shutil.disk_usage
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda path: usage(path)._replace(free=sizes.get(path, 10**12))
+    )
+    monkeypatch.setattr(module, "memory_limit", lambda: 5 * 10**9)
+    checks = {check.name: check for check in doctor().checks}
+    assert checks["Disco"].ok and not checks["Disco dos modelos"].ok
+    assert (
+        "4,1 GB" in checks["Disco dos modelos"].remedy and str(tmp_path) in checks["Disco dos modelos"].remedy
+    )
+    assert not checks["Memória"].ok and "pede 5," in checks["Memória"].remedy
+    monkeypatch.setattr(module, "memory_limit", lambda: 6 * 10**9)
+    assert {check.name: check.ok for check in doctor().checks}["Memória"]
+
+
+def test_what_slows_a_mac_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "power", lambda: Power(battery=27))
+    (check,) = [check for check in doctor().checks if check.name == "Energia"]
+    assert not check.ok and "bateria (27 %)" in check.detail
+
+
+def test_the_table_to_share_has_the_last_trainings_and_no_names_or_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    run = write_run(tmp_path / "segredo", events(), train_data="/casa/maria/linhas.jsonl")
+    run.config.changed(profile="o-meu").write(run.folder / "config.json")
+    table = module.share(machine())
+    assert table.startswith("| Facto | Valor |\n| --- | --- |\n| Sistema | ") and "GFLOP/s" in table
+    assert "perfil outro, 4 bits | 60 atualizações em 30 s; 600 tokens/s; memória 0,25 GB" in table
+    assert not any(
+        word in table for word in ("segredo", "maria", "o-meu", str(tmp_path), os.uname().nodename)
+    )
+
+
 def test_looking_leaves_nothing_behind_that_changes_what_comes_next() -> None:
     before = sorted(OUTPUT.glob("*")) if OUTPUT.exists() else []
     doctor()
@@ -69,3 +116,4 @@ def test_the_command_says_so_and_so_does_its_exit_code(farense: Command) -> None
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"]) == (0, True), done.stdout
     assert "✓ Memória: " in farense("doctor").stdout
+    assert farense("doctor", "--share").stdout.startswith("| Facto | Valor |")

@@ -67,7 +67,7 @@ def test_a_process_that_dies_for_want_of_memory_is_an_answer(
     monkeypatch.setattr(module.subprocess, "run", starved)
     trial = module.trial(config)
     assert trial.peak_gb is None and not trial.fits
-    assert "falta de memória" in trial.sentence(config)
+    assert "faltou memória" in trial.sentence(config)
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str, stdout: str = "") -> None:
@@ -102,7 +102,7 @@ def test_an_end_for_want_of_memory_does_not_fit(
 ) -> None:
     ending(monkeypatch, code, stderr)
     found = trial(config)
-    assert not found.fits and "falta de memória" in found.sentence(config)
+    assert not found.fits and "memória" in found.sentence(config)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_an_end_for_want_of_memory_does_not_fit(
         (
             1,
             "Traceback:\n  File\nValueError: [tree_flatten] only arrays\n",
-            r"código 1 \(ValueError: \[tree_fl.*\)",
+            r"código 1: ValueError: \[tree_fl",
         ),
-        (-11, "", r"sinal 11 \(sem dizer porquê\)"),
-        (0, "", r"código 0"),
+        (-11, "", "SIGSEGV"),
+        (0, "", "código 0"),
     ],
 )
 def test_any_other_end_is_told_and_nothing_smaller_is_tried(
@@ -125,6 +125,34 @@ def test_any_other_end_is_told_and_nothing_smaller_is_tried(
     with pytest.raises(UserError, match=said) as error:
         fit(config, tried.append)
     assert not tried and "\n" not in str(error.value) and "memória" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)",
+        "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
+    ],
+)
+def test_a_gpus_watchdog_is_told_from_a_lack_of_memory(
+    config: Config, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    ending(monkeypatch, -6, f"std::runtime_error: [METAL] Command buffer execution failed: {error}")
+    found = trial(config)
+    said = found.sentence(config)
+    assert not found.fits and "com o ecrã ligado" in said and "memória" not in said
+
+
+def test_a_process_that_hangs_is_ended_and_named(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 100\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(module, "LIMIT", 0.5)
+    with pytest.raises(UserError, match="não acabou em"):
+        trial(config)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 def test_a_model_that_cannot_be_loaded_is_not_too_large(

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from farense_qlora.cli.parser import build_parser
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.errors import UserError
-from farense_qlora.training.events import Skipped
+from farense_qlora.training.events import Skipped, Started
 from farense_qlora.ui.report import report, train_command
 
 
@@ -38,6 +39,18 @@ def test_it_says_what_was_set_answered_and_went_wrong(tmp_path: Path) -> None:
     assert re.search("<td ?>Rank</td><td ?>4</td>", page)
     assert "Não sei." in page and "a perda &lt;não&gt; é um número" in page
     assert "ainda não foi avaliado" in page
+
+
+def test_what_was_predicted_stands_beside_what_it_took(tmp_path: Path) -> None:
+    assert "Previsão e treino" not in page_of(tmp_path / "a")
+    started, *rest = events()
+    assert isinstance(started, Started)
+    told = [replace(started, predicted_gb=0.3, predicted_seconds=0.4), *rest]
+    page = report(write_run(tmp_path / "b", told), tmp_path).read_text(encoding="utf-8")
+    table = re.search(r"<caption>Previsão e treino.*?</table>", page, re.DOTALL)
+    numbers = re.findall(r">([-−]?[\d,]+(?: %)?)<", table[0]) if table else []
+    said = [number.replace("−", "-").removesuffix(" %") for number in numbers]
+    assert said == ["0,30", "0,25", "20", "0,40", "0,50", "-20"]
 
 
 def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> None:

@@ -140,7 +140,12 @@ def fit(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look the computer over; 0 when nothing is wrong, else 1."""
+    from ..training.doctor import share
+
     report = fq.doctor()
+    if args.share:
+        print(share(report.machine))
+        return 0
     _write(args, {**asdict(report), "ok": report.ok}, str(report))
     return 0 if report.ok else 1
 

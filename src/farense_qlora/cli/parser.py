@@ -62,7 +62,11 @@ def build_parser() -> Parser:
     sub.add_argument("--to", type=Path, default=OUTPUT, metavar="PASTA", help="a pasta de destino (output)")
     _json(sub)
 
-    _json(add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta"))
+    sub = add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta")
+    sub.add_argument(
+        "--share", action="store_true", help="só uma tabela para partilhar: sem nomes nem caminhos"
+    )
+    _json(sub)
 
     sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)

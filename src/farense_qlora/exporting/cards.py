@@ -43,7 +43,7 @@ def _render(template: str, about: dict[str, Any], folder: Path, **values: object
         what=WHAT[kind],
         library=LIBRARY.get(kind, "mlx"),
         on_the_hub=config.model.count("/") == 1 and not config.model.startswith((".", "/", "~")),
-        base=name_for_mlx_lm(config.model),
+        base=name_for_mlx_lm(config.base_model),
         folder=folder,
         gguf=folder / GGUF,
         modelfile=folder / "Modelfile",

@@ -239,7 +239,7 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
     digests, now = trained_on.get("data", {}), numbers(events)
     return {
         "format": format,
-        "base_model": config.model,
+        "base_model": config.base_model,
         "bits": config.bits,
         "run": run.name,
         "began": events[0].time if events else None,

@@ -97,7 +97,7 @@ def load_base(config: Config) -> Base:
     4
     """
     start = time.perf_counter()
-    name, bits = config.model, config.bits
+    name, bits = config.base_model, config.bits
     template = _read_template(config.chat_template) if config.chat_template else None
     with _explained(f"o modelo {name}"):
         folder = find_model(name)

@@ -1,7 +1,9 @@
 """What this computer is: processor, memory, versions, MLX's device and how fast it multiplies."""
 
 import platform
+import resource
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,9 +32,11 @@ class Machine:
 
 def machine() -> Machine:
     """Look at this computer; takes a fraction of a second."""
+    macos = platform.mac_ver()[0]
+    system = f"macOS {macos}" if macos else f"{platform.system()} {platform.release()}"
     gpu = "GPU (Metal)" if mx.metal.is_available() else "GPU (CUDA)"
     return Machine(
-        system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        system=f"{system} ({platform.machine()})",
         chip=str(mx.device_info(mx.cpu)["device_name"]),
         cores=cores(),
         memory_gb=memory_bytes() / 1e9,
@@ -68,6 +72,19 @@ def memory_limit() -> int:
         return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     except (OSError, ValueError):
         return free
+
+
+def peak_memory() -> int:
+    """The most memory, in bytes, that this process has had where MLX computes: all of it on the CPU, and what
+    MLX took on a GPU.
+
+    Linux's `ru_maxrss` is not it: it starts at what the process that launched this one had.
+    """
+    if not on_cpu():
+        return int(mx.get_peak_memory())
+    with suppress(OSError), open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
 
 
 def gflops(size: int = 1024) -> float:

@@ -190,11 +190,15 @@ def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]
     ]
 
 
+def checkpoint_bytes(trainable: int) -> int:
+    """What a checkpoint of `trainable` parameters takes: the adapter and two moments, in 32 bits."""
+    return 3 * 4 * trainable
+
+
 def check_room(run: Path, config: Config, trainable: int) -> None:
     """Raise `UserError` unless the checkpoints of `trainable` parameters that will lie side by side in the
     folder `run` have room."""
-    size = 3 * 4 * trainable  # the adapter and two moments, in 32 bits
-    needed = size * (config.keep_last + 2)
+    needed = checkpoint_bytes(trainable) * (config.keep_last + 2)
     free = shutil.disk_usage(run).free
     if free < needed:
         raise UserError(

@@ -22,8 +22,9 @@ from ..text import decimal
 
 MEASURED = CACHE / "fit.json"
 FAMILIES = ("mistral", "llama", "qwen2", "qwen3")  # whose blocks have the seven linear layers of `linears`
-BYTES_PER_TOKEN = 3.3  # of Portuguese, with its JSON
-PROCESS_GB = 0.15  # Python and the libraries, which count where memory is the process's (the CPU)
+BYTES_PER_TOKEN = 3.3  # of Portuguese
+JSON_BYTES = 150  # about, of a row in JSON that are not its text
+PROCESS_GB = 0.38  # Python and the libraries, which count where memory is the process's (the CPU)
 HEAD_GB = 0.032  # the chunk of logits and its copies, see model/loss.py
 
 
@@ -65,12 +66,12 @@ class Shape:
     def trainable(self, config: Config) -> int:
         """The parameters of the adapter: `rank * (inputs + outputs)` for each adapted linear layer (Hu et
         al., 2021, «LoRA»)."""
-        block = sum(
-            inputs + outputs
-            for name, (inputs, outputs) in self.linears().items()
-            if not config.target_modules or name in config.target_modules
-        )
+        block = sum(sum(self.linears()[name]) for name in self.adapted(config))
         return config.rank * block * self.depth(config)
+
+    def adapted(self, config: Config) -> list[str]:
+        """The linear layers of a block that `config` adapts."""
+        return [name for name in self.linears() if not config.target_modules or name in config.target_modules]
 
 
 # Known before it is downloaded.
@@ -100,7 +101,10 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
     tokens = float(config.max_seq_length)
     if known:
         stored, rows = known
-        tokens = stored / rows / BYTES_PER_TOKEN
+        text = stored / rows
+        if config.train_data.endswith((".json", ".jsonl")):
+            text = max(text / 3, text - JSON_BYTES)
+        tokens = text / BYTES_PER_TOKEN
         if not config.val_data:  # some become the validation set
             rows -= min(MOST, max(1, round(SHARE * rows)))
         each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
@@ -167,22 +171,39 @@ def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
 
     Weights in groups of 64 with a scale and a bias; the adapter, its gradient and Adam's two moments in 32
     bits; and per token what the backward pass needs: in each layer two norms with their inputs, q, k, v, the
-    attention and three vectors of the MLP, or with checkpointing the input of each layer and all of one.
+    attention and three vectors of the MLP, or with checkpointing the input of each layer and all of one. On a
+    GPU also what the adapters read, in 32 bits, and the scores of the attention twice, which Metal does not
+    fuse when it trains; what it really takes there we have not measured.
     """
     number = 4 if on_cpu else 2  # bytes
-    weight = (0.5 + 2 * number / 64) if config.bits == 4 else number
-    weights = weight * shape.parameters
+    weights = weights_gb(shape, config.bits, number)
     if on_cpu and shape.parameters < 50e6:
-        weights += 4 * shape.parameters  # small models keep them in float32 too: see model/cpu/ops.py
-    positions = config.batch_size * min(config.max_seq_length, tokens)
-    attention = shape.heads * shape.head_dim
-    row = min(config.max_seq_length, tokens if on_cpu else positions)
-    layer = 6 * shape.hidden + 4 * attention + 4 * shape.intermediate + (shape.heads * row if on_cpu else 0)
+        weights += 4 * shape.parameters / 1e9  # small models keep them in float32 too: see model/cpu/ops.py
+    positions, window = _micro_batch(config, tokens, on_cpu)
+    layer: float = number * (6 * shape.hidden + 4 * shape.heads * shape.head_dim + 4 * shape.intermediate)
+    layer += number * shape.heads * window * (1 if on_cpu else 2)
+    if not on_cpu:
+        adapted = (shape.linears()[name][0] for name in shape.adapted(config))
+        layer += 4 * sum(adapted)
     depth = shape.depth(config)
-    kept = depth * shape.hidden + 2 * layer if config.grad_checkpoint else depth * layer
+    kept = depth * number * shape.hidden + 2 * layer if config.grad_checkpoint else depth * layer
     adapter = 4 * 4 * shape.trainable(config)
-    process = PROCESS_GB if on_cpu else 0.0
-    return (weights + adapter + number * positions * kept) / 1e9 + HEAD_GB + process
+    return weights + (adapter + positions * kept) / 1e9 + HEAD_GB + (PROCESS_GB if on_cpu else 0.0)
+
+
+def weights_gb(shape: Shape, bits: int, number: int = 2) -> float:
+    """What the weights take, in GB; `number` is the bytes of what of them is no integer."""
+    return (0.5 + 2 * number / 64 if bits == 4 else number) * shape.parameters / 1e9
+
+
+def _micro_batch(config: Config, tokens: float, on_cpu: bool) -> tuple[float, float]:
+    """The positions of the largest micro-batch, and the length of its windows: see data/batches.py."""
+    longest, rows = config.max_seq_length, config.batch_size
+    row = min(longest, 2 * tokens)  # the longer ones of those that lie together
+    if not config.packing:
+        return rows * row, row
+    window = row if on_cpu else longest
+    return min(rows * longest, max(window, rows * config.grad_accumulation_steps * tokens)), window
 
 
 def remember(config: Config, peak_gb: float, seconds: float) -> None:

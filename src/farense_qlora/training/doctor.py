@@ -5,11 +5,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
 
 from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
@@ -18,9 +20,13 @@ from ..errors import UserError, disk_error
 from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..table import Table
 from ..text import decimal
+from .checkpoints import checkpoint_bytes
+from .cost import peak_gb, shape_of, weights_gb
+from .events import Restarted, Started, of
+from .power import power
+from .run import all_runs
 
-# What Mistral-7B takes on the disk: the 16-bit download and its 4-bit copy, or the 4-bit download alone.
-DISK_GB = {16: 19.0, 4: 4.5}
+HUB = Path(HF_HUB_CACHE)  # where models are downloaded to
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,26 @@ def doctor() -> Report:
     return Report(about, tuple(_checks(about, profile)), profile)
 
 
+def share(about: Machine) -> str:
+    """A table in Markdown, to paste where one asks for help: the computer and its last trainings, by their
+    profiles; no names and no paths."""
+    rows = [*machine_facts(about), ("Energia", "; ".join(power().sentences) or "nada a abranda")]
+    for run in all_runs()[-3:]:
+        with suppress(UserError):  # of an older version, or damaged
+            config, now, events = run.config, run.numbers, run.events()
+            profile = config.profile if config.profile in PROFILES else "outro"
+            predicted = next((event.predicted_gb for event in of(events, Started) if event.predicted_gb), 0.0)
+            took = [
+                f"{now.step} atualizações em {decimal(now.seconds, 0)} s",
+                f"{decimal(now.tokens_per_s or 0.0, 0)} tokens/s",
+                f"memória {decimal(now.peak_memory_gb or 0.0, 2)} GB, prevista {decimal(predicted, 2)}",
+                f"recomeços {len(of(events, Restarted))}",
+            ]
+            rows.append((f"Treino, perfil {profile}, {config.bits} bits", "; ".join(took)))
+    lines = [f"| {name} | {text} |" for name, text in [("Facto", "Valor"), ("---", "---"), *rows]]
+    return "\n".join(lines)
+
+
 def recommended_profile(memory_gb: float, on_cpu: bool) -> str:
     """The largest profile that a machine of `memory_gb` should try; on the CPU, Mistral-7B takes days."""
     if on_cpu or memory_gb < 7:
@@ -109,10 +135,16 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         "make setup; e chame farense_qlora.model.cpu.enable() antes de importar o mlx",
     )
 
-    limit, mini = memory_limit() / 1e9, profile == "mini"
-    memory = f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} para treinar"
-    remedy = "feche outros programas; «farense-qlora fit» mede o que cabe"
-    yield Check("Memória", limit >= (0.5 if mini else 4.7), memory, remedy)
+    config, limit = Config.of(profile), memory_limit() / 1e9
+    shape = shape_of(config.model)
+    cost = peak_gb(shape, config, config.max_seq_length, on_cpu()) if shape else 0.0
+    memory = f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} livres para treinar"
+    remedy = (
+        f"o perfil {profile} pede {decimal(cost, 1)} GB: feche outros programas; «farense-qlora fit» mede"
+    )
+    yield Check("Memória", limit >= cost, memory, remedy)
+    slowed = "; ".join(power().sentences)
+    yield Check("Energia", not slowed, slowed or "nada abranda este computador", "ligue-o à corrente")
 
     for name, folder in (("Treinos", RUNS), ("Resultados", OUTPUT), ("Cache", CACHE)):
         try:
@@ -122,11 +154,14 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         except OSError as error:
             yield Check(name, False, str(disk_error(error, folder)), f"chmod u+w {folder}")
 
-    model = PROFILES[profile]["model"]
-    free = shutil.disk_usage(next(path for path in (RUNS, *RUNS.parents) if path.exists())).free / 1e9
-    needed = 0.2 if mini else DISK_GB[4 if "4bit" in model else 16]
-    remedy = f"liberte espaço: precisa de {decimal(needed, 1)} GB"
-    yield Check("Disco", free >= needed, f"{decimal(free, 1)} GB livres", remedy)
+    mini = profile == "mini"
+    here = mini or isinstance(try_to_load_from_cache(config.model, "config.json"), str)
+    download = 0.0 if here or shape is None else weights_gb(shape, config.bits)
+    checkpoints = (config.keep_last + 2) * checkpoint_bytes(shape.trainable(config)) / 1e9 if shape else 0.0
+    for name, folder, needed in (("Disco", RUNS, checkpoints), ("Disco dos modelos", HUB, download)):
+        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / 1e9
+        remedy = f"liberte espaço: precisa de {decimal(needed, 1)} GB em {folder}"
+        yield Check(name, free >= needed, f"{decimal(free, 1)} GB livres", remedy)
 
     for source in (Config().train_data, Config().val_data):
         name = f"Dados ({Path(source).stem})"
@@ -135,10 +170,9 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         except UserError as error:
             yield Check(name, False, str(error), "farense-qlora prepare")
 
-    here = mini or isinstance(try_to_load_from_cache(model, "config.json"), str)
     where = "incluído no repositório" if mini else "já descarregado" if here else "por descarregar"
     possible = here or os.environ.get("HF_HUB_OFFLINE") != "1"
-    yield Check("Modelo base", possible, f"{model}, {where}", "tire HF_HUB_OFFLINE do ambiente")
+    yield Check("Modelo base", possible, f"{config.model}, {where}", "tire HF_HUB_OFFLINE do ambiente")
 
 
 def _is_installed(wanted: Requirement) -> bool:

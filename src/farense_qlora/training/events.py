@@ -35,6 +35,8 @@ class Started(Event):
     repeated_rows: int = 0  # left out of either set
     notes: tuple[str, ...] = ()  # what was made of the data, in Portuguese
     from_adapter: str = ""  # whose weights it began with
+    predicted_gb: float | None = None  # of memory, at most
+    predicted_seconds: float | None = None  # an update; None where `fit` has measured none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,13 @@ class RolledBack(Event):
 
     path: str
     learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slowed(Event):
+    """Training has become slow, for a `cause`, in Portuguese, that can be mended."""
+
+    cause: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +234,8 @@ def sentence(event: Event) -> str | None:
         case Spiked(loss=loss, bound=bound):
             usual = f"o habitual fica abaixo de {decimal(bound)}"
             return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case Slowed(cause=cause):
+            return f"{step}: o treino abrandou mais de um terço; este computador {cause}"
         case RateChanged(learning_rate=rate):
             return f"{step}: taxa de aprendizagem mudada para {plain(rate)}"
         case Paused(cause="asked"):

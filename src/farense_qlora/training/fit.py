@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,20 +19,23 @@ from ..model import cpu
 from ..table import Drawn, Table
 from ..text import decimal
 from .cost import remember
-from .keeper import NO_MEMORY
+from .keeper import diagnose
+from .power import trainer_environment
 
-UPDATES = 3
+UPDATES, SECONDS = 4, 2.0  # that are measured, at least
+LIMIT = 1800.0  # seconds until a process that tries is taken to hang; a download before it does not count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What `config` took: the process's peak memory and the limit, in GB (peak None: it died of it), and the
-    seconds of an update."""
+    """What `config` took: the process's peak memory and the limit, in GB, and the seconds of an update; or,
+    when the process died of being too large, the `cause` in Portuguese."""
 
     config: Config
-    peak_gb: float | None
     limit_gb: float
-    seconds_per_update: float | None
+    peak_gb: float | None = None
+    seconds_per_update: float | None = None
+    cause: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -47,7 +48,7 @@ class Trial:
         changes = [f"{name} = {value}" for name, value in self.config if before[name] != value]
         changed = ", ".join(changes) or "como pediu"
         if self.peak_gb is None or self.seconds_per_update is None:
-            return f"✗ {changed}: não cabe, o processo morreu por falta de memória"
+            return f"✗ {changed}: não cabe ({self.cause})"
         mark, verb = ("✓", "cabe") if self.fits else ("✗", "não cabe")
         peak, limit, seconds = (decimal(n, 2) for n in (self.peak_gb, self.limit_gb, self.seconds_per_update))
         return f"{mark} {changed}: {verb}, {peak} GB de {limit}; {seconds} s por atualização"
@@ -75,8 +76,8 @@ class Fit(Drawn):
 def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> Fit:
     """Try `config`, and while it does not fit the nearest settings that take less. `tried` is told of each.
 
-    Raises `UserError` on a config that cannot be trained at all, or when the process that tries ends for
-    another reason than memory.
+    Raises `UserError` on a config that cannot be trained at all, and when the process that tries hangs, or
+    ends for another reason than its size.
 
     >>> fq.fit(config).fits
     True
@@ -111,17 +112,27 @@ def smaller(config: Config) -> Iterator[Config]:
 def trial(config: Config) -> Trial:
     """Measure `config` in a process of its own, and keep the result for `estimate`.
 
-    A process that dies for want of memory is an answer; raises `UserError` with the reason of any other end.
+    A process that dies of its size is an answer; raises `UserError` with the reason of any other end.
     """
+    from ..model.folder import find_model
     from ..model.machine import memory_limit
 
-    done = subprocess.run(
-        [sys.executable, "-m", "farense_qlora.training.fit"],
-        input=config.model_dump_json(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    find_model(config.base_model)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "farense_qlora.training.fit"],
+            input=config.model_dump_json(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT,
+            env=trainer_environment(sys.platform, os.environ),
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"não consigo experimentar: o processo não acabou em {LIMIT / 60:.0f} minutos, e foi terminado; "
+            "reinicie o computador e tente outra vez, ou tente com --batch-size e --max-seq-length menores"
+        ) from None
     limit = memory_limit() / 1e9
     with suppress(ValueError):
         answer = json.loads(done.stdout)
@@ -130,13 +141,10 @@ def trial(config: Config) -> Trial:
         peak, seconds = answer["peak_gb"], answer["seconds"]
         remember(config, peak, seconds)
         return Trial(config=config, peak_gb=peak, limit_gb=limit, seconds_per_update=seconds)
-    killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)  # as Linux does for want of memory
-    if killed or NO_MEMORY.search(done.stderr):
-        return Trial(config=config, peak_gb=None, limit_gb=limit, seconds_per_update=None)
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    why = lines[-1][:300] if lines else "sem dizer porquê"
-    end = f"o sinal {-done.returncode}" if done.returncode < 0 else f"o código {done.returncode}"
-    raise UserError(f"não consigo experimentar: o processo acabou com {end} ({why})")
+    death = diagnose(done.returncode, done.stderr, system_killed=True)
+    if not death.too_large:
+        raise UserError(f"não consigo experimentar: {death.cause}")
+    return Trial(config=config, limit_gb=limit, cause=death.cause)
 
 
 def main() -> int:
@@ -155,38 +163,26 @@ def main() -> int:
 
 def _measure(config: Config, folder: Path) -> dict[str, float]:
     cpu.enable()
-    import mlx.core as mx
-
     from ..data.load import load_data
     from ..model.base import load_base
-    from ..model.machine import on_cpu
+    from ..model.machine import peak_memory
     from .loop import Trainer
 
     base = load_base(config)
     data = load_data(config, base)
     trainer = Trainer(config, base, data, folder)
 
-    def largest_batch(n: int) -> int:
-        return max(sum(data.training.lengths[row] for row in chain(*batch)) for batch in trainer.sampler[n])
+    def tokens(n: int) -> list[int]:
+        return [sum(data.training.lengths[row] for row in chain(*batch)) for batch in trainer.sampler[n]]
 
-    updates = min(2000, trainer.sampler.updates_per_epoch)  # enough to meet a large one
-    n, seconds = max(range(updates), key=largest_batch), []
-    for _ in range(UPDATES):
+    updates = range(min(2000, trainer.sampler.updates_per_epoch))  # enough to meet a large one
+    trainer.step(trainer.batches(max(updates, key=lambda n: max(tokens(n)))), config.learning_rate)
+    usual, seconds = sorted(updates, key=lambda n: sum(tokens(n)))[len(updates) // 2], list[float]()
+    while len(seconds) < UPDATES or sum(seconds) < SECONDS:
         start = time.perf_counter()
-        trainer.step(trainer.batches(n), config.learning_rate)
+        trainer.step(trainer.batches(usual), config.learning_rate)
         seconds.append(time.perf_counter() - start)
-    peak = _process_peak() if on_cpu() else mx.get_peak_memory()
-    return {"peak_gb": peak / 1e9, "seconds": median(seconds[1:])}
-
-
-def _process_peak() -> int:
-    """The most memory that this process has had, in bytes.
-
-    Linux's `ru_maxrss` is not it: it starts at what the process that launched this one had.
-    """
-    with suppress(OSError), open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
+    return {"peak_gb": peak_memory() / 1e9, "seconds": median(seconds[1:])}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def diagnose(code: int, said: str, system_killed: bool) -> Death:
     """What a trainer died of that ended with `code` (negative: the signal) and whose log ends in `said`;
     `system_killed`: the system has killed for want of memory meanwhile, or cannot be asked."""
     if WATCHDOG.search(said):
-        return Death(cause="o sistema cortou um cálculo da GPU por demorar demasiado", too_large=True)
+        cause = "o sistema cortou um cálculo longo da GPU, como faz com o ecrã ligado"
+        return Death(cause=cause, too_large=True)
     if NO_MEMORY.search(said):
         return Death(cause="faltou memória", too_large=True)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):

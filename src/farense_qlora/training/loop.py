@@ -19,9 +19,11 @@ from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
 from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
+from ..model.machine import on_cpu, peak_memory
 from ..model.packed import check_packable
 from . import anomalies, checkpoints, events
 from .checkpoints import State
+from .cost import estimate
 from .events import Event
 from .probes import Probes
 from .requests import Requests
@@ -95,7 +97,7 @@ def train(
                 tokens=sum(batch.tokens for batch in chain(*batches)),
                 positions=sum(batch.inputs.size for batch in chain(*batches)),
                 seconds=time.perf_counter() - start,
-                peak_memory_gb=mx.get_peak_memory() / 1e9,
+                peak_memory_gb=peak_memory() / 1e9,
             )
             if loss > (bound := anomalies.spike_bound(state.losses)):
                 yield events.Spiked(step=state.step, loss=loss, bound=bound)
@@ -194,6 +196,7 @@ class Trainer:
 
     def started(self) -> events.Started:
         """What is about to be trained."""
+        cost = estimate(self.config, on_cpu())
         return events.Started(
             step=self.state.step,
             total_steps=self.total_steps,
@@ -206,6 +209,8 @@ class Trainer:
             repeated_rows=len(self.data.repeats) + len(self.data.leaks),
             notes=tuple(self.data.sentences),
             from_adapter=self.config.from_adapter,
+            predicted_gb=cost.peak_gb,
+            predicted_seconds=cost.seconds / cost.updates if cost.seconds and cost.updates else None,
         )
 
     def batches(self, n: int) -> list[list[Batch]]:

@@ -45,7 +45,7 @@ class Power:
         """What to know of it, in Portuguese; empty when nothing slows it down."""
         battery = f"está a funcionar com a bateria ({self.battery} %), que não chega para um treino longo"
         return [
-            *(["o modo de baixo consumo está ligado"] if self.low_power else []),
+            *(["está em modo de baixo consumo"] if self.low_power else []),
             *([battery] if self.battery is not None else []),
             *(["está quente, e o sistema abranda-o"] if self.hot else []),
         ]

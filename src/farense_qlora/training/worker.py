@@ -20,9 +20,9 @@ from ..config import Config
 from ..errors import UserError
 from ..model import cpu
 from .event_log import EventWriter
-from .events import Event, Failed, Saved
+from .events import Event, Failed, Saved, Slowed, Stepped
 from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
-from .power import hold_sleep_off, trainer_environment
+from .power import Pace, hold_sleep_off, trainer_environment
 from .requests import STOP, Requests, is_requested, read_requests
 
 LOCK = "lock"
@@ -118,9 +118,11 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
             config = Config.read(folder / "config.json")
             base = load_base(config)
             data = load_data(config, base)
-            memory = Memory()
+            memory, pace = Memory(), Pace()
             for event in train(config, base, data, folder, requests, accept_changes, should_stop, splits):
                 log.write(event)
+                if isinstance(event, Stepped) and (cause := pace.why_slow(event.tokens / event.seconds)):
+                    log.write(Slowed(step=event.step, cause=cause))
                 if isinstance(event, Saved) and memory.grew():
                     return RECYCLED
         except UserError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 
 from ..answers.evaluate import Evaluation, compare
 from ..config import OUTPUT, Config
@@ -18,7 +19,7 @@ from ..templates import render
 from ..text import decimal
 from ..training.checkpoints import versions
 from ..training.doctor import machine_facts
-from ..training.events import Event, Finished, Started, last, sentence
+from ..training.events import Event, Finished, Started, Stepped, last, of, sentence
 from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
 from .figures import ThemeName, training_curves
@@ -48,6 +49,7 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
         data=_data_table(config, started),
         changed=[Config.model_fields[name].title for name in now.differs],
         settings=config,
+        forecast=forecast_table(events),
         machine=Table.of_facts("Este computador", machine_facts(machine())),
         versions=versions(),
         command=train_command(run),
@@ -78,6 +80,24 @@ def _curves(events: Sequence[Event], theme: ThemeName) -> str:
     svg = BytesIO()
     training_curves(events, theme).savefig(svg, format="svg")
     return base64.b64encode(svg.getvalue()).decode()
+
+
+def forecast_table(events: Sequence[Event]) -> Table | None:
+    """What was predicted when training began, and what it then took; None when nothing was."""
+    started, steps = last(events, Started), of(events, Stepped)
+    if started is None or not steps:
+        return None
+    took = {
+        "Memória máxima (GB)": (started.predicted_gb, max(step.peak_memory_gb for step in steps)),
+        "Segundos por atualização": (started.predicted_seconds, median(step.seconds for step in steps)),
+    }
+    rows = [
+        (what, decimal(told, 2), decimal(real, 2), f"{decimal(100 * (told / real - 1), 0)} %")
+        for what, (told, real) in took.items()
+        if told
+    ]
+    columns = ["Medida", "Previsão", "Treino", "Diferença"]
+    return Table(rows, columns=columns, caption="Previsão e treino") if rows else None
 
 
 def _data_table(config: Config, started: Started | None) -> Table:
