@@ -99,7 +99,7 @@ def check_messages() -> Iterator[str]:
     rows = {
         _key(row[1]): f"{page}:{number}"
         for page, text in pages().items()
-        if page.startswith("docs/troubleshooting/QLORA_")
+        if page.startswith("docs/troubleshooting/")
         for number, line in enumerate(text.splitlines(), 1)
         if (row := re.match(r"\| `([^`]+)` \|", line))
     }
