@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,8 +21,8 @@ from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
-from farense_qlora.exporting import verify
-from farense_qlora.exporting.export import FORMATS, export, exported_config, push
+from farense_qlora.exporting import loaders, verify
+from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, push
 from farense_qlora.exporting.formats import write_gguf
 from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
@@ -307,6 +309,33 @@ def test_the_logits_are_those_of_the_whole_model_though_the_head_sees_only_the_a
     whole = [np.array(model(mx.array([row["tokens"]]))[0])[row["positions"]] for row in rows]
     assert np.allclose(found, np.concatenate(whole), atol=1e-5)
     assert sum(seen) == 3
+
+
+def test_the_logits_of_all_rows_are_never_in_memory_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    model = load_base(Config(model=str(tiny_model), bits=16)).model
+    rows = [{"tokens": list(range(1, 60)), "positions": list(range(50))}] * 200
+    tracemalloc.start()
+    try:
+        found = verify._logits(model, rows, lambda done: None)
+        (tmp_path / "asked").write_text(json.dumps({"rows": rows}))
+        seen = found[:50]
+        with patch.object(loaders, "mlx", lambda asked: ((seen.copy(), [1], "") for _ in asked["rows"])):
+            loaders.main("mlx", str(tmp_path / "asked"), str(tmp_path))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.nbytes > 10e6 and most < found.nbytes / 4
+    assert (tmp_path / "logits").stat().st_size == found.nbytes
+
+
+def test_a_base_for_peft_is_no_larger_than_it_is_computed_with(run: Run, tmp_path: Path) -> None:
+    base, sizes = load_base(run.config), []
+    for dtype in (mx.float32, mx.bfloat16):
+        to, model = tmp_path / f"{dtype}", tmp_path / f"{dtype} base"
+        to.mkdir()
+        _write("peft", "f16", base, run.best_adapter, "nome", to, model, dtype)
+        sizes.append((model / "model.safetensors").stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
 
 
 def test_divergence_is_that_of_two_known_distributions() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from mlx_lm import convert
 from mlx_lm.utils import load_tokenizer
 
-from farense_qlora.config import Config
+from farense_qlora.config import CACHE, Config
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.formats import write_fused
 from farense_qlora.model.base import load_base
@@ -60,6 +61,21 @@ def test_a_full_disk_while_quantizing_is_said_and_nothing_half_made_is_kept(
     done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True)
     assert "o disco está cheio" in done.stdout, done.stderr
     assert load_base(Config(model=str(model))).bits == 4
+
+
+def test_a_copy_that_was_cut_short_is_never_taken_for_a_whole_one(tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "morto")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom farense_qlora.model import folder\n"
+        "convert = folder.convert\n"
+        "folder.convert = lambda *a, **k: (convert(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "folder.quantized_copy(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(model)])
+    assert done.returncode == -signal.SIGKILL
+    (half,) = (CACHE / "models").glob(".morto-4bit-*.partial")
+    (half / "model.safetensors").write_bytes(b"half")
+    assert load_base(Config(model=str(model))).bits == 4 and not half.exists()
 
 
 def test_a_model_that_comes_in_8_bits_is_said_to_be_in_8(tiny_model: Path, tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def export(
         base = load_base(run.config)
         validation = load_data(run.config, base).validation
         reference = measure(base, adapter, validation, questions, progress)
-        model, loaded = _write(format, gguf_type, base, adapter, to.name, partial, Path(temporary))
+        model, loaded = _write(
+            format, gguf_type, base, adapter, to.name, partial, Path(temporary), reference.dtype
+        )
         del base  # the tool is about to load the model too
         gc.collect()
         mx.clear_cache()
@@ -155,10 +157,18 @@ def _point_at(folder: Path) -> None:
 
 
 def _write(
-    format: str, gguf_type: str, base: Base, adapter: Path, name: str, to: Path, temporary: Path
+    format: str,
+    gguf_type: str,
+    base: Base,
+    adapter: Path,
+    name: str,
+    to: Path,
+    temporary: Path,
+    dtype: mx.Dtype,
 ) -> tuple[Path, Path | None]:
     """Write what the format itself asks for to the folder `to`; returns the model that its tool is to load,
-    and the adapter on it. `temporary` is for a base that lies nowhere as the tool can read it."""
+    and the adapter on it. `temporary` is for a base that lies nowhere as the tool can read it, in the `dtype`
+    that the trained model computes in."""
     try:
         if format == "mlx":
             for file in ADAPTER_FILES:
@@ -168,8 +178,8 @@ def _write(
             write_peft(adapter, base.name, to)
             if base.bits == 16:
                 return base.path, to
-            # PEFT takes no MLX quantization: here are the very weights, in float32.
-            write_fused(base.path, None, base.tokenizer, temporary, dtype=mx.float32)
+            # PEFT takes no MLX quantization: here are the very weights, as large as they are computed with.
+            write_fused(base.path, None, base.tokenizer, temporary, dtype=dtype)
             return temporary, to
         if format in ("fused", "fused-4bit"):
             write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)

@@ -5,9 +5,9 @@
 REQUEST is a JSON file with the `model` and perhaps the `adapter` to load, `max_tokens`, and `rows`: the
 `messages` of a question with its `tools` and what to tell the chat `template` (or, of a bare text, the tokens
 of the `prompt`), the `tokens` of the question and its true answer, the `positions` to look at.
-ANSWER is a folder, to which go `logits.npy` (positions of all rows, vocabulary) float32, and `said.json`: for
-each row the `prompt` tokens that the tool makes of the messages, and its greedy `answer`. On stdout goes a
-line for each row.
+ANSWER is a folder, to which go `logits` (positions of all rows, vocabulary) as bare float32, and `said.json`:
+for each row the `prompt` tokens that the tool makes of the messages, and its greedy `answer`. On stdout goes
+a line for each row.
 """
 
 import json
@@ -95,12 +95,12 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
 def main(tool: str, request: str, answer: str) -> None:
     """Let `tool` answer what the file `request` asks; logits and texts go to the folder `answer`."""
     asked = json.loads(Path(request).read_text(encoding="utf-8"))
-    logits, said = [], []
-    for seen, prompt, text in {"mlx": mlx, "peft": peft, "llama": llama}[tool](asked):
-        logits.append(seen)
-        said.append({"prompt": [int(token) for token in prompt], "answer": text})
-        print("row", flush=True)
-    np.save(Path(answer) / "logits.npy", np.concatenate(logits))
+    said = []
+    with open(Path(answer) / "logits", "wb") as logits:
+        for seen, prompt, text in {"mlx": mlx, "peft": peft, "llama": llama}[tool](asked):
+            logits.write(np.ascontiguousarray(seen, np.float32).data)
+            said.append({"prompt": [int(token) for token in prompt], "answer": text})
+            print("row", flush=True)
     (Path(answer) / "said.json").write_text(json.dumps(said), encoding="utf-8")
 
 

@@ -140,9 +140,9 @@ class Reference:
     """What the trained model makes of validation questions, against which exports are held.
 
     `rows` are the questions as `loaders.py` is given them, `prompts` the tokens that it should make of each;
-    `logits` (positions of all rows, vocabulary) float32 and the greedy `answers`, of up to `max_tokens`, are
-    the trained model's, `kl_base` the divergence from it to the base without adapter; `rounded`: it computes
-    in 16 bits.
+    `logits` (positions of all rows, vocabulary) float32, which lie in a file, and the greedy `answers`, of up
+    to `max_tokens`, are the trained model's, `kl_base` the divergence from it to the base without adapter;
+    `dtype` is what it computes in.
     """
 
     tokenizer: TokenizerWrapper
@@ -152,7 +152,7 @@ class Reference:
     logits: np.ndarray
     kl_base: float
     answers: list[str]
-    rounded: bool = False
+    dtype: mx.Dtype = mx.float32
 
 
 def measure(
@@ -194,7 +194,7 @@ def measure(
         logits=after,
         kl_base=divergence(after, before),
         answers=answers(base, prompts, max_tokens),
-        rounded=hidden_states(base.model, mx.array([[0]]), None).dtype != mx.float32,
+        dtype=hidden_states(base.model, mx.array([[0]]), None).dtype,
     )
 
 
@@ -211,7 +211,7 @@ def verify(
 
     Raises `UserError` when the tool fails.
     """
-    if reference.rounded:
+    if reference.dtype != mx.float32:
         top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
         limits = replace(limits, top1=top1, answers=same)
     request = {
@@ -223,7 +223,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
         _run_loader(tool, request, Path(name), lambda done: progress(kind, done, len(reference.rows)))
         said = json.loads((Path(name) / "said.json").read_text(encoding="utf-8"))
-        logits = np.load(Path(name) / "logits.npy", mmap_mode="r")
+        logits = np.memmap(Path(name) / "logits", np.float32, "r").reshape(-1, reference.logits.shape[-1])
         got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
         return Verification(
             format=kind,
@@ -281,19 +281,23 @@ def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
 def _logits(
     model: nn.Module, rows: Sequence[dict[str, Any]], progress: Callable[[int], object]
 ) -> np.ndarray:
-    """The logits (positions of all rows, vocabulary) of `model` as it is now."""
-    logits_of, found = head(model), []
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
-        longest = max(len(row["tokens"]) for row in part)
-        # Attention is causal: it does not matter what the shorter rows are padded with.
-        tokens = np.stack([np.resize(row["tokens"], longest) for row in part])
-        hidden = hidden_states(model, mx.array(tokens), None)
-        for number, row in enumerate(part):  # the head sees these positions only
-            logits = logits_of(hidden[number, mx.array(row["positions"])])
-            found.append(np.array(logits.astype(mx.float32)))
-        progress(start + len(part))
-    return np.concatenate(found)
+    """The logits (positions of all rows, vocabulary) of `model` as it is now, in a file that goes with them:
+    for a large vocabulary they are gigabytes."""
+    logits_of, vocabulary = head(model), 0
+    with tempfile.TemporaryFile() as file:
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            longest = max(len(row["tokens"]) for row in part)
+            # Attention is causal: it does not matter what the shorter rows are padded with.
+            tokens = np.stack([np.resize(row["tokens"], longest) for row in part])
+            hidden = hidden_states(model, mx.array(tokens), None)
+            for number, row in enumerate(part):  # the head sees these positions only
+                logits = logits_of(hidden[number, mx.array(row["positions"])]).astype(mx.float32)
+                file.write(np.array(logits).data)
+                vocabulary = logits.shape[-1]
+            progress(start + len(part))
+        file.flush()
+        return np.memmap(file, np.float32, "r").reshape(-1, vocabulary)
 
 
 def _run_loader(tool: str, request: dict[str, Any], folder: Path, progress: Callable[[int], object]) -> None:
