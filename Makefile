@@ -21,13 +21,17 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 # The tools that exports are checked by. llama.cpp is compiled here, without its programs, which takes some minutes and
-# needs cmake and a C++ compiler; not for this very processor, since its AMX kernels crash on narrow layers in q8_0.
+# needs cmake and a C++ compiler; not for this very processor, since its AMX kernels crash on narrow layers in q8_0;
+# with less optimization and without the half that its programs share, since compiling takes longer than asking does.
 # PyTorch is not in their lock, since its build for the CPU has another hash on every index; what it stands on is.
 consumers: $(TOOLS)
 
 $(TOOLS): consumers.lock $(STAMP)
-	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
-	    -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF" \
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > .venv/llama.cmake
+	CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF \
+	    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_APP=OFF \
+	    -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF \
+	    -DCMAKE_CXX_FLAGS_RELEASE='-O1 -DNDEBUG' -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.venv/llama.cmake" \
 	    $(PIP_INSTALL) --no-deps --require-hashes -r consumers.lock
 	$(PIP_INSTALL) torch==2.13.0
 	touch $@
@@ -36,12 +40,8 @@ $(TOOLS): consumers.lock $(STAMP)
 # what agreed, and how well, lands in output/exports/*/verification.json.
 exports: consumers
 	$(BIN)/farense-qlora train --profile mini --run exports
-	for format in mlx peft fused fused-4bit ollama; do \
-	    $(BIN)/farense-qlora export --run exports --format $$format --replace \
-	        --to output/exports/$$format || exit 1; done
-	for type in f16 bf16 q8_0; do \
-	    $(BIN)/farense-qlora export --run exports --format gguf --gguf-type $$type --replace \
-	        --to output/exports/gguf-$$type || exit 1; done
+	$(BIN)/farense-qlora export --run exports --replace --to output/exports \
+	    --format mlx peft fused fused-4bit gguf gguf-bf16 gguf-q8_0 ollama ollama-q8_0
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python notebooks/headless.py $(NOTEBOOK) output
@@ -78,8 +78,9 @@ browser: setup
 	$(BIN)/pytest tests/browser
 
 # The documentation: its blocks, generated parts, messages and words; its links, and its site, in output/site.
+# TRAINED is the folder of a run of the miniature, whole, that is made already: `make exports` leaves one.
 docs: setup
-	$(BIN)/python docs/check
+	$(BIN)/python docs/check $(if $(TRAINED),--trained $(TRAINED))
 
 docs-update: setup
 	$(BIN)/python docs/check --write

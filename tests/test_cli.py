@@ -203,16 +203,22 @@ def test_an_export_takes_the_place_of_a_persons_file_only_when_told(
     refused = farense("export", "--run", "decorado")
     assert refused.returncode == 2 and "--replace" in refused.stderr and mine.exists()
     done = farense("export", "--run", "decorado", "--replace", "--json")
-    assert json.loads(done.stdout)["folder"] == str(mine.parent) and not mine.exists()
+    (written,) = json.loads(done.stdout)["exports"]
+    assert written["folder"] == str(mine.parent) and not mine.exists()
     assert farense("ask", QUESTION, "--adapter", home / "output" / "latest").stdout == f"{ANSWER}\n"
 
 
 def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp_path: Path) -> None:
-    done = farense("export", "--run", "decorado", "--to", tmp_path / "levar", "--json")
+    done = farense(
+        "export", "--run", "decorado", "--to", tmp_path / "levar", "--format", "mlx", "fused", "--json"
+    )
     said = json.loads(done.stdout)
-    assert (said["run"], said["folder"], said["status"]) == ("decorado", str(tmp_path / "levar"), "ok")
-    assert said["verification"]["passed"]
-    assert farense("ask", QUESTION, "--adapter", tmp_path / "levar").stdout == f"{ANSWER}\n"
+    assert (said["run"], said["status"]) == ("decorado", "ok")
+    assert [one["folder"] for one in said["exports"]] == [
+        str(tmp_path / "levar" / name) for name in ("mlx", "fused")
+    ]
+    assert all(one["verification"]["passed"] for one in said["exports"])
+    assert farense("ask", QUESTION, "--adapter", tmp_path / "levar" / "mlx").stdout == f"{ANSWER}\n"
 
 
 def test_evaluate_measures_base_and_adapter_on_both_sets(farense: Command, trained: Path) -> None:

@@ -1,7 +1,8 @@
-"""Check the documentation: `python docs/check [--write] [--only NOME ...] [--page PARTE]`."""
+"""Check the documentation: `python docs/check [--write] [--only ...] [--page PARTE] [--trained PASTA]`."""
 
 import argparse
 import sys
+from pathlib import Path
 
 import pages
 
@@ -22,12 +23,14 @@ def main() -> int:
         "ortografia": spelling.check_spelling,
         "gerado": generated.check_generated,
         "erros": messages.check_messages,
-        "blocos": lambda: blocks.check_blocks(args.page),
+        "blocos": lambda: blocks.check_blocks(args.page, args.trained),
     }
     parser = argparse.ArgumentParser(prog="python docs/check", description="Verifica a documentação.")
     parser.add_argument("--write", action="store_true", help="escreve de novo as partes geradas e as figuras")
     parser.add_argument("--only", nargs="+", choices=checks, default=[*checks], help="só estas verificações")
     parser.add_argument("--page", default="", help="corre só os blocos das páginas com isto no nome")
+    trained = "um treino da miniatura, já feito: não se treina outra vez"
+    parser.add_argument("--trained", type=Path, metavar="PASTA", help=trained)
     args = parser.parse_args()
     if args.write:
         generated.write()

@@ -12,20 +12,26 @@ from pathlib import Path
 
 from pages import ROOT, blocks, pages, tracked
 
+WHOLE = "farense-qlora train --profile mini --run demo"  # the one preparation that takes minutes
 SECONDS = 900  # for one block, on a machine with two cores and other work
 BEFORE = re.compile(r"<!-- antes: (.+) -->")
 SKIP = re.compile(r"<!-- (?:não corre|not run): (.+) -->")
 OUTPUT = re.compile(r"<!-- saída: (.+) -->")
 
 
-def check_blocks(only: str = "") -> Iterator[str]:
-    """Blocks that fail and outputs that differ, in the pages with `only` in their name."""
+def check_blocks(only: str = "", trained: Path | None = None) -> Iterator[str]:
+    """Blocks that fail and outputs that differ, in the pages with `only` in their name.
+
+    `trained` is the folder of a run as `WHOLE` makes it: where it is there, that command has no more to do.
+    """
     todo = {page: text for page, text in pages().items() if only in page}
     with tempfile.TemporaryDirectory(prefix="docs-") as root, ThreadPoolExecutor(2) as pool:
         copies = {"": _repository(Path(root) / "limpo")}
         for command in sorted({before for text in todo.values() for before in BEFORE.findall(text)}):
             copies[command] = Path(root) / f"preparado-{len(copies)}"
             shutil.copytree(copies[""], copies[command], symlinks=True)
+            if command == WHOLE and trained and trained.is_dir():
+                shutil.copytree(trained, copies[command] / "checkpoints_qlora" / "demo", symlinks=True)
             done = _shell(command, copies[command])
             if done.returncode:
                 yield f"«{command}» acabou com {done.returncode}: {_tail(done)}"

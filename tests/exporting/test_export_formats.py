@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from tiny import SENTENCES, build_tiny_model
 
+from farense_qlora.cli import parser
 from farense_qlora.config import Config
 from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import loaders, verify
-from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, push
+from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, exports, push
 from farense_qlora.exporting.formats import write_gguf
 from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
@@ -99,14 +100,14 @@ def test_an_adapter_that_requantization_erases_is_refused(run: Run, tmp_path: Pa
 
 
 @needs("gguf")
-@pytest.mark.parametrize("gguf_type", ["f16", "bf16", "q8_0"])
-def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, gguf_type: str) -> None:
+@pytest.mark.parametrize("format, matrices", [("gguf", "F16"), ("gguf-bf16", "BF16"), ("gguf-q8_0", "Q8_0")])
+def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, format: str, matrices: str) -> None:
     from gguf import GGUFReader
 
-    folder = export(run, tmp_path / "gguf", "gguf", gguf_type)
+    folder = export(run, tmp_path / "gguf", format)
     reader = GGUFReader(folder / "model.gguf")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
-    assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == gguf_type.upper()
+    assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == matrices
     assert kinds["output_norm.weight"] == "F32"
     types = reader.get_field("tokenizer.ggml.token_type")
     assert types.types[1].name == "INT32"
@@ -277,6 +278,28 @@ def test_a_reader_that_is_not_installed_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_several_formats_ask_the_trained_model_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(module, "measure", lambda *args: (asked.append(args[1]), verify.measure(*args))[1])
+    written = list(exports(run, {name: tmp_path / name for name in ("mlx", "fused")}))
+    assert written == [tmp_path / "mlx", tmp_path / "fused"] and asked == [run.best_adapter]
+    alone = export(run, tmp_path / "alone", "fused")
+    assert report(alone) == report(tmp_path / "fused")
+
+
+def test_where_one_of_several_cannot_be_written_none_is_begun(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fused").touch()
+    with pytest.raises(UserError, match="é um ficheiro"):
+        list(exports(run, {name: tmp_path / name for name in ("mlx", "fused")}))
+    assert [path.name for path in tmp_path.iterdir()] == ["fused"]
+
+
+def test_the_command_line_offers_every_format() -> None:
+    assert tuple(FORMATS) == parser.FORMATS
+
+
 def test_what_is_no_format_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="não sei exportar como «onnx»: escolha um de mlx, peft, fused"):
         export(run, tmp_path / "x", "onnx")
@@ -333,7 +356,7 @@ def test_a_base_for_peft_is_no_larger_than_it_is_computed_with(run: Run, tmp_pat
     for dtype in (mx.float32, mx.bfloat16):
         to, model = tmp_path / f"{dtype}", tmp_path / f"{dtype} base"
         to.mkdir()
-        _write("peft", "f16", base, run.best_adapter, "nome", to, model, dtype)
+        _write("peft", base, run.best_adapter, "nome", to, model, dtype)
         sizes.append((model / "model.safetensors").stat().st_size)
     assert sizes[1] < 0.6 * sizes[0]
 
@@ -375,5 +398,6 @@ def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
 
 
 def test_only_what_is_rounded_may_agree_less() -> None:
-    assert {name for name, kind in FORMATS.items() if kind.limits != EXACT} == {"fused-4bit"}
+    rounded = {name for name, kind in FORMATS.items() if kind.limits != EXACT}
+    assert rounded == {"fused-4bit", "gguf-q8_0", "ollama-q8_0"}
     assert QUESTIONS == 100

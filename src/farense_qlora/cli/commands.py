@@ -264,10 +264,15 @@ def export(args: argparse.Namespace) -> None:
     """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
     from tqdm import tqdm
 
-    from ..exporting.export import push, verification
+    from ..exporting.export import export_folder, exports, push, verification
     from ..exporting.verify import verification_table
 
-    run = _run(args.run)
+    run, several = _run(args.run), len(args.format) > 1
+    if several and args.push:
+        raise UserError("para o Hub envia-se um formato de cada vez: com --push diga um só em --format")
+    folders = {format: args.to or export_folder(run, format) for format in args.format}
+    if several and args.to:
+        folders = {format: args.to / format for format in args.format}
     with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
 
         def progress(what: str, done: int, total: int) -> None:
@@ -275,12 +280,16 @@ def export(args: argparse.Namespace) -> None:
             bar.set_description_str(what, refresh=False)
             bar.update(done - bar.n)
 
-        folder = fq.export(run, args.to, args.format, args.gguf_type, progress=progress, replace=args.replace)
-    checked = verification(folder)
-    result = {"run": run.name, "folder": str(folder), "verification": checked}
-    text = f"{verification_table([checked])}\n\ntreino «{run.name}» exportado para {folder}"
+        written = list(exports(run, folders, progress=progress, replace=args.replace))
+    checked = [verification(folder) for folder in written]
+    said = [
+        {"folder": str(folder), "verification": one} for folder, one in zip(written, checked, strict=True)
+    ]
+    result: dict[str, Any] = {"run": run.name, "exports": said}
+    places = ", ".join(map(str, written))
+    text = f"{verification_table(checked)}\n\ntreino «{run.name}» exportado para {places}"
     if args.push:
-        result["pushed"] = push(folder, args.push)
+        result["pushed"] = push(written[0], args.push)
         text += f" e enviado para {result['pushed']}"
     _write(args, result, text)
 

@@ -10,6 +10,9 @@ from ..serving.api import Limits
 from . import commands
 from .portuguese import Parser
 
+# As in `exporting.export`, which is not imported for a command line.
+FORMATS = ("mlx", "peft", "fused", "fused-4bit", "gguf", "gguf-bf16", "gguf-q8_0", "ollama", "ollama-q8_0")
+
 
 def build_parser() -> Parser:
     """The whole command line; parsing leaves the function to call in `command`."""
@@ -111,16 +114,14 @@ def build_parser() -> Parser:
 
     sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
-    sub.add_argument("--to", type=Path, metavar="PASTA", help="o destino (output/TREINO-FORMATO)")
+    where = "o destino (output/TREINO-FORMATO; com vários formatos, PASTA/FORMATO)"
+    sub.add_argument("--to", type=Path, metavar="PASTA", help=where)
     replace = "substitui toda a pasta de destino, mesmo que seja de outro treino ou tenha mudanças suas"
     sub.add_argument("--replace", action="store_true", help=replace)
-    formats = ("mlx", "peft", "fused", "fused-4bit", "gguf", "ollama")
-    what = f"{', '.join(formats)} (mlx)"
-    sub.add_argument("--format", choices=formats, default="mlx", metavar="FORMATO", help=what)
-    types = ("f16", "bf16", "q8_0")
-    what = f"os pesos em gguf e ollama: {', '.join(types)} (f16)"
-    sub.add_argument("--gguf-type", choices=types, default="f16", metavar="TIPO", help=what)
-    sub.add_argument("--push", metavar="DONO/NOME", help="envia-o depois para o Hub, privado se for novo")
+    what = f"um ou mais de {', '.join(FORMATS)} (mlx)"
+    sub.add_argument("--format", nargs="+", choices=FORMATS, default=["mlx"], metavar="FORMATO", help=what)
+    push = "envia-o depois para o Hub, privado se for novo (um só formato)"
+    sub.add_argument("--push", metavar="DONO/NOME", help=push)
     _json(sub)
 
     return root

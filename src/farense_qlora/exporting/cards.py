@@ -34,7 +34,8 @@ def integration_guide(about: dict[str, Any], folder: Path) -> str:
 
 
 def _render(template: str, about: dict[str, Any], folder: Path, **values: object) -> str:
-    config, kind = Config.parse(about["config"]), about["format"]
+    config = Config.parse(about["config"])
+    kind = re.sub("-(bf16|q8_0)$", "", about["format"])  # another size, asked in the same way
     return render(
         f"exporting/templates/{template}",
         about=about,

@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
@@ -34,6 +37,7 @@ from .verify import (
     QUESTIONS,
     REPORT,
     Progress,
+    Reference,
     Thresholds,
     measure,
     need,
@@ -47,10 +51,12 @@ ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the tool that reads it, and how near to the trained model it must be."""
+    """A format: the tool that reads it, how near to the trained model it must be, and the type of the
+    matrices of a GGUF file."""
 
     tool: str
     limits: Thresholds = EXACT
+    matrices: str = "f16"
 
 
 FORMATS = {
@@ -59,7 +65,10 @@ FORMATS = {
     "fused": Format("mlx"),
     "fused-4bit": Format("mlx", FOUR_BITS),
     "gguf": Format("llama"),
+    "gguf-bf16": Format("llama", matrices="bf16"),
+    "gguf-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
     "ollama": Format("llama"),
+    "ollama-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
 }
 
 
@@ -67,7 +76,6 @@ def export(
     run: Run,
     folder: Path | None = None,
     format: str = "mlx",
-    gguf_type: str = "f16",
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
     replace: bool = False,
@@ -84,27 +92,45 @@ def export(
     >>> fq.export(run, folder / "adaptador", questions=2).name
     'adaptador'
     """
-    if format not in FORMATS:
-        raise UserError(f"não sei exportar como «{format}»: escolha um de {', '.join(FORMATS)}")
-    to = folder or export_folder(run, format)
-    to = to.resolve() if to.is_symlink() or to.name in ("", "..") else to
-    adapter, about = run.best_adapter, metadata(run, format)
-    _check_free(to, run, about, replace)
-    tool, limits = FORMATS[format].tool, FORMATS[format].limits
-    if tool == "llama" and gguf_type == "q8_0":
-        limits = EIGHT_BITS
-    need(tool)
+    (to,) = exports(run, {format: folder or export_folder(run, format)}, questions, progress, replace)
+    return to
+
+
+def exports(
+    run: Run,
+    folders: Mapping[str, Path],
+    questions: int = QUESTIONS,
+    progress: Progress = lambda *_: None,
+    replace: bool = False,
+) -> Iterator[Path]:
+    """`export` in several formats, each to its folder: yields a folder as soon as it is checked.
+
+    The trained model is asked once for them all; where one cannot be written, none is begun.
+    """
+    targets = {}
+    for format, folder in folders.items():
+        if format not in FORMATS:
+            raise UserError(f"não sei exportar como «{format}»: escolha um de {', '.join(FORMATS)}")
+        to = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
+        _check_free(to, run, metadata(run, format), replace)
+        need(FORMATS[format].tool)
+        targets[format] = to
+    base = load_base(run.config)
+    validation = load_data(run.config, base).validation
+    reference = measure(base, run.best_adapter, validation, questions, progress)
+    base = changed(base, model=nn.Module())  # the tools are about to load it too
+    gc.collect()
+    mx.clear_cache()
+    for format, to in targets.items():
+        _export(run, format, to, base, reference, progress)
+        yield to
+
+
+def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, progress: Progress) -> None:
+    adapter, about, kind = run.best_adapter, metadata(run, format), FORMATS[format]
     with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
-        base = load_base(run.config)
-        validation = load_data(run.config, base).validation
-        reference = measure(base, adapter, validation, questions, progress)
-        model, loaded = _write(
-            format, gguf_type, base, adapter, to.name, partial, Path(temporary), reference.dtype
-        )
-        del base  # the tool is about to load the model too
-        gc.collect()
-        mx.clear_cache()
-        report = verify(reference, format, tool, model, loaded, limits, progress)
+        model, loaded = _write(format, base, adapter, to.name, partial, Path(temporary), reference.dtype)
+        report = verify(reference, format, kind.tool, model, loaded, kind.limits, progress)
         if report.failures:
             why = "; ".join(report.failures)
             raise UserError(f"a exportação «{format}» não passou na verificação e não foi guardada: {why}")
@@ -118,7 +144,6 @@ def export(
             (partial / name).write_text(text, encoding="utf-8")
         write_checksums(partial)
     _point_at(to)
-    return to
 
 
 def _check_free(to: Path, run: Run, about: dict[str, Any], replace: bool) -> None:
@@ -157,14 +182,7 @@ def _point_at(folder: Path) -> None:
 
 
 def _write(
-    format: str,
-    gguf_type: str,
-    base: Base,
-    adapter: Path,
-    name: str,
-    to: Path,
-    temporary: Path,
-    dtype: mx.Dtype,
+    format: str, base: Base, adapter: Path, name: str, to: Path, temporary: Path, dtype: mx.Dtype
 ) -> tuple[Path, Path | None]:
     """Write what the format itself asks for to the folder `to`; returns the model that its tool is to load,
     and the adapter on it. `temporary` is for a base that lies nowhere as the tool can read it, in the `dtype`
@@ -184,8 +202,8 @@ def _write(
         if format in ("fused", "fused-4bit"):
             write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)
             return to, None
-        write_gguf(base.path, adapter, base.tokenizer, name, gguf_type, to / GGUF)
-        if format == "ollama":
+        write_gguf(base.path, adapter, base.tokenizer, name, FORMATS[format].matrices, to / GGUF)
+        if format.startswith("ollama"):
             write_modelfile(base.tokenizer, MAX_TOKENS, to)
         return to / GGUF, None
     except RuntimeError as error:  # mlx, when it cannot write
