@@ -23,6 +23,10 @@ PAGES = {
     "README.md": "# Read me\n\n<!-- not run: for a reason -->\n```sh\nexit 5\n```\n\n```sh\nexit 6\n```\n",
     "docs/saida.md": "# Saída\n\n<!-- saída: echo um -->\n```text\ndois\n```\n",
     "docs/python.md": "# Python\n\n```python\nx = 1\n```\n\n```python\nassert x == 2, 'falha'\n```\n",
+    "docs/treino.md": (
+        "# Treino\n\n<!-- antes: cat checkpoints_qlora/demo/feito -->\n\n"
+        "```sh\ncat checkpoints_qlora/demo/feito\n```\n"
+    ),
     "docs/references/INDEX.md": "# Mapa\n\n<!-- gerado: acontecimentos -->\nvelho\n<!-- fim -->\n",
     "docs/troubleshooting/QLORA_X.md": "# Erros\n\n| `mensagem que ninguém dá` | a | b | c |\n",
 }
@@ -43,10 +47,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check(repository: Path, name: str) -> str:
-    command = [sys.executable, "docs/check", "--only", name]
+def check(repository: Path, name: str, *options: str, code: int = 1) -> str:
+    command = [sys.executable, "docs/check", "--only", name, *options]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -82,3 +86,14 @@ def test_blocks_that_fail_and_outputs_that_differ_are_found(repository: Path) ->
     assert "acabou com 4" not in out and "acabou com 5" not in out
     assert "docs/saida.md:4: «echo um» escreve outra coisa: um" in out
     assert "docs/python.md: Python: " in out and "falha" in out
+
+
+def test_a_run_that_is_made_already_is_where_pages_look_for_it(repository: Path, tmp_path: Path) -> None:
+    blocks = repository / "docs" / "check" / "blocks.py"
+    whole = "farense-qlora train --profile mini --run demo"
+    text = blocks.read_text(encoding="utf-8")
+    assert whole in text
+    blocks.write_text(text.replace(whole, "cat checkpoints_qlora/demo/feito"), encoding="utf-8")
+    (tmp_path / "feito").touch()
+    assert "docs/treino.md:5: acabou com 1" in check(repository, "blocos", "--page", "treino")
+    check(repository, "blocos", "--page", "treino", "--trained", str(tmp_path), code=0)

@@ -22,7 +22,6 @@ from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
 
 GGUF = "model.gguf"
-GGUF_TYPES = ("f16", "bf16", "q8_0")
 # How a tokenizer.json over bytes cuts text in pieces, step by step, and what llama.cpp calls the same.
 GPT_2 = "as GPT-2 does"  # built into the ByteLevel step
 PRE_TOKENIZERS = {
@@ -124,7 +123,7 @@ def write_fused(
 def write_gguf(
     base: Path, adapter: Path | None, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
 ) -> None:
-    """The fused model as one file for llama.cpp, its matrices as `kind` (one of `GGUF_TYPES`).
+    """The fused model as one file for llama.cpp, its matrices as `kind` (f16, bf16 or q8_0).
 
     Raises `UserError` for what llama.cpp would read in another way: another architecture or tokenizer.
     """
