@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import pytest
 from faults.common import SAVE_EVERY, STEPS, Ledger, Result, result_of
@@ -14,6 +15,7 @@ from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.table import Table
+from farense_qlora.text import decimal
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Count:
     survived: int = 0
     lost: int = 0
     corrupted: int = 0
+    seconds: list[float] = field(default_factory=list)
 
 
 LEDGER: dict[str, Count] = {}
@@ -31,15 +34,16 @@ LEDGER: dict[str, Count] = {}
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """`ledger(fault, same, lost)` counts one fault: whether the run ended with the bits of the reference, and
-    how many updates had to be done again."""
+    """`ledger(fault, same, lost, seconds)` counts one fault: whether the run ended with the bits of the
+    reference, how many updates had to be done again, and the seconds to the next one where nobody helped."""
 
-    def count(fault: str, same: bool, lost: int = 0) -> None:
+    def count(fault: str, same: bool, lost: int = 0, seconds: float | None = None) -> None:
         entry = LEDGER.setdefault(fault, Count())
         entry.tried += 1
         entry.survived += same
         entry.lost = max(entry.lost, lost)
         entry.corrupted += not same
+        entry.seconds += [seconds] if seconds is not None else []
 
     return count
 
@@ -65,7 +69,18 @@ def reference(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Resul
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if LEDGER:
         header = ["falha provocada", "vezes", "sobreviveu", "máx. passos perdidos", "resultados estragados"]
-        rows = [(name, c.tried, c.survived, c.lost, c.corrupted) for name, c in LEDGER.items()]
+        header.append("s até continuar (mediana)")
+        rows = [
+            (
+                name,
+                c.tried,
+                c.survived,
+                c.lost,
+                c.corrupted,
+                decimal(median(c.seconds), 1) if c.seconds else "",
+            )
+            for name, c in LEDGER.items()
+        ]
         terminalreporter.write_line(f"\n{Table(rows, columns=header)}")
 
 

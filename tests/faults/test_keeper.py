@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from faults.common import STEPS, WHOLE, Ledger, Result, result_of
+from faults.common import SAVE_EVERY, STEPS, WHOLE, Ledger, Result, result_of
 from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training.event_log import EventReader
-from farense_qlora.training.events import Finished, Restarted, Saved, Stepped, of
+from farense_qlora.training.events import Finished, Restarted, Saved, Started, Stepped, of
 from farense_qlora.training.run import Run, start
 from farense_qlora.training.worker import take_lock
 
-DEATHS, IN_ONE_RUN = (200, 20) if WHOLE else (5, 5)
+DEATHS, IN_ONE_RUN, HANGS = (200, 20, 10) if WHOLE else (5, 5, 1)
+LONG = 8 * IN_ONE_RUN
 SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGQUIT)
 # A keeper of less patience than ours.
 IMPATIENT = """
@@ -63,6 +63,14 @@ def aside():
         "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)")
     os.abort()
 """
+# What ends without a signal, once.
+ODD_CODE = """
+def aside():
+    while not os.path.exists(ONCE):
+        time.sleep(0.001)
+    os.unlink(ONCE)
+    os._exit(37)
+"""
 ABORT = """
 def aside():
     os.abort()
@@ -99,8 +107,8 @@ def trainer_of(run: Run) -> psutil.Process:
 
 
 def after_news(run: Run, log: EventReader, *kinds: type) -> None:
-    """Wait for an event of one of `kinds`, of an update and not of the start."""
-    seen = False
+    """Wait for an event of one of `kinds`; for a checkpoint of an update, and not of the start."""
+    seen = kinds != (Saved,)
     while True:
         for event in log.poll():
             seen |= isinstance(event, Stepped)
@@ -110,37 +118,55 @@ def after_news(run: Run, log: EventReader, *kinds: type) -> None:
         time.sleep(0.001)
 
 
+@pytest.fixture(scope="module")
+def long(config: Config) -> Config:
+    """A run with time enough to die in many times."""
+    return config.changed(max_steps=LONG, eval_every=LONG // 4)
+
+
+@pytest.fixture(scope="module")
+def long_reference(long: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    run = tmp_path_factory.mktemp("long")
+    return result_of(run, list(train_here(long, run)), LONG)
+
+
 @pytest.mark.parametrize("number", range(DEATHS // IN_ONE_RUN))
 def test_the_trainer_dies_many_times_and_nobody_is_needed(
-    config: Config, reference: Result, runs_folder: Path, ledger: Ledger, number: int
+    long: Config,
+    long_reference: Result,
+    runs_folder: Path,
+    ledger: Ledger,
+    trainer_code: Callable[[str], None],
+    number: int,
 ) -> None:
-    chance, seconds = random.Random(number), []
-    run = start(config.changed(save_every=1), f"guardado-{number}")
+    chance, once = random.Random(number), runs_folder.parent / "once"
+    trainer_code(ODD_CODE.replace("ONCE", repr(str(once))))
+    run = start(long.changed(save_every=1), f"guardado-{number}")
     log = EventReader(run.folder)
     deaths = []
     for _ in range(IN_ONE_RUN):
         after_news(run, log, Saved)  # so that it has come further, and is started at once
-        time.sleep(chance.random() * 0.03)
-        kind = chance.choice(SIGNALS)
-        trainer_of(run).send_signal(kind)
+        time.sleep(chance.random() * 0.02)
+        kind = chance.choice([*SIGNALS, None])
+        if kind is None:
+            once.touch()
+        else:
+            trainer_of(run).send_signal(kind)
         died = time.monotonic()
+        after_news(run, log, Restarted)
         after_news(run, log, Stepped)
-        seconds.append(time.monotonic() - died)
-        deaths.append(kind.name)
-        if len(of(log.events, Stepped)) >= STEPS - 2:
-            break
+        deaths.append((kind.name if kind else "o código 37", time.monotonic() - died))
     run.wait()
     events = EventReader(run.folder).poll()
     restarts = of(events, Restarted)
-    same = result_of(run.folder, run.events()) == reference
-    for restart, name in zip(restarts, deaths, strict=True):
-        before = [event for event in events[: events.index(restart)] if isinstance(event, Stepped)]
+    same = result_of(run.folder, run.events(), LONG) == long_reference
+    for restart, (name, seconds) in zip(restarts, deaths, strict=True):
+        before = of(events[: events.index(restart)], Stepped)
         lost = before[-1].step - restart.step
-        ledger(f"o processo que treina: {name}", same, lost)
+        ledger(f"o processo que treina: {name}", same, lost, seconds)
         assert lost <= 1 and (name in restart.cause and restart.splits == 0 and restart.pause == 0), restart
     assert same and isinstance(run.events()[-1], Finished)
     assert of(run.events(), Restarted) == restarts  # they stay to be seen
-    print(f"até à atualização seguinte: {np.median(seconds):.1f} s (mediana de {len(seconds)})")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory is kept to on Linux")
@@ -202,19 +228,52 @@ def start_impatiently(config: Config, folder: Path) -> Run:
     return Run(folder, keeper)
 
 
+@pytest.mark.parametrize("number", range(HANGS))
 def test_a_trainer_that_hangs_is_ended_and_named(
-    config: Config, reference: Result, runs_folder: Path
+    config: Config, reference: Result, runs_folder: Path, ledger: Ledger, number: int
 ) -> None:
-    run = start_impatiently(config, runs_folder / "parado")
-    after_news(run, EventReader(run.folder), Stepped)
+    run = start_impatiently(config, runs_folder / f"parado-{number}")
+    log = EventReader(run.folder)
+    after_news(run, log, Stepped)
+    time.sleep(random.Random(number).random() * 0.03)
     trainer_of(run).send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    after_news(run, log, Restarted)
+    after_news(run, log, Stepped)
+    seconds = time.monotonic() - stopped
     run.wait()
-    assert "não deu sinal de vida" in of(run.events(), Restarted)[0].cause
-    assert result_of(run.folder, run.events()) == reference
+    restart = of(run.events(), Restarted)[0]
+    assert "não deu sinal de vida" in restart.cause
+    before = of(EventReader(run.folder).poll(), Stepped)
+    lost = max((event.step for event in before if event.time < restart.time), default=0) - restart.step
+    same = result_of(run.folder, run.events()) == reference
+    ledger("o processo que treina: deixa de responder", same, lost, seconds)
+    assert same and lost <= SAVE_EVERY
+
+
+def test_a_trainer_whose_keeper_is_killed_saves_and_ends(
+    config: Config, reference: Result, runs_folder: Path, ledger: Ledger
+) -> None:
+    run = start(config.changed(max_steps=STEPS), "sem-guarda")
+    after_news(run, EventReader(run.folder), Stepped)
+    run.pause()  # so that it is still at it
+    assert run._worker is not None
+    run._worker.kill()
+    deadline = time.monotonic() + 60
+    while run.alive:
+        assert time.monotonic() < deadline, "a trainer is left that nobody keeps"
+        time.sleep(0.01)
+    done = of(run.events(), Stepped)[-1].step
+    assert done < STEPS and run.status == "stopped"
+    again = start(config, "sem-guarda").wait()
+    (_, resumed) = of(EventReader(run.folder).poll(), Started)
+    same = result_of(again.folder, again.events()) == reference
+    ledger("o processo que guarda: SIGKILL", same, done - resumed.step)
+    assert same and resumed.step == done
 
 
 def test_a_leak_is_recycled_away(
-    config: Config, runs_folder: Path, trainer_code: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    config: Config, runs_folder: Path, trainer_code: Callable[[str], None]
 ) -> None:
     config = config.changed(max_steps=100, save_every=4, keep_last=30, eval_every=100, probes=0)
     whole = start(config, "inteiro").wait()

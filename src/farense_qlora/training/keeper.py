@@ -110,7 +110,7 @@ class Keeper:
         command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder)]
         command += [*self._options, f"--splits={splits}"]
         beat, heard, longest = self._heartbeat(), None, 0.0
-        self._trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[self._lock])
+        self._trainer = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[self._lock])
         while (code := self._trainer.poll()) is None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             now = time.monotonic()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from contextlib import closing
@@ -93,11 +94,18 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
     """Train the run in `folder` to its end, each micro-batch halved `splits` times; whatever goes wrong is
     said in a `Failed` event, but for a lack of memory, which is left to the keeper.
 
-    Whoever starts this process has locked the folder, and hands it the lock.
+    Whoever starts this process has locked the folder, and hands it the lock and a standard input that ends
+    when he does: then this one saves and ends too, since nobody would notice if it hung or died.
     """
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: interrupted.append(received))  # acted on between updates
+
+    def end_with_keeper() -> None:
+        os.read(sys.stdin.fileno(), 1)  # returns when the keeper, which holds the other end, is gone
+        interrupted.append(signal.SIGTERM)
+
+    threading.Thread(target=end_with_keeper, daemon=True).start()
 
     def requests() -> Requests:
         os.utime(folder / LOCK)  # a sign of life
