@@ -82,7 +82,7 @@ class Keeper:
         while True:
             began_at, killed = self._checkpoint(), killed_by_system()
             events_end, log_end = self._size(NAME), self._size(LOG)
-            code, silent = self._train(splits)
+            code, silent = self._train(splits, events_end)
             if self._has_ended(events_end) or self._is_to_stop():
                 return code
             step = self._checkpoint()
@@ -105,8 +105,9 @@ class Keeper:
             while time.monotonic() < until and not self._is_to_stop():
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _train(self, splits: int) -> tuple[int, float]:
-        """Run a trainer to its end: its exit code, and the seconds of silence if they ended it."""
+    def _train(self, splits: int, events_end: int) -> tuple[int, float]:
+        """Run a trainer to its end: its exit code, and the seconds of silence if they ended it. Before its
+        first event, which comes after the first `events_end` bytes, it may download for hours."""
         command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder)]
         command += [*self._options, f"--splits={splits}"]
         beat, heard, longest = self._heartbeat(), None, 0.0
@@ -114,6 +115,8 @@ class Keeper:
         while (code := self._trainer.poll()) is None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             now = time.monotonic()
+            if self._size(NAME) == events_end:
+                continue
             if (latest := self._heartbeat()) != beat:
                 longest = max(longest, now - heard) if heard else 0.0
                 beat, heard = latest, now
@@ -141,7 +144,7 @@ class Keeper:
         return max((int(name[5:]) for name in names if name[5:].isdecimal()), default=-1)
 
     def _heartbeat(self) -> int:
-        """When the trainer last said that it lives; a download before it begins may take hours."""
+        """When the trainer last said that it lives."""
         return os.fstat(self._lock).st_mtime_ns
 
     def _size(self, name: str) -> int:
