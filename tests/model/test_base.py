@@ -1,6 +1,7 @@
 """Base models load from folders in the hub's layout, in 4 bits, and what is missing is named."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -71,7 +72,8 @@ def test_a_copy_that_was_cut_short_is_never_taken_for_a_whole_one(tiny_model: Pa
         "folder.convert = lambda *a, **k: (convert(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
         "folder.quantized_copy(Path(sys.argv[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(model)])
+    env = {**os.environ, "XDG_CACHE_HOME": str(CACHE.parent)}
+    done = subprocess.run([sys.executable, "-c", code, str(model)], env=env)
     assert done.returncode == -signal.SIGKILL
     (half,) = (CACHE / "models").glob(".morto-4bit-*.partial")
     (half / "model.safetensors").write_bytes(b"half")
