@@ -84,15 +84,29 @@ def without_brackets(text: str) -> str:
 
 @dataclass(frozen=True)
 class Club:
-    """The club that questions are about; `gender` is the article of its name."""
+    """The club that questions are about; `gender` is the article of its name, `official` its name in full
+    and `nickname` what its players are called."""
 
     name: str
     gender: str
+    official: str = ""
+    nickname: str = ""
 
     @cached_property
     def forms(self) -> dict[str, str]:
-        """The name with each preposition, by the contraction that a wording has for it: {o}, {do}, {ao}."""
+        """The club with each preposition, by the contraction that a wording has for it: {o}, {do}, {ao}; the
+        same with its initials, {o_sc}, and its players, {os}."""
         masculine = {"": "o", "de": "do", "em": "no", "a": "ao", "por": "pelo", "com": "com_o"}
-        forms = {masculine[name]: f"{row[self.gender]} {self.name}" for name, row in CONTRACTIONS.items()}
+        before = self.official.removesuffix(self.name).split() if self.official != self.name else []
+        initials = "".join(word[0] for word in before if word[0].isupper())
+        short = f"{initials} {self.name}".strip()
+        players = self.nickname or f"jogadores {CONTRACTIONS['de'][self.gender]} {self.name}"
+        many = "as" if players.split()[0].endswith("as") else "os"
+        forms = {}
+        for preposition, row in CONTRACTIONS.items():
+            mark = masculine[preposition]
+            forms[mark] = f"{row[self.gender]} {self.name}"
+            forms[f"{mark}_sc"] = f"{row['o' if initials else self.gender]} {short}"
+            forms[f"{mark}s"] = f"{row[many]} {players}"
         feminine = self.gender == "a"
         return {**forms, "vogal": self.gender, "a_f": "a" * feminine, "ao_f": "ã" if feminine else "ão"}

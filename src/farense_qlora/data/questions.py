@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,9 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
     """
     if unknown := sorted({file.stem for file in folder.glob("*.toml")} - BUILDERS.keys()):
         raise UserError(f"em {folder} não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}")
+    values = {row.key: without_brackets(row.value_pt) for row in tables.club if row.verified}
+    official, nickname = values.get("nome_oficial", ""), values.get("alcunha", "")
+    club = replace(club, official=official, nickname=nickname[:1].lower() + nickname[1:])
     asked: list[Question] = []
     for table, (build, names) in BUILDERS.items():
         file = folder / f"{table}.toml"

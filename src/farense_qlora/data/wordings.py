@@ -18,7 +18,8 @@ Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A fact as it is asked and answered; every prompt has the same `answer`.
+    """A fact as it is asked and answered; every prompt has the same `answer`, or `full`, the same in a whole
+    sentence. Nothing is trained on `heldout`, nor on `other`, whose structure no training wording has.
 
     `subject` is what the fact is about: a season, a name. `followups` are (prompt, answer) pairs that go on
     with the conversation. `guessable`: an answer may well be right by chance, so that the question proves
@@ -31,7 +32,9 @@ class Question:
     fact: str
     prompts: tuple[str, ...]
     heldout: tuple[str, ...]
+    other: tuple[str, ...]
     answer: str
+    full: str
     followups: tuple[tuple[str, str], ...] = ()
     guessable: bool = False
 
@@ -48,14 +51,15 @@ class Question:
     def texts(self) -> tuple[str, ...]:
         """Everything that is said, by either side."""
         later = [text for turn in self.followups for text in turn]
-        return (*self.prompts, *self.heldout, self.answer, *later)
+        return (*self.prompts, *self.heldout, *self.other, self.answer, self.full, *later)
 
 
 class Template(BaseModel):
-    """How one thing is asked and answered: an entry of a TOML file. `heldout` is never trained on.
+    """How one thing is asked and answered: an entry of a TOML file.
 
-    `no` is the answer when the thing is not so. `value` and `needs` are for the club's own table: what the
-    value of a row must look like, and the rows whose answers are put together.
+    `heldout` and `other` are never trained on. `full` is the answer in a whole sentence, where `answer` is
+    none; `no` is the answer when the thing is not so. `value` and `needs` are for the club's own table: what
+    the value of a row must look like, and the rows whose answers are put together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +67,9 @@ class Template(BaseModel):
     kind: Literal["facto", "conta", "sim-nao", "comparacao", "conversa"] = "facto"
     train: Texts
     heldout: Texts
+    other: tuple[str, ...] = ()
     answer: str
+    full: str = ""
     no: str = ""
     followups: tuple[tuple[str, str], ...] = ()
     value: re.Pattern[str] = re.compile("(.+)")
@@ -130,7 +136,9 @@ class Wordings:
             fact="/".join(filter(None, (table, subject, name if part is None else part))),
             prompts=tuple(map(filled, template.train)),
             heldout=tuple(map(filled, template.heldout)),
-            answer=sentence(filled(template.answer if yes else template.no)),
+            other=tuple(map(filled, template.other)),
+            answer=(answer := sentence(filled(template.answer if yes else template.no))),
+            full=sentence(filled(template.full)) if template.full and yes else answer,
             followups=tuple(
                 (filled(prompt), sentence(filled(answer))) for prompt, answer in template.followups
             ),
