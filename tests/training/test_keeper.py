@@ -4,7 +4,7 @@ import pytest
 from ui_events import events
 
 from farense_qlora.training.event_log import replay
-from farense_qlora.training.events import Restarted, Saved, Started, Stepped, of, sentence
+from farense_qlora.training.events import Restarted, Saved, Started, Stepped, of, sentence, sentences
 from farense_qlora.training.keeper import diagnose
 
 METAL = "terminating due to uncaught exception: [METAL] Command buffer execution failed: "
@@ -39,10 +39,20 @@ def test_a_restart_says_where_it_goes_on_and_in_what_other_way() -> None:
     restart = Restarted(step=300, cause="faltou memória", pause=5, splits=2)
     assert sentence(restart) == (
         "o processo que treina acabou (faltou memória) e recomeça do ponto de controlo do passo 300, daqui a "
-        "5 s, com micro-lotes 4 vezes menores"
+        "5 s, com micro-lotes até 4 vezes menores"
     )
     restart = Restarted(step=-1, cause="acabou com o código 3", pause=0, splits=0)
     assert sentence(restart) == "o processo que treina acabou (acabou com o código 3) e recomeça do princípio"
+
+
+def test_of_a_restart_the_cause_is_told_last_and_once() -> None:
+    began, *_ = events()
+    restart = Restarted(step=20, cause="faltou memória", pause=0, splits=1)
+    told = sentences([*events(30)[:-1], restart, Started(**{**vars(began), "step": 20})])
+    assert told[-1] == sentence(restart) and len(told) == len(set(told))
+    assert sentences([Started(**{**vars(began), "step": 20})]) == [
+        "continua do ponto de controlo do passo 20"
+    ]
 
 
 def test_restarts_stay_when_what_came_after_the_checkpoint_is_done_again() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base
+from farense_qlora.training import checkpoints
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped, sentence
 from farense_qlora.training.requests import (
@@ -217,6 +219,20 @@ def test_a_learning_rate_that_was_asked_for_meanwhile_stays(base: Base, tmp_path
     list(train_here(config, tmp_path / "run", base, requests=lambda: next(asked)))
     events = list(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path)))))
     assert {event.learning_rate for event in events if isinstance(event, Stepped)} == {1e-4}
+
+
+def test_going_on_on_another_machine_is_said(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(tmp_path)
+    list(train_here(config, tmp_path / "run", base, **stopped_at_look(3)))
+    monkeypatch.setattr(checkpoints, "_machine", lambda: {"processador": "Apple M4"})
+    started = next(iter(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path))))))
+    assert re.fullmatch("processador .+, agora Apple M4: as linhas são as mesmas, .+", started.elsewhere)
+    assert sentence(started).endswith(f"; {started.elsewhere}")
+    monkeypatch.undo()
+    started = next(iter(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path))))))
+    assert not started.elsewhere
 
 
 def test_going_on_from_an_adapter_begins_where_it_stood(base: Base, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty
 
@@ -15,7 +16,7 @@ from jupyter_client import KernelClient
 from jupyter_client.manager import run_kernel
 from ui_events import events, sampled, write_run
 
-from farense_qlora.training.events import Event, Failed, Skipped, Spiked, Stepped
+from farense_qlora.training.events import Event, Failed, Restarted, Skipped, Spiked, Stepped
 from farense_qlora.training.requests import read_requests
 from farense_qlora.ui.live import samples, state
 
@@ -83,6 +84,10 @@ def test_what_happened_stands_under_the_numbers() -> None:
     ]
     shown = state([*events()[:30], *trouble], alive=True)
     assert "passo 7 saltado" in shown and "perda fora do comum" in shown and "A decorrer: " in shown
+    died = Restarted(step=20, time=0.0, cause="faltou memória", pause=0, splits=1)
+    again = replace(events()[0], step=20)
+    shown = state([*events()[:30], died, again], alive=True)
+    assert "acabou (faltou memória) e recomeça do ponto de controlo do passo 20, com micro-lotes" in shown
     assert "<li>" not in state(events())
 
 

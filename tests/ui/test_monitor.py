@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from conftest import FARENSE
 from rich.console import Console
 from ui_events import events, write_run
 
-from farense_qlora.training.events import Event
+from farense_qlora.training.events import Event, Restarted
 from farense_qlora.training.overview import overview
 from farense_qlora.training.run import Run
 from farense_qlora.ui.monitor import screen
@@ -154,3 +155,12 @@ def test_a_screen_is_never_wider_nor_higher_than_the_terminal(
     assert len(lines) <= height or width < 80
     frame = [text for line in lines if "┐" in (text := "".join(segment.text for segment in line))]
     assert [len(line.rstrip()) for line in frame] == [width] * (count > 1)
+
+
+def test_a_restart_is_told_with_its_cause(tmp_path: Path) -> None:
+    died = Restarted(step=20, time=0.0, cause="faltou memória", pause=0, splits=1)
+    run = write_run(tmp_path / "r", [*events()[:30], died, replace(events()[0], step=20)])
+    text = StringIO()
+    console = Console(width=100, height=24, file=text)
+    console.print(screen(overview(run), run.events(), 100, 24))
+    assert "o processo que treina acabou (faltou memória) e recomeça" in text.getvalue()

@@ -22,6 +22,8 @@ from ..data.sources import fingerprint
 from ..errors import UserError, disk_error
 from ..files import atomic_dir, put_back, verify, write_checksums
 from ..model.adapters import save_adapter, save_arrays
+from ..model.cpu.blas import cores
+from ..model.machine import on_cpu
 from .step import Step
 
 BEST = "best"
@@ -64,6 +66,7 @@ def save(run: Path, state: State, config: Config, data: dict[str, str], base: st
         "config": config.model_dump(mode="json"),
         "data": data,
         "versions": versions(),
+        "machine": _machine(),
     }
     with atomic_dir(run / name) as folder:
         save_adapter(step.model, config, base, folder)
@@ -205,6 +208,25 @@ def check_room(run: Path, config: Config, trainable: int) -> None:
             f"o disco de {run} tem {free / 1e6:.0f} MB livres e o treino precisa de "
             f"{needed / 1e6:.0f} MB para os pontos de controlo: liberte espaço ou baixe keep_last"
         )
+
+
+def elsewhere(checkpoint: Path) -> str:
+    """What computes now and did not when `checkpoint` was made, in Portuguese; empty when all is the same."""
+    about = _about(checkpoint)
+    before = about.get("machine", {}) | about["versions"]
+    other = [
+        f"{name} {before[name]}, agora {now}"
+        for name, now in (_machine() | versions()).items()
+        if before.get(name, now) != now
+    ]
+    if not other:
+        return ""
+    return f"{'; '.join(other)}: as linhas são as mesmas, e os números também, a menos de arredondamentos"
+
+
+def _machine() -> dict[str, str]:
+    about = {"processador": str(mx.device_info()["device_name"])}
+    return about | ({"núcleos": str(cores())} if on_cpu() else {})
 
 
 def versions() -> dict[str, str]:

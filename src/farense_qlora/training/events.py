@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from ..text import decimal, plain
@@ -35,6 +36,7 @@ class Started(Event):
     repeated_rows: int = 0  # left out of either set
     notes: tuple[str, ...] = ()  # what was made of the data, in Portuguese
     from_adapter: str = ""  # whose weights it began with
+    elsewhere: str = ""  # what computes now and did not before, in Portuguese
     predicted_gb: float | None = None  # of memory, at most
     predicted_seconds: float | None = None  # an update; None where `fit` has measured none
 
@@ -214,8 +216,8 @@ def sentence(event: Event) -> str | None:
     """What a person should hear of `event`, in Portuguese; None for what goes as it should."""
     step = f"passo {event.step}"
     match event:
-        case Started(step=done) if done:
-            return f"continua do ponto de controlo do {step}"
+        case Started(step=done, elsewhere=elsewhere) if done:
+            return f"continua do ponto de controlo do {step}" + (f"; {elsewhere}" if elsewhere else "")
         case Started(notes=notes, from_adapter=adapter) if notes or adapter:
             return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
         case Started(repeated_rows=rows) if rows:
@@ -223,7 +225,7 @@ def sentence(event: Event) -> str | None:
         case Restarted(step=done, cause=cause, pause=pause, splits=splits):
             where = f"do ponto de controlo do {step}" if done >= 0 else "do princípio"
             after = f", daqui a {pause:.0f} s" if pause else ""
-            smaller = f", com micro-lotes {2**splits} vezes menores" if splits else ""
+            smaller = f", com micro-lotes até {2**splits} vezes menores" if splits else ""
             return f"o processo que treina acabou ({cause}) e recomeça {where}{after}{smaller}"
         case Discarded(path=path, reason=reason):
             return f"{path} está estragado ({reason}): usa-se o anterior"
@@ -249,3 +251,14 @@ def sentence(event: Event) -> str | None:
         case Failed(message=message):
             return message
     return None
+
+
+def sentences(events: Iterable[Event]) -> list[str]:
+    """What a person should hear of `events` before the end, in order; not that a trainer which was started
+    again goes on, since that was said when it was."""
+    told = []
+    for before, event in pairwise([None, *events]):
+        known = isinstance(before, Restarted) and isinstance(event, Started)
+        if event and not known and not isinstance(event, Finished) and (text := sentence(event)):
+            told.append(text)
+    return told

@@ -24,6 +24,7 @@ RECYCLED = 75  # with which a trainer ends, at a checkpoint, that wants to be st
 PAUSES = (0, 5, 20, 60)  # seconds before each new start without progress; then it is given up
 # A trainer is ended that gives no sign of life for so many seconds, or many times as long as it ever did.
 SILENCE, TIMES_LONGER = 1800.0, 10
+MOST_SPLITS = 5  # beyond it a micro-batch holds one row, or what lacks is no memory of ours
 SECONDS_BETWEEN_LOOKS = 0.2
 TAIL = 50_000  # bytes of a log that are looked at
 
@@ -94,7 +95,7 @@ class Keeper:
             else:
                 said = self._end_of(LOG, log_end)
                 death = diagnose(code, said, killed is None or killed_by_system() != killed)
-            splits += death.too_large
+            splits = min(splits + death.too_large, MOST_SPLITS)
             with closing(EventWriter(self.folder, self._is_to_stop)) as log:
                 if in_vain > len(PAUSES):
                     log.write(Failed(step=step, message=self._surrender(in_vain, death.cause)))

@@ -209,6 +209,7 @@ class Trainer:
             repeated_rows=len(self.data.repeats) + len(self.data.leaks),
             notes=tuple(self.data.sentences),
             from_adapter=self.config.from_adapter,
+            elsewhere=checkpoints.elsewhere(self.checkpoint) if self.checkpoint else "",
             predicted_gb=cost.peak_gb,
             predicted_seconds=cost.seconds / cost.updates if cost.seconds and cost.updates else None,
         )

@@ -23,7 +23,7 @@ from ..table import Table
 from ..text import decimal, duration, plain, scientific
 from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
-from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentence
+from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentences
 from ..training.numbers import Numbers, numbers
 from ..training.overview import STATUS
 from ..training.requests import PAUSE, is_requested
@@ -225,7 +225,7 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
     ]
     rows = [cells[i : i + NUMBERS_A_ROW] for i in range(0, len(cells), NUMBERS_A_ROW)]
     table = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
-    said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
+    said = sentences(events)
     notes = "".join(f'<li style="white-space:pre-line">{escape(text)}</li>' for text in said[-SENTENCES:])
     return (
         f"<p><b>{escape(title)}</b>{left}</p>{bar}"

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..config import RUNS
 from ..text import decimal
 from ..training.event_log import EventReader
-from ..training.events import Evaluated, Event, Finished, Stepped, sentence
+from ..training.events import Evaluated, Event, Stepped, sentences
 from ..training.overview import STATUS, Overview, overview
 from ..training.run import Run, all_runs
 from .figures import smooth
@@ -83,7 +83,7 @@ def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> R
     for row in range(down):
         cells = numbers[row::down]
         table.add_row(*(Text.assemble((f"{name}: ", "dim"), (value, "bold")) for name, value in cells))
-    said = [text for event in events if not isinstance(event, Finished) and (text := sentence(event))]
+    said = sentences(events)
     note = Text(said[-1].splitlines()[-1] if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
     rows = max(LOWEST_PLOT, height - down - 4)
     return Group(head, bar, _plot(now, events, width, rows), table, note)

@@ -19,7 +19,7 @@ from ..templates import render
 from ..text import decimal
 from ..training.checkpoints import versions
 from ..training.doctor import machine_facts
-from ..training.events import Event, Finished, Started, Stepped, last, of, sentence
+from ..training.events import Event, Started, Stepped, last, of, sentences
 from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
 from .figures import ThemeName, training_curves
@@ -43,7 +43,7 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
         numbers=now.labelled(),
         light=_curves(events, "light"),
         dark=_curves(events, "dark"),
-        said=[text for event in events if not isinstance(event, Finished) and (text := sentence(event))],
+        said=sentences(events),
         samples=samples(events),
         evaluation=_evaluation_table(run),
         data=_data_table(config, started),
