@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
+from stat import S_ISREG
 
 from .errors import disk_error
 
@@ -95,6 +96,17 @@ def sha256(path: Path) -> str:
     """The SHA-256 of the file `path`, in hexadecimal."""
     with open(path, "rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def bytes_in(folder: Path) -> int:
+    """What the files in `folder` take on the disk, while a worker may be writing and deleting them."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                about = os.lstat(os.path.join(parent, name))
+                total += about.st_size if S_ISREG(about.st_mode) else 0
+    return total
 
 
 def write_checksums(folder: Path) -> None:

@@ -21,9 +21,9 @@ table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums; w
 class Table(pd.DataFrame):
     """A pandas DataFrame, to sort, filter, plot and write; only how it is shown is its own.
 
-    `caption` stands above it, `formats` says by column how a value is shown to people (numbers without one
-    have a decimal comma), `header` whether columns have names worth showing. What pandas makes of a table
-    (sorted, filtered, some columns) is a table with the same formats.
+    `caption` stands above it and `note` below, `formats` says by column how a value is shown to people
+    (numbers without one have a decimal comma), `header` whether columns have names worth showing. What pandas
+    makes of a table (sorted, filtered, some columns) is a table with the same formats.
 
     >>> table = Table({"passo": [100, 200], "perda": [2.5, 1.25]})
     >>> print(table[table["perda"] < 2])
@@ -32,10 +32,11 @@ class Table(pd.DataFrame):
       200  1,250
     """
 
-    _metadata = ["caption", "formats", "header"]  # noqa: RUF012  pandas' own name for what it hands on
+    _metadata = ["caption", "formats", "header", "note"]  # noqa: RUF012  pandas' own name for what it hands on
     caption: str
     formats: Mapping[str, Callable[[Any], str]]
     header: bool
+    note: str
 
     def __init__(
         self,
@@ -44,10 +45,11 @@ class Table(pd.DataFrame):
         caption: str = "",
         formats: Mapping[str, Callable[[Any], str]] | None = None,
         header: bool = True,
+        note: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(data, *args, **kwargs)  # type: ignore[call-arg]
-        self.caption, self.formats, self.header = caption, formats or {}, header
+        self.caption, self.formats, self.header, self.note = caption, formats or {}, header, note
 
     @classmethod
     def of_facts(cls, caption: str, facts: Iterable[tuple[str, str]]) -> "Table":
@@ -84,7 +86,8 @@ class Table(pd.DataFrame):
         caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
         head = f"<tr>{line(self.columns, 'th')}</tr>" if self.header else ""
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.cells())
-        return f"{STYLE}<table class=fq>{caption}{head}{body}</table>"
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"{STYLE}<table class=fq>{caption}{head}{body}</table>{note}"
 
     def __repr__(self) -> str:
         rows = [list(map(str, self.columns)), *self.cells()]
@@ -97,7 +100,7 @@ class Table(pd.DataFrame):
             ).rstrip()
             for line in [*lines, *rows[1:]]
         )
-        return f"{self.caption}\n{text}" if self.caption else text
+        return "\n".join(filter(None, (self.caption, text, self.note)))
 
     __str__ = __repr__
 

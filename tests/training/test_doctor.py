@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,10 @@ def test_the_table_to_share_has_the_last_trainings_and_no_names_or_paths(
     monkeypatch.setattr(run_module, "RUNS", tmp_path)
     run = write_run(tmp_path / "segredo", events(), train_data="/casa/maria/linhas.jsonl")
     run.config.changed(profile="o-meu").write(run.folder / "config.json")
+    for began in range(1, 4):
+        write_run(tmp_path / str(began), [replace(event, time=-float(began)) for event in events(began)])
     table = module.share(machine())
+    assert "| 2 atualizações em" in table and "| 3 atualizações em" not in table  # the last three trainings
     assert table.startswith("| Facto | Valor |\n| --- | --- |\n| Sistema | ") and "GFLOP/s" in table
     assert "perfil outro, 4 bits | 60 atualizações em 30 s; 600 tokens/s; memória 0,25 GB" in table
     assert not any(

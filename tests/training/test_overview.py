@@ -14,6 +14,7 @@ from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.training import run as run_module
+from farense_qlora.training.events import Failed
 from farense_qlora.training.overview import differences, overview, runs, runs_text
 from farense_qlora.training.run import Run
 from farense_qlora.ui.live import state
@@ -76,6 +77,20 @@ def test_the_table_of_runs_sorts_as_numbers_and_draws_what_is_not_known(run: Run
     long = overview(write_run(tmp_path / "longo", [], model="m" * 60))
     assert "m…" in runs_text([long]) and "m" * 60 in runs([long])._repr_html_()
     assert runs_text([]).startswith("ainda não há treinos")
+
+
+def test_attempts_that_never_trained_stand_in_one_line_below_the_others(run: Run, tmp_path: Path) -> None:
+    failed = Failed(step=0, time=1.0, message="não há memória")
+    for name, written in (("a", [failed]), ("b", events(0)[:1]), ("falhou", [*events(7)[:-1], failed])):
+        write_run(tmp_path / name, written)
+    write_run(tmp_path / "parado", [*events(0)[:-1], events(0, "stopped")[-1]])
+    table = runs()
+    assert set(table["treino"]) == {"meio", "falhou", "parado"}
+    line = "e 2 tentativas que não chegaram a treinar: a, b"
+    rows = [overview(one) for one in run_module.all_runs()]
+    assert runs_text(rows).splitlines()[-1] == line and f"<p>{line}</p>" in table._repr_html_()
+    assert runs([overview(Run(tmp_path / "b"))]).note == "e 1 tentativa que não chegou a treinar: b"
+    assert runs([overview(run)]).note == ""
 
 
 def test_an_overview_survives_checkpoints_that_come_and_go(run: Run) -> None:

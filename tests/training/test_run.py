@@ -242,10 +242,10 @@ def test_runs_go_by_when_they_began_whatever_is_written_into_their_folders_later
     for name, began in (("segundo", now - 50), ("primeiro", now - 100)):
         write_run(tmp_path / name, [replace(event, time=began) for event in events()])
     write_run(tmp_path / "acabado de criar", [])
-    assert [run.name for run in all_runs()] == ["primeiro", "segundo", "acabado de criar"]
+    assert [run.name for run in all_runs()] == ["acabado de criar", "segundo", "primeiro"]
     (tmp_path / "primeiro" / "evaluation.json").write_text("{}")
     shutil.copytree(tmp_path / "segundo", tmp_path / "cópia")
-    assert [run.name for run in all_runs()] == ["primeiro", "cópia", "segundo", "acabado de criar"]
+    assert [run.name for run in all_runs()] == ["acabado de criar", "segundo", "cópia", "primeiro"]
 
 
 def test_the_best_adapter_is_known_without_reading_checkpoints_through(

@@ -1,11 +1,15 @@
 """Runs are picked from a list, and those picked stand in one view."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ui_events import events, sampled, write_run
 
 from farense_qlora.training import run as run_module
+from farense_qlora.ui import live
+from farense_qlora.ui.monitor import newest
+from farense_qlora.ui.panel import panel
 from farense_qlora.ui.runs import RunPicker
 
 
@@ -32,3 +36,15 @@ def test_those_picked_are_shown_with_numbers_and_answers_side_by_side() -> None:
 def test_without_a_run_there_is_an_empty_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "RUNS", tmp_path)
     assert RunPicker().picked.options == ()
+
+
+def test_whoever_shows_the_newest_run_unasked_shows_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RUNS", tmp_path)
+    monkeypatch.setattr(live, "Watching", lambda run: run)
+    monkeypatch.delenv("FARENSE_PROFILE", raising=False)
+    for began, (name, rank) in enumerate((("z", 3), ("a", 5), ("m", 7))):
+        write_run(tmp_path / name, [replace(event, time=float(began)) for event in events()], rank=rank)
+    assert RunPicker().picked.options == ("m", "a", "z")
+    assert (newest().name, live.watch().name, panel().config.rank) == ("m", "m", 7)

@@ -87,13 +87,21 @@ def stop(args: argparse.Namespace) -> None:
     _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
 
 
-def runs(args: argparse.Namespace) -> None:
-    """Show every run."""
+def runs(args: argparse.Namespace) -> int:
+    """Show every run, delete some or rename one; 1 when none was to go after all. Raises `UserError`."""
     from ..training.overview import overview, runs_text
     from ..training.run import all_runs
+    from .deletion import delete
 
-    rows = [overview(run) for run in all_runs()]
-    _write(args, {"runs": [asdict(row) for row in rows]}, runs_text(rows))
+    if args.delete:
+        result, text = delete(args.delete, args.yes)
+    elif args.rename:
+        result, text = {"run": args.rename[1]}, fq.Run.open(args.rename[0]).rename(args.rename[1])
+    else:
+        rows = [overview(run) for run in all_runs()]
+        result, text = {"runs": [asdict(row) for row in rows]}, runs_text(rows)
+    _write(args, result, text)
+    return int(result.get("deleted") == [])
 
 
 def monitor(args: argparse.Namespace) -> None:
@@ -325,7 +333,7 @@ def _run(name: str | None) -> Any:
     finished = [run for run in all_runs() if run.finished]
     if not finished:
         raise UserError(f"ainda não há nenhum treino terminado em {RUNS}: comece com «farense-qlora train»")
-    return finished[-1]
+    return finished[0]
 
 
 def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:

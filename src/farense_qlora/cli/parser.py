@@ -53,7 +53,12 @@ def build_parser() -> Parser:
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
     _json(sub)
 
-    _json(add("runs", commands.runs, "mostra todos os treinos"))
+    sub = add("runs", commands.runs, "mostra todos os treinos, apaga alguns ou muda o nome a um")
+    change = sub.add_mutually_exclusive_group()
+    change.add_argument("--delete", nargs="+", metavar="NOME", help="apaga esses treinos; pergunta antes")
+    change.add_argument("--rename", nargs=2, metavar=("NOME", "NOVO"), help="muda o nome a um treino")
+    sub.add_argument("--yes", action="store_true", help="apaga sem perguntar")
+    _json(sub)
 
     sub = add("monitor", commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")

@@ -84,7 +84,7 @@ def share(about: Machine) -> str:
     """A table in Markdown, to paste where one asks for help: the computer and its last trainings, by their
     profiles; no names and no paths."""
     rows = [*machine_facts(about), ("Energia", "; ".join(power().sentences) or "nada a abranda")]
-    for run in all_runs()[-3:]:
+    for run in all_runs()[:3]:
         with suppress(UserError):  # of an older version, or damaged
             config, now, events = run.config, run.numbers, run.events()
             profile = config.profile if config.profile in PROFILES else "outro"

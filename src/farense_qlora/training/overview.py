@@ -1,15 +1,12 @@
 """Every run at a glance: where it stands, how it differs from its profile, how good it is, what it took."""
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from ..config import PROFILES, Config
 from ..errors import UserError
+from ..files import bytes_in
 from ..table import Table
 from ..text import decimal, duration, plain, size
 from .events import Event
@@ -51,12 +48,13 @@ def overview(run: Run, events: Sequence[Event] | None = None) -> Overview:
     now, state = numbers(events), status(run.alive, events)
     if state != "running":
         now.seconds_left = None
-    taken = _bytes(run.folder)
+    taken = bytes_in(run.folder)
     return Overview(**vars(now), run=run.name, status=state, profile=profile, differs=differs, bytes=taken)
 
 
 def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treinos") -> Table:
-    """The runs `rows`, or every run, the oldest first, as a table for people.
+    """The runs `rows`, or every run, the newest first, as a table for people; those that failed before their
+    first update stand in one line below it.
 
     Cells with two numbers are pairs, and sort by the first: (step, of how many), (loss, at which step),
     (gap, verdict). Times are in seconds, sizes in bytes.
@@ -65,6 +63,7 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
     True
     """
     rows = [overview(run) for run in all_runs()] if rows is None else rows
+    vain = [row.run for row in rows if row.status in ("failed", "interrupted") and not row.step]
     cells = [
         (
             row.run,
@@ -78,6 +77,7 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
             row.bytes,
         )
         for row in rows
+        if row.run not in vain
     ]
     formats: dict[str, Callable[[Any], str]] = {
         "passo": lambda at: f"{at[0]} / {at[1]}",
@@ -87,8 +87,13 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
         "tokens": WHOLE,
         "disco": lambda taken: size(taken / 1e9),
     }
+    attempts = "tentativa que não chegou" if len(vain) == 1 else "tentativas que não chegaram"
     return Table(
-        cells, columns=["treino", "estado", "definições", *formats], caption=caption, formats=formats
+        cells,
+        columns=["treino", "estado", "definições", *formats],
+        caption=caption,
+        formats=formats,
+        note=f"e {len(vain)} {attempts} a treinar: {', '.join(vain)}" if vain else "",
     )
 
 
@@ -111,14 +116,3 @@ def _setting(value: object) -> str:
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return plain(value) if isinstance(value, float) else str(value)
-
-
-def _bytes(folder: Path) -> int:
-    """What the files in `folder` take on the disk, while a worker may be writing and deleting them."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                about = os.lstat(os.path.join(parent, name))
-                total += about.st_size if S_ISREG(about.st_mode) else 0
-    return total

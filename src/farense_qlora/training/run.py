@@ -2,17 +2,20 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from ..config import HOME, RUNS, Config
-from ..errors import UserError, reason
-from ..files import atomic_write
+from ..errors import UserError, disk_error, reason
+from ..files import atomic_write, bytes_in
 from ..table import Table
+from ..text import size
 from . import event_log
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import EventReader
@@ -22,6 +25,7 @@ from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, clear_requests, request
 from .worker import is_locked, launch, lock_holder, take_lock
 
 POLL_SECONDS = 0.2
+DELETED = ".deleted"  # at the end of the hidden name of what is being deleted
 
 
 class Run:
@@ -41,8 +45,7 @@ class Run:
     def open(cls, name: str) -> "Run":
         """The run called `name`; raises `UserError` if there is none."""
         if not (RUNS / name / "config.json").exists():
-            known = ", ".join(run.name for run in all_runs()) or "ainda nenhum"
-            raise UserError(f"não há nenhum treino chamado «{name}» em {RUNS} (há: {known})")
+            raise _no_run(name)
         return cls(RUNS / name)
 
     @property
@@ -151,6 +154,59 @@ class Run:
         self.config.changed(learning_rate=learning_rate)
         request(self.folder, LEARNING_RATE, repr(float(learning_rate)))
 
+    def hold(self) -> IO[str]:
+        """Keep the run from being trained until what this returns is closed.
+
+        Raises `UserError` while it is being trained, and unless it is a folder among the runs, not a link.
+        """
+        if self.folder not in [run.folder for run in all_runs()]:
+            raise _no_run(self.name)
+        if self.folder.is_symlink():
+            raise UserError(
+                f"«{self.name}» é só uma ligação para {self.folder.resolve()}: apague essa pasta, ou mude-lhe"
+                " o nome, onde ela está"
+            )
+        try:
+            lock = take_lock(self.folder)
+        except OSError as error:
+            raise disk_error(error, self.folder) from None
+        if lock is None:
+            raise UserError(
+                f"«{self.name}» não se apaga nem muda de nome enquanto treina: espere que acabe, ou pare-o "
+                f"(«farense-qlora stop --run {self.name}»)"
+            )
+        return lock
+
+    def delete(self) -> str:
+        """Delete the run, and say how much of the disk that gave back; what was exported of it stays.
+
+        Raises `UserError` as `hold` does, and when the disk refuses.
+        """
+        with self.hold():
+            freed, doomed = bytes_in(self.folder), RUNS / f".{self.name}{DELETED}"
+            try:
+                for left in RUNS.glob(f".*{DELETED}"):  # by a deletion that died
+                    shutil.rmtree(left, ignore_errors=True)
+                os.rename(self.folder, doomed)  # from here on there is no such run, whatever happens
+                shutil.rmtree(doomed)
+            except OSError as error:
+                raise disk_error(error, error.filename or self.folder) from None
+        return f"treino «{self.name}» apagado: libertou {size(freed / 1e9)}"
+
+    def rename(self, name: str) -> str:
+        """Call the run `name` from now on, and say so; raises `UserError` as `hold` does, and when the name
+        cannot be one or is taken."""
+        with self.hold():
+            folder = _new_folder(name)
+            if taken := next((old for old in os.listdir(RUNS) if old.casefold() == name.casefold()), None):
+                raise UserError(f"o nome «{name}» já está em uso («{taken}»): escolha outro")
+            try:
+                os.rename(self.folder, folder)
+            except OSError as error:
+                raise disk_error(error, folder) from None
+        before, self.name, self.folder, self._log = self.name, name, folder, EventReader(folder)
+        return f"o treino «{before}» chama-se agora «{name}»"
+
 
 def adapter_folder(name: str) -> Path:
     """Where the adapter is that a config calls `name`: in that folder, or it is the best of the run there.
@@ -176,9 +232,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
         if unended.alive:
             return unended
         name = unended.name
-    run = Run(RUNS / (name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
-    if not re.fullmatch(r"[\w][\w.-]*", run.name) or run.folder.parent != RUNS:
-        raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
+    run = Run(_new_folder(name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
     if run.folder.exists() and run.name not in os.listdir(RUNS):
         raise UserError(
             f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
@@ -228,9 +282,22 @@ def status(alive: bool, events: Sequence[Event]) -> str:
 
 
 def all_runs() -> list[Run]:
-    """All runs, in the order in which they began."""
-    folders = [path.parent for path in RUNS.glob("*/config.json")]
-    return [Run(folder) for folder in sorted(folders, key=lambda folder: (_began(folder), folder.name))]
+    """All runs, the one that began last first."""
+    folders = [path.parent for path in RUNS.glob("[!.]*/config.json")]
+    return list(map(Run, sorted(folders, key=lambda folder: (_began(folder), folder.name), reverse=True)))
+
+
+def _no_run(name: str) -> UserError:
+    known = ", ".join(run.name for run in all_runs()) or "ainda nenhum"
+    return UserError(f"não há nenhum treino chamado «{name}» em {RUNS} (há: {known})")
+
+
+def _new_folder(name: str) -> Path:
+    """The folder of a new run called `name`; raises `UserError` when it cannot be called so."""
+    folder = RUNS / name
+    if not re.fullmatch(r"[\w][\w.-]*", folder.name) or folder.parent != RUNS:
+        raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
+    return folder
 
 
 def _began(folder: Path) -> float:
@@ -262,7 +329,7 @@ def _unended(config: Config) -> Run | None:
 
 def _runs_of(config: Config) -> Iterator[Run]:
     """The runs of `config`, newest first."""
-    for run in reversed(all_runs()):
+    for run in all_runs():
         with suppress(UserError):  # of an older version, or damaged: not ours to take up
             if run.config == config:
                 yield run

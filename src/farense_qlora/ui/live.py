@@ -54,7 +54,7 @@ def watch(run: Run | None = None) -> "Watching":
         raise UserError("ainda não há nenhum treino; «fq.start(config)» começa um")
     _release_memory()
     answer_widgets()
-    return Watching(run or runs[-1])
+    return Watching(run or runs[0])
 
 
 class Watching:

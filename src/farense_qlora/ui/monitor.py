@@ -125,13 +125,13 @@ def _wanted(name: str | None, current: Run | None) -> Run | None:
         return Run(RUNS / name) if (RUNS / name / "config.json").exists() else None
     if current is not None and current.alive:
         return current
-    return next((run for run in reversed(all_runs()) if run.alive), current)
+    return next((run for run in all_runs() if run.alive), current)
 
 
 def newest() -> Run:
     """The run under way, or the newest; raises `UserError` when there is none."""
     known = all_runs()
-    return next((run for run in reversed(known) if run.alive), known[-1] if known else Run.open("—"))
+    return next((run for run in known if run.alive), known[0] if known else Run.open("—"))
 
 
 def _waiting(name: str | None) -> Text:

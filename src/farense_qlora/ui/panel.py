@@ -106,7 +106,7 @@ class Panel:
     def show_last(self, changes: dict[str, Any]) -> None:
         """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
         with suppress(UserError, IndexError):
-            run = all_runs()[-1]
+            run = all_runs()[0]
             self._show(run.config.changed(**changes))
             self._message.value = (
                 f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."

@@ -24,7 +24,7 @@ class RunPicker:
     """
 
     def __init__(self) -> None:
-        names = [run.name for run in reversed(all_runs())]
+        names = [run.name for run in all_runs()]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
