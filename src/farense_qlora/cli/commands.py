@@ -224,12 +224,10 @@ def ask(args: argparse.Namespace) -> None:
     question = " ".join(args.question)  # without quotation marks a shell takes it apart
     if not question.strip():
         raise UserError("a pergunta está vazia")
-    config, adapter = _adapter(args)
-    from ..answers.generate import stream
-
-    model = fq.load_base(config) if args.no_adapter else fq.load_tuned(config, adapter)
     pieces = []
-    for piece in stream(model, [{"role": "user", "content": question}], thinking=args.thinking):
+    for piece in _conversation(
+        args, lambda *of: fq.load_base(of[0]) if args.no_adapter else fq.load_tuned(*of)
+    ).say(question):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
+from ..answers.sampling import Sampling
 from ..config import HOME, OUTPUT, PROFILES, Config
 from ..serving.api import Limits
 from . import commands
@@ -93,14 +94,12 @@ def build_parser() -> Parser:
     sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", nargs="+", metavar="PERGUNTA", help="a pergunta")
     _adapter_flags(sub)
-    _no_adapter(sub)
-    _thinking(sub)
+    _answer_flags(sub)
     _json(sub)
 
     sub = add("chat", commands.chat, "conversa com o modelo treinado")
     _adapter_flags(sub)
-    _no_adapter(sub)
-    _thinking(sub)
+    _answer_flags(sub)
 
     sub = add("serve", commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
     _adapter_flags(sub)
@@ -155,12 +154,13 @@ def _adapter_flags(parser: Parser) -> None:
     parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
 
 
-def _thinking(parser: Parser) -> None:
-    parser.add_argument("--thinking", action="store_true", help="deixa o modelo pensar antes de responder")
-
-
-def _no_adapter(parser: Parser) -> None:
+def _answer_flags(parser: Parser) -> None:
     parser.add_argument("--no-adapter", action="store_true", help="pergunta ao modelo base, para comparar")
+    parser.add_argument("--thinking", action="store_true", help="deixa o modelo pensar antes de responder")
+    parser.add_argument("--system", default="", metavar="TEXTO", help="instruções que o modelo lê primeiro")
+    for name, field in Sampling.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, default=argparse.SUPPRESS, metavar="N", help=field.description)
 
 
 def _config_flags(parser: Parser) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from ..answers.generate import Conversation
-from ..model.base import Base
+from ..answers.sampling import recommended
 
 HELP = """/novo    começa outra conversa
 /base    muda entre o modelo treinado e o modelo base, sem adaptador
@@ -14,13 +14,13 @@ HELP = """/novo    começa outra conversa
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
 
 
-def converse(base: Base, adapter: bool = True, thinking: bool = False) -> None:
-    """Talk with `base` on stdin and stdout until the input ends or says /sair."""
+def converse(talk: Conversation) -> None:
+    """Go on with `talk` on stdin and stdout until the input ends or says /sair."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  gives `input` its arrows and its memory
 
-    talk = Conversation(base, adapter, thinking=thinking)
-    print(f"{HELP}\n\n({WHO[adapter]})")
+    advice = recommended(talk.base.path)
+    print(f"{HELP}\n\n({WHO[talk.adapter]}{f'; recomendado pelo modelo: {advice}' if advice else ''})")
     while True:
         try:
             text = input("\n› ").strip()
@@ -33,7 +33,7 @@ def converse(base: Base, adapter: bool = True, thinking: bool = False) -> None:
         if text == "/sair":
             return
         if text == "/novo":
-            talk = Conversation(base, talk.adapter, thinking=thinking)
+            talk.messages.clear()
             print("(conversa nova)")
         elif text == "/base":
             talk.adapter = not talk.adapter

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ..answers.sampling import Sampling
 from ..errors import UserError, validation_message
 
 SEEDS = 2**53  # whole numbers that JSON keeps whole
@@ -178,6 +179,12 @@ class ChatRequest(Checked):
             {"role": roles.get(message.role, message.role), "content": message.text}
             for message in self.messages
         ]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the answer is chosen; clients may send a top-p of 0 for none, and a seed below it."""
+        seed = None if self.seed is None else self.seed % SEEDS
+        return Sampling(temperature=self.temperature or 0, top_p=self.top_p or 1, seed=seed)
 
     @property
     def stops(self) -> list[str]:

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import queue
-import random
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, TextStateMachine
 from mlx_lm.models.cache import LRUPromptCache
-from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, make_logits_processors
+from mlx_lm.sample_utils import make_logits_processors
 
-from ..answers.generate import MAX_TOKENS
+from ..answers.generate import MAX_TOKENS, sampler
 from ..config import Config
 from ..data.chat import prompt_tokens, spoken
 from ..data.template import Template
@@ -169,7 +168,7 @@ class Engine:
             max_tokens=[request.answer_tokens(MAX_TOKENS, limits)],
             caches=[cache],
             all_tokens=[prompt[: answer.cached]],
-            samplers=[_sampler(request)],
+            samplers=[sampler(request.sampling, request.min_p or 0, request.top_k or 0)],
             logits_processors=[penalties],
         )
         return int(number)
@@ -228,25 +227,3 @@ class Answer:
             self._whole += text
             text = spoken(self._whole, self._tokenizer) if finish else ""
         return Piece(text, thought, finish)
-
-
-def _sampler(request: ChatRequest) -> Callable[[mx.array], mx.array] | None:
-    """Draws tokens as `request` wants, from log-probabilities (1, vocabulary); None takes the likeliest.
-
-    The draws follow from its seed alone, whatever else is decoded at the time.
-    """
-    temperature, top_p, top_k, min_p = request.temperature, request.top_p, request.top_k, request.min_p
-    if not temperature:
-        return None
-    numbers = random.Random(request.seed)
-
-    def sample(logprobs: mx.array) -> mx.array:
-        if top_p and top_p < 1:
-            logprobs = apply_top_p(logprobs, top_p)
-        if min_p:
-            logprobs = apply_min_p(logprobs, min_p)
-        if top_k and top_k < logprobs.shape[-1]:
-            logprobs = apply_top_k(logprobs, top_k)
-        return mx.random.categorical(logprobs / temperature, key=mx.random.key(numbers.getrandbits(63)))
-
-    return sample
