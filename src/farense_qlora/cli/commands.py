@@ -5,14 +5,16 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import farense_qlora as fq
 
+from ..answers.sampling import Sampling
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
 from ..serving.api import Limits
@@ -35,9 +37,11 @@ def prepare(args: argparse.Namespace) -> None:
 
 def data(args: argparse.Namespace) -> None:
     """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
+    from .progress import counting
+
     config = Config.of(**_settings(args))
     base = fq.load_base(config)
-    with _counting("linhas", None) as progress:
+    with counting("linhas", None) as progress:
         data = fq.load_data(config, base, progress)
     rows = [
         f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
@@ -163,6 +167,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..answers.evaluate import evaluate_rows, questions
     from ..data.tokens import read_rows
     from ..model.adapters import load_adapter
+    from .progress import counting
 
     config, adapter = _adapter(args)
     base = fq.load_base(config)
@@ -176,10 +181,10 @@ def evaluate(args: argparse.Namespace) -> None:
         measure = partial(fq.evaluate, base, data)
     before, count = None, sum(map(len, questions(sets).values()))
     if args.base:
-        with _counting("modelo base", count) as progress:
+        with counting("modelo base", count) as progress:
             before = measure(progress)
     load_adapter(base.model, adapter)
-    with _counting("adaptador", count) as progress:
+    with counting("adaptador", count) as progress:
         after = measure(progress)
     if not (args.data or args.adapter):
         after.save(_run(args.run).folder, before)
@@ -225,9 +230,7 @@ def ask(args: argparse.Namespace) -> None:
     if not question.strip():
         raise UserError("a pergunta está vazia")
     pieces = []
-    for piece in _conversation(
-        args, lambda *of: fq.load_base(of[0]) if args.no_adapter else fq.load_tuned(*of)
-    ).say(question):
+    for piece in _conversation(args).say(question):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
@@ -236,16 +239,16 @@ def ask(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    tuned = fq.load_tuned(*_adapter(args))
+    talk = _conversation(args)
     from .talk import converse
 
-    converse(tuned, adapter=not args.no_adapter, thinking=args.thinking)
+    converse(talk)
 
 
 def serve(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C; raises `UserError` as `serving.app.serve` does, and on a bad token file."""
     config, adapter = _adapter(args)
-    limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
+    limits = Limits.parse(_given(args, Limits))
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
     if args.token_file:
         token = args.token_file.read_text(encoding="utf-8").strip()
@@ -300,14 +303,30 @@ def export(args: argparse.Namespace) -> None:
     _write(args, result, text)
 
 
+def _given(args: argparse.Namespace, fields: type[BaseModel]) -> dict[str, Any]:
+    """Those of `fields` that the flags give."""
+    return {name: value for name, value in vars(args).items() if name in fields.model_fields}
+
+
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run that the flags give; a path that is only where the user stands, whole."""
-    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    settings = _given(args, Config)
     for name in ("train_data", "val_data", "chat_template", "from_adapter"):
         value = settings.get(name)
         if value and Path(value).exists() and not (HOME / value).exists():
             settings[name] = str(Path(value).absolute())
     return settings
+
+
+def _conversation(args: argparse.Namespace) -> Any:
+    """A conversation that is answered as the flags say; raises `UserError`."""
+    sampling = Sampling.parse(_given(args, Sampling))
+    tuned = fq.load_tuned(*_adapter(args))
+    from ..answers.generate import Conversation
+
+    return Conversation(
+        tuned, not args.no_adapter, thinking=args.thinking, system=args.system, sampling=sampling
+    )
 
 
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
@@ -336,13 +355,3 @@ def _run(name: str | None) -> Any:
 
 def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     print(json.dumps({**result, "status": "ok"}, ensure_ascii=False) if args.json else text)
-
-
-@contextlib.contextmanager
-def _counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr; gives what adds to it."""
-    from tqdm import tqdm
-
-    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}" if total else "{desc}: {n_fmt} {elapsed}"
-    with tqdm(total=total, desc=what, bar_format=layout, leave=False) as bar:
-        yield bar.update

@@ -1,7 +1,9 @@
-"""A training run in the terminal: a progress bar drawn from its events, and how it ended in one sentence."""
+"""In the terminal: a run's progress bar, drawn from its events, and how it ended in one sentence; a count."""
 
 import sys
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -81,3 +83,11 @@ def follow(run: Run) -> None:
             bar.update(event.step - bar.n)
             if isinstance(event, Evaluated | Finished):
                 bar.refresh()
+
+
+@contextmanager
+def counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr; gives what adds to it."""
+    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}" if total else "{desc}: {n_fmt} {elapsed}"
+    with tqdm(total=total, desc=what, bar_format=layout, leave=False) as bar:
+        yield bar.update

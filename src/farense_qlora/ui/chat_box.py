@@ -5,15 +5,19 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import display
 
 from ..answers.generate import Conversation
+from ..answers.sampling import GREEDY, Sampling, recommended
 from ..model.base import Base
+from ..text import plain
 
 SECONDS_BETWEEN_UPDATES = 0.1
 ASK, STOP = "Enviar", "Parar"
+WIDE = {"description_width": "90px"}
 STYLE = """<style>
 .farense-talk { color: var(--jp-content-font-color1); font-size: 14px; line-height: 1.5; max-width: 720px;
   max-height: 420px; overflow-y: auto; display: flex; flex-direction: column-reverse; }
@@ -23,12 +27,13 @@ STYLE = """<style>
 </style>"""
 
 
-def chat(tuned: Base) -> "ChatBox":
-    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell.
+def chat(tuned: Base, system: str = "", **sampling: Any) -> "ChatBox":
+    """A chat with the model `tuned`, which carries an adapter, as the last line of a cell; `system` and
+    `sampling` (`temperature`, `top_p`, `seed`) are what its widgets say at first.
 
     >>> fq.chat(tuned)  # doctest: +SKIP
     """
-    return ChatBox(tuned)
+    return ChatBox(tuned, system, Sampling.parse(sampling))
 
 
 class ChatBox:
@@ -38,7 +43,7 @@ class ChatBox:
     question over to the event loop of the kernel's main thread, where the model was loaded.
     """
 
-    def __init__(self, tuned: Base):
+    def __init__(self, tuned: Base, system: str = "", sampling: Sampling = GREEDY):
         self._talk = Conversation(tuned)
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -49,11 +54,36 @@ class ChatBox:
         self.send = widgets.Button(description=ASK, button_style="primary", layout={"width": "90px"})
         self.fresh = widgets.Button(description="Conversa nova", layout={"width": "130px"})
         self.adapter = widgets.Checkbox(value=True, description="Com o adaptador", indent=False)
+        advice = recommended(tuned.path)
+        both = [sampling, advice or sampling]
+        self.temperature = _slider("Temperatura", 2, [one.temperature for one in both])
+        self.top_p = _slider("Top-p", 1, [one.top_p for one in both])
+        self.seed = widgets.Text(
+            value="" if sampling.seed is None else str(sampling.seed),
+            placeholder="outra de cada vez",
+            description="Semente",
+            style=WIDE,
+        )
+        self.system = widgets.Text(
+            value=system,
+            placeholder="o que o modelo lê antes da conversa",
+            description="Instruções",
+            style=WIDE,
+            layout={"width": "720px"},
+        )
         self.send.on_click(lambda _: self._hand_over(self._press))
         self.fresh.on_click(lambda _: self._hand_over(self._begin_anew))
         self.text.on_msg(lambda *message: self._hand_over(self._ask))  # its only message is Enter
         row = widgets.HBox([self.text, self.send], layout={"max_width": "720px"})
-        self.box = widgets.VBox([self.shown, row, widgets.HBox([self.fresh, self.adapter])])
+        rows = [widgets.HBox([self.fresh, self.adapter]), self.system]
+        rows += [widgets.HBox([self.temperature, self.top_p]), self.seed]
+        if advice:
+            button = widgets.Button(
+                description=f"recomendado pelo modelo: {advice}", layout={"width": "auto"}
+            )
+            button.on_click(lambda _: self._follow(advice))
+            rows.append(widgets.HBox([button]))
+        self.box = widgets.VBox([self.shown, row, *rows])
         self._show("")
 
     def _ipython_display_(self) -> None:
@@ -73,10 +103,19 @@ class ChatBox:
         self._turns, self._talk = "", Conversation(self._talk.base)
         self._show("")
 
+    def _follow(self, advice: Sampling) -> None:
+        self.temperature.value, self.top_p.value = advice.temperature, advice.top_p
+
     def _ask(self) -> None:
         if (question := self.text.value.strip()) and not self._task:
             self.text.value = ""
             self._task = self._loop.create_task(self._answer(question))
+
+    @property
+    def _sampling(self) -> Sampling:
+        """What the widgets say now; raises `UserError`."""
+        drawn = {"temperature": self.temperature.value, "top_p": self.top_p.value}
+        return Sampling.parse({**drawn, "seed": self.seed.value.strip() or None})
 
     async def _answer(self, question: str) -> None:
         """Answer piece by piece; between two of them the kernel does what else there is to do."""
@@ -86,6 +125,8 @@ class ChatBox:
         self._turns += _paragraph(question, "mine") + who
         said, note, updated = "", "", 0.0
         try:
+            talk.system = self.system.value
+            talk.sampling = self._sampling
             with closing(talk.say(question)) as pieces:
                 for piece in pieces:
                     said += piece
@@ -110,3 +151,10 @@ class ChatBox:
 
 def _paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>'
+
+
+def _slider(name: str, most: int, others: list[float]) -> widgets.SelectionSlider:
+    """At the first of `others`; it stops at all of them, and at every twentieth but 0 of a top-p."""
+    steps = {step / 20 for step in range(most == 1, 20 * most + 1)} | {*others}
+    options = [(plain(step), step) for step in sorted(steps)]
+    return widgets.SelectionSlider(options=options, value=others[0], description=name, style=WIDE)
