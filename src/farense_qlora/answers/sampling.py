@@ -24,13 +24,19 @@ class Sampling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: Number = Field(
-        0.0, ge=0, le=2, description="de 0 (sempre a mesma resposta, a predefinição) a 2 (a mais variada)"
+        default=0.0,
+        ge=0,
+        le=2,
+        description="de 0 (sempre a mesma resposta, a predefinição) a 2 (a mais variada)",
     )
     top_p: Number = Field(
-        1.0, gt=0, le=1, description="sorteia só os tokens mais prováveis que juntos têm esta probabilidade"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="sorteia só os tokens mais prováveis que juntos têm esta probabilidade",
     )
     seed: int | None = Field(
-        None, ge=0, description="a mesma semente dá a mesma resposta; sem ela, sai outra de cada vez"
+        default=None, ge=0, description="a mesma semente dá a mesma resposta; sem ela, sai outra de cada vez"
     )
 
     @classmethod

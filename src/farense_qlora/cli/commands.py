@@ -10,11 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 import farense_qlora as fq
 
-from ..answers.sampling import Sampling
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
 from ..serving.api import Limits
@@ -229,8 +226,11 @@ def ask(args: argparse.Namespace) -> None:
     question = " ".join(args.question)  # without quotation marks a shell takes it apart
     if not question.strip():
         raise UserError("a pergunta está vazia")
+    config, adapter = _adapter(args)
+    from .talk import conversation
+
     pieces = []
-    for piece in _conversation(args).say(question):
+    for piece in conversation(args, config, adapter).say(question):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
@@ -239,16 +239,16 @@ def ask(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    talk = _conversation(args)
-    from .talk import converse
+    config, adapter = _adapter(args)
+    from .talk import conversation, converse
 
-    converse(talk)
+    converse(conversation(args, config, adapter))
 
 
 def serve(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C; raises `UserError` as `serving.app.serve` does, and on a bad token file."""
     config, adapter = _adapter(args)
-    limits = Limits.parse(_given(args, Limits))
+    limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
     if args.token_file:
         token = args.token_file.read_text(encoding="utf-8").strip()
@@ -303,30 +303,14 @@ def export(args: argparse.Namespace) -> None:
     _write(args, result, text)
 
 
-def _given(args: argparse.Namespace, fields: type[BaseModel]) -> dict[str, Any]:
-    """Those of `fields` that the flags give."""
-    return {name: value for name, value in vars(args).items() if name in fields.model_fields}
-
-
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run that the flags give; a path that is only where the user stands, whole."""
-    settings = _given(args, Config)
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
     for name in ("train_data", "val_data", "chat_template", "from_adapter"):
         value = settings.get(name)
         if value and Path(value).exists() and not (HOME / value).exists():
             settings[name] = str(Path(value).absolute())
     return settings
-
-
-def _conversation(args: argparse.Namespace) -> Any:
-    """A conversation that is answered as the flags say; raises `UserError`."""
-    sampling = Sampling.parse(_given(args, Sampling))
-    tuned = fq.load_tuned(*_adapter(args))
-    from ..answers.generate import Conversation
-
-    return Conversation(
-        tuned, not args.no_adapter, thinking=args.thinking, system=args.system, sampling=sampling
-    )
 
 
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:

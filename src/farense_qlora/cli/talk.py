@@ -1,17 +1,33 @@
 """The conversation in the terminal: answers as they are generated, Ctrl-C ends one, /sair ends all."""
 
+import argparse
 import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..answers.generate import Conversation
-from ..answers.sampling import recommended
+from ..answers.sampling import Sampling, recommended
+from ..config import Config
+from ..model.base import load_tuned
 
 HELP = """/novo    começa outra conversa
 /base    muda entre o modelo treinado e o modelo base, sem adaptador
 /sair    termina (ou Ctrl-D); Ctrl-C interrompe uma resposta"""
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
+
+
+def conversation(args: argparse.Namespace, config: Config, adapter: Path) -> Conversation:
+    """A conversation with `adapter`, answered as the flags of `ask` and `chat` say; raises `UserError`."""
+    sampling = Sampling.parse({name: getattr(args, name) for name in Sampling.model_fields if name in args})
+    return Conversation(
+        load_tuned(config, adapter),
+        adapter=not args.no_adapter,
+        thinking=args.thinking,
+        system=args.system,
+        sampling=sampling,
+    )
 
 
 def converse(talk: Conversation) -> None:

@@ -17,6 +17,7 @@ from ..text import plain
 
 SECONDS_BETWEEN_UPDATES = 0.1
 ASK, STOP = "Enviar", "Parar"
+TEMPERATURES, TOP_PS = [step / 20 for step in range(41)], [step / 20 for step in range(1, 21)]
 WIDE = {"description_width": "90px"}
 STYLE = """<style>
 .farense-talk { color: var(--jp-content-font-color1); font-size: 14px; line-height: 1.5; max-width: 720px;
@@ -55,9 +56,9 @@ class ChatBox:
         self.fresh = widgets.Button(description="Conversa nova", layout={"width": "130px"})
         self.adapter = widgets.Checkbox(value=True, description="Com o adaptador", indent=False)
         advice = recommended(tuned.path)
-        both = [sampling, advice or sampling]
-        self.temperature = _slider("Temperatura", 2, [one.temperature for one in both])
-        self.top_p = _slider("Top-p", 1, [one.top_p for one in both])
+        other = advice or sampling
+        self.temperature = _slider("Temperatura", sampling.temperature, {*TEMPERATURES, other.temperature})
+        self.top_p = _slider("Top-p", sampling.top_p, {*TOP_PS, other.top_p})
         self.seed = widgets.Text(
             value="" if sampling.seed is None else str(sampling.seed),
             placeholder="outra de cada vez",
@@ -74,16 +75,21 @@ class ChatBox:
         self.send.on_click(lambda _: self._hand_over(self._press))
         self.fresh.on_click(lambda _: self._hand_over(self._begin_anew))
         self.text.on_msg(lambda *message: self._hand_over(self._ask))  # its only message is Enter
-        row = widgets.HBox([self.text, self.send], layout={"max_width": "720px"})
-        rows = [widgets.HBox([self.fresh, self.adapter]), self.system]
-        rows += [widgets.HBox([self.temperature, self.top_p]), self.seed]
+        rows = [
+            self.shown,
+            widgets.HBox([self.text, self.send], layout={"max_width": "720px"}),
+            widgets.HBox([self.fresh, self.adapter]),
+            self.system,
+            widgets.HBox([self.temperature, self.top_p]),
+            self.seed,
+        ]
         if advice:
             button = widgets.Button(
                 description=f"recomendado pelo modelo: {advice}", layout={"width": "auto"}
             )
             button.on_click(lambda _: self._follow(advice))
             rows.append(widgets.HBox([button]))
-        self.box = widgets.VBox([self.shown, row, *rows])
+        self.box = widgets.VBox(rows)
         self._show("")
 
     def _ipython_display_(self) -> None:
@@ -153,8 +159,7 @@ def _paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>'
 
 
-def _slider(name: str, most: int, others: list[float]) -> widgets.SelectionSlider:
-    """At the first of `others`; it stops at all of them, and at every twentieth but 0 of a top-p."""
-    steps = {step / 20 for step in range(most == 1, 20 * most + 1)} | {*others}
-    options = [(plain(step), step) for step in sorted(steps)]
-    return widgets.SelectionSlider(options=options, value=others[0], description=name, style=WIDE)
+def _slider(name: str, value: float, others: set[float]) -> widgets.SelectionSlider:
+    """At `value`, which shows what it says with a decimal comma."""
+    options = [(plain(one), one) for one in sorted({value, *others})]
+    return widgets.SelectionSlider(options=options, value=value, description=name, style=WIDE)
