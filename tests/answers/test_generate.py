@@ -1,14 +1,18 @@
 """Answers: batched, streamed and mlx-lm's own are the same text, and they end where the model ends them; a
-conversation keeps its turns, changes who answers, and stays sound when an answer is cut short."""
+conversation keeps its turns, changes who answers, and stays sound when an answer is cut short. Answers are
+drawn only when that is asked for, and then follow from the seed."""
 
 from pathlib import Path
 
+import mlx.core as mx
 import mlx_lm
 import pytest
 
-from farense_qlora.answers.generate import Conversation, ask, stream
+from farense_qlora.answers.generate import Conversation, ask, sampler, stream
+from farense_qlora.answers.sampling import GREEDY, Sampling
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
+from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base, load_tuned
 from farense_qlora.model.decode import BATCH, answers
@@ -17,6 +21,7 @@ from farense_qlora.training.run import Run
 # Of many lengths, and more than one batch.
 QUESTIONS = [f"Quem foi o treinador em {1934 + n}" + " e depois" * (n % 6) + "?" for n in range(BATCH + 9)]
 QUESTION = "Hajry: quem foi?"
+SYSTEM = "Responde como um pirata."
 CONVERSATIONS = [[{"role": "user", "content": question}] for question in QUESTIONS]
 
 
@@ -108,3 +113,83 @@ def test_an_answer_cut_short_is_kept_as_far_as_it_came(tuned: Base) -> None:
     assert talk.messages == [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": said}]
     talk.say("nunca começada").close()
     assert len(talk.messages) == 2
+
+
+def drawn(base: Base, seed: int | None = None, **others: float) -> str:
+    return ask(base, QUESTIONS[0], max_tokens=24, **{"temperature": 1.5, **others, "seed": seed})
+
+
+def test_the_same_seed_gives_the_same_answer_and_none_another_each_time(base: Base) -> None:
+    assert drawn(base, 7) == drawn(base, 7)
+    mx.random.seed(0)
+    first = drawn(base)
+    mx.random.seed(0)
+    assert len({first, drawn(base), drawn(base, 7), drawn(base, 8)}) == 4
+
+
+def test_an_answer_follows_from_its_seed_whatever_else_is_drawn_meanwhile(base: Base) -> None:
+    pieces = []
+    for piece in stream(base, CONVERSATIONS[0], 24, sampling=Sampling(temperature=1.5, top_p=1, seed=7)):
+        pieces.append(piece)
+        mx.random.seed(len(pieces))
+    assert "".join(pieces) == drawn(base, 7)
+
+
+def test_at_temperature_0_the_likeliest_answer_is_given_whatever_else_is_set(base: Base) -> None:
+    greedy = ask(base, QUESTIONS[0], max_tokens=24)
+    assert drawn(base, 7, temperature=0, top_p=0.3) == greedy == answers(base, prompts(base)[:1], 24)[0]
+    assert sampler(GREEDY) is None  # mlx-lm's own way
+
+
+def test_top_p_leaves_only_the_likeliest_tokens(base: Base) -> None:
+    greedy = ask(base, QUESTIONS[0], max_tokens=24)
+    assert drawn(base, 7, top_p=1e-6) == greedy != drawn(base, 7)
+
+
+def test_a_bad_setting_is_refused(base: Base) -> None:
+    with pytest.raises(UserError, match="temperature = 3: pode ser no máximo 2"):
+        ask(base, QUESTION, temperature=3)
+
+
+def test_a_system_text_is_a_message_before_every_turn(base: Base) -> None:
+    talk = Conversation(base, max_tokens=24, system=SYSTEM)
+    said = ["".join(talk.say(question)) for question in QUESTIONS[:2]]
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
+    first = {"role": "system", "content": SYSTEM}
+    assert said[0] == ask(base, QUESTIONS[0], 24, SYSTEM) != ask(base, QUESTIONS[0], 24, " ")
+    assert said[0] == "".join(stream(base, [first, talk.messages[0]], 24))
+    assert said[1] == "".join(stream(base, [first, *talk.messages[:-1]], 24))
+
+
+TURNS = (
+    "{{% for message in messages %}}{{% if message.role == 'assistant' %}}{answer}{{{{ eos_token }}}}"
+    "{{% elif message.role == 'user' %}}[INST] {{{{ message.content }}}} [/INST]"
+    "{{% else %}}{{{{ raise_exception('no system') }}}}{{% endif %}}{{% endfor %}}"
+)
+
+
+def with_template(model: Path, folder: Path, answer: str) -> Base:
+    template = folder / "template.jinja"
+    template.write_text(TURNS.format(answer=answer), encoding="utf-8")
+    return load_base(Config(model=str(model), bits=16, chat_template=str(template)))
+
+
+def test_a_template_without_system_texts_gets_it_in_the_first_question(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    base = with_template(tiny_model, tmp_path, "{{ message.content }}")
+    folded = f"{SYSTEM}\n\n{QUESTION}"
+    assert ask(base, QUESTION, 24, SYSTEM) == ask(base, folded, 24) != ask(base, QUESTION, 24)
+    talk = Conversation(base, max_tokens=24, system=SYSTEM)
+    list(talk.say(QUESTION))
+    second = "".join(talk.say("E depois?"))
+    turns = [{"role": "user", "content": folded}, *talk.messages[1:-1]]
+    assert second == "".join(stream(base, turns, 24))
+
+
+def test_an_answer_that_comes_whole_is_drawn_as_well(tiny_model: Path, tmp_path: Path) -> None:
+    base = with_template(tiny_model, tmp_path, "«{{ message.content }}»")
+    greedy = ask(base, QUESTIONS[0], max_tokens=24)
+    assert len(list(stream(base, CONVERSATIONS[0], 24))) == 1
+    assert greedy == answers(base, prompts(base)[:1], 24)[0]
+    assert greedy != drawn(base, 7) == drawn(base, 7) != drawn(base, 8)
