@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,11 @@ from pathlib import Path
 
 import pytest
 from conftest import FARENSE, Command
+
+from farense_qlora.answers.sampling import Sampling
+from farense_qlora.cli.parser import build_parser
+from farense_qlora.cli.talk import conversation
+from farense_qlora.training.run import Run
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 
@@ -156,3 +162,41 @@ def test_ask_without_the_adapter(farense: Command, trained: Path) -> None:
     said = json.loads(farense("ask", QUESTION, "--run", "decorado", "--no-adapter", "--json").stdout)
     assert said["status"] == "ok" and said["response"] != ANSWER
     assert re.search(r"\S", said["response"])
+
+
+def test_ask_and_chat_answer_as_their_flags_say(farense: Command, trained: Path) -> None:
+    flags = ["--temperature", "1,5", "--top-p", "0,9", "--seed", "3", "--system", "Sê breve."]
+    said = farense("ask", QUESTION, "--run", "decorado", *flags)
+    for command in (["ask", QUESTION], ["chat"]):
+        args = build_parser().parse_args([*command, *flags])
+        talk = conversation(args, Run(trained).config, Run(trained).best_adapter)
+        assert talk.sampling == Sampling(temperature=1.5, top_p=0.9, seed=3)
+        assert (talk.system, talk.adapter) == ("Sê breve.", True)
+        assert "".join(talk.say(QUESTION)) + "\n" == said.stdout != f"{ANSWER}\n"
+
+
+def test_a_setting_out_of_range_is_refused_before_the_model_is_loaded(
+    farense: Command, trained: Path
+) -> None:
+    done = farense("ask", QUESTION, "--run", "decorado", "--top-p", "1,5", "--model", "/não/há", "--json")
+    assert done.returncode == 2 and done.stderr == "erro: top_p = '1.5': pode ser no máximo 1\n"
+    assert json.loads(done.stdout)["error"] == "top_p = '1.5': pode ser no máximo 1"
+
+
+def test_chat_says_once_what_the_model_recommends(
+    home: Path, trained: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "aconselhado")
+    advice = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
+    (model / "generation_config.json").write_text(json.dumps(advice), encoding="utf-8")
+    done = subprocess.run(
+        [*FARENSE, "chat", "--run", "decorado", "--model", str(model)],
+        input=f"{QUESTION}\n/novo\n{QUESTION}\n",
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "FARENSE_HOME": str(home)},
+    )
+    told = "(modelo treinado; recomendado pelo modelo: temperatura 0,6, top-p 0,95)"
+    assert done.stdout.count("recomendado") == done.stdout.count(told) == 1, done.stdout + done.stderr
+    assert done.stdout.count(ANSWER) == 2  # offered, and not taken

@@ -20,7 +20,8 @@ from mlx_lm.generate import BatchGenerator
 from serving import Served, serving
 from tiny import PEOPLE, STRANGERS
 
-from farense_qlora.answers.generate import stream
+from farense_qlora.answers.generate import ask, stream
+from farense_qlora.answers.sampling import Sampling
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import Base, load_base
@@ -209,10 +210,21 @@ def test_a_developer_is_who_the_template_calls_system() -> None:
     assert request.conversation == [{"role": "system", "content": "Sê breve."}, *ONE]
 
 
+def test_a_drawn_answer_is_the_one_that_ask_draws(client: httpx.Client, tuned: Base) -> None:
+    drawn = {"temperature": 1.5, "top_p": 0.9, "seed": 7}
+    for body in (drawn, {**drawn, "top_k": 1000, "min_p": 0}):
+        served = content(asked(client, max_tokens=16, **body))
+        assert served == ask(tuned, QUESTIONS[0], 16, **drawn) != "Foi avançado."
+    assert content(asked(client, **drawn, top_k=1)) == "Foi avançado."
+    assert content(asked(client, **drawn, min_p=1)) == "Foi avançado."
+
+
 def test_sampling_follows_its_seed_and_stop_words_end_an_answer(client: httpx.Client) -> None:
     hot = {"temperature": 2, "max_tokens": 30}
     first, again, other = (content(asked(client, **hot, seed=seed)) for seed in (7, 7, 8))
     assert first == again != other
+    request = ChatRequest.model_validate({"messages": ONE, "top_p": 0, "seed": -1})
+    assert request.sampling == Sampling(temperature=0, top_p=1, seed=2**53 - 1)  # as clients may send it
     assert content(asked(client, stop="ç")) == "Foi avan"
 
 

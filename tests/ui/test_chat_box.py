@@ -53,7 +53,7 @@ class Page:
         self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
 
     def ask(self, question: str) -> None:
-        name = self.find(_model_name="TextModel")
+        name = self.find(placeholder="Escreva uma pergunta")
         self.tell(name, method="update", state={"value": question}, buffer_paths=[])
         self.tell(name, method="custom", content={"event": "submit"})
 
@@ -119,3 +119,57 @@ def test_no_callback_touches_the_model(page: Page) -> None:
     page.ask("Rui: quem foi?")
     page.wait(lambda: page.said[1:] == ["Foi guarda-redes."])
     page.run("assert threads == {threading.main_thread()}, threads")
+
+
+def test_answers_are_drawn_as_the_widgets_say(page: Page) -> None:
+    said = []
+    for seed in ("7", "7", "8"):
+        page.tell(page.find(description="Temperatura"), method="update", state={"index": 40}, buffer_paths=[])
+        page.tell(page.find(description="Semente"), method="update", state={"value": seed}, buffer_paths=[])
+        page.click("Conversa nova")
+        page.wait(lambda: page.said == [])
+        page.ask("Hajry: quem foi?")
+        page.wait(lambda: len(page.said) == 2 and ready(page))
+        page.run("pass")  # the last of the answer is shown
+        said.append(page.said[1])
+    assert said[0] == said[1] != said[2] and "Foi médio." not in said
+    page.tell(page.find(description="Semente"), method="update", state={"value": "sete"}, buffer_paths=[])
+    page.ask("Hajry: quem foi?")
+    page.wait(lambda: "não foi possível responder: seed = 'sete': tem de ser um número inteiro" in page.said)
+
+
+ADVISED = """
+import json
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+
+with TemporaryDirectory() as folder:
+    (Path(folder) / "generation_config.json").write_text(json.dumps({"temperature": 0.62, "top_p": 0.93}))
+    box = fq.chat(replace(tuned, path=Path(folder)), system="Sê breve.", seed=5)
+assert (box.temperature.value, box.top_p.value, box.seed.value, box.system.value) == (0, 1, "5", "Sê breve.")
+(button,) = box.box.children[-1].children
+assert button.description == "recomendado pelo modelo: temperatura 0,62, top-p 0,93"
+button.click()
+assert (box.temperature.label, box.top_p.label) == ("0,62", "0,93")
+"""
+
+
+def test_what_the_model_recommends_is_a_button(page: Page) -> None:
+    assert not [state for state in page.widgets.values() if "recomendado" in state.get("description", "")]
+    page.run(ADVISED)
+
+
+def test_a_system_text_reaches_the_model(page: Page) -> None:
+    page.run(
+        "asked, say = [], chat.Conversation.say\n"
+        "def noted(self, text):\n"
+        "    asked.append(self.system)\n"
+        "    return say(self, text)\n"
+        "chat.Conversation.say = noted"
+    )
+    page.tell(
+        page.find(description="Instruções"), method="update", state={"value": "Sê breve."}, buffer_paths=[]
+    )
+    page.ask("Rui: quem foi?")
+    page.wait(lambda: len(page.said) == 2 and ready(page))
+    page.run("assert asked == ['Sê breve.'], asked")
