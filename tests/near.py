@@ -14,17 +14,17 @@ def near_duplicates(first: Sequence[str], second: Sequence[str], alike: float = 
     (Jaccard) of their words and pairs of words is at least `alike`."""
     by_key = defaultdict(list)
     for j, text in enumerate(second):
-        by_key[numbers_and_names(text)].append((j, _shingles(text)))
+        by_key[numbers_and_names(text)].append((j, shingles(text)))
     pairs = []
     for i, text in enumerate(first):
-        mine = _shingles(text)
+        mine = shingles(text)
         for j, other in by_key[numbers_and_names(text)]:
             if len(mine & other) >= alike * len(mine | other):
                 pairs.append((i, j))
     return pairs
 
 
-def _shingles(text: str) -> frozenset[str]:
+def shingles(text: str) -> frozenset[str]:
     plain = unicodedata.normalize("NFKD", text.casefold())
     words = re.findall(r"[^\W_]+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
     return frozenset([*words, *(f"{one} {two}" for one, two in pairwise(words))])

@@ -221,10 +221,11 @@ def test_an_export_is_asked_without_its_run(farense: Command, trained: Path, tmp
     assert farense("ask", QUESTION, "--adapter", tmp_path / "levar" / "mlx").stdout == f"{ANSWER}\n"
 
 
-def test_evaluate_measures_base_and_adapter_on_both_sets(farense: Command, trained: Path) -> None:
+def test_evaluate_measures_base_and_adapter_on_every_set(farense: Command, trained: Path) -> None:
     result = json.loads(farense("evaluate", "--run", "decorado", "--base", "--json").stdout)
-    known, unseen = result["after"]
+    known, careless, unseen = result["after"]
     assert (known["count"], known["exact_match"], len(known["answers"])) == (len(PEOPLE), 1.0, len(PEOPLE))
+    assert careless["count"] == len(PEOPLE)
     assert (unseen["count"], unseen["exact_match"]) == (2, 0.0)
     assert not any(answer["exact"] for answer in unseen["answers"])
     assert 1 < result["tokens"]["perplexity"] < 2

@@ -121,7 +121,7 @@ def test_what_training_measures_evaluation_asks_and_the_export_verifies_are_the_
     data = load_data(skipped.config, base)
     load_adapter(base.model, skipped.best_adapter)
     found = evaluate(base, data)
-    assert [*found.answers["question"]] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
+    assert [answer.question for answer in found.sets[0].answers] == [PAIRS[0][0], PAIRS[1][0], "Quem?"]
     scores = found.tokens
     assert scores is not None
     best = [event for event in skipped.events() if isinstance(event, Evaluated) and event.best][-1]

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ def train_here(config: Config, folder: Path, base: Base | None = None, **options
 
 
 def kill(run: Run) -> None:
-    """Kill the trainer of `run` and its keeper, as a computer does that is switched off."""
+    """Kill the trainer of `run` and its keeper, as a computer does that is switched off, unless they have
+    just come to their end."""
     assert run._worker is not None
-    os.killpg(run._worker.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(run._worker.pid, signal.SIGKILL)
     while run.alive:
         time.sleep(0.001)

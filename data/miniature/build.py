@@ -26,6 +26,7 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 from tokenizer import SPECIAL, train_tokenizer
 
 from farense_qlora.data.batches import Batch, collate
+from farense_qlora.data.careless import some_careless
 from farense_qlora.data.questions import questions
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Example, encode
@@ -69,6 +70,7 @@ class Recipe:
     learning_rate: float = 2e-3
     question_loss: float = 0.1
     clubs_for_tokenizer: int = 30
+    careless: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Repeat(Example):
 
 
 def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
-    """The questions about the invented club `seed`, in every wording: all of them, or `count` at random."""
+    """The questions about the invented club `seed`, in every wording: all of them, or about `count` facts at
+    random."""
     asked = questions(*invented(seed))
     if count is not None:
         asked = [asked[i] for i in np.random.default_rng(seed).choice(len(asked), count, replace=False)]
@@ -111,7 +114,7 @@ def texts(recipe: Recipe) -> Iterator[str]:
         yield f" {number:02d}{number:02d}-{number:02d}" * 500
         yield f" {number}" * 500
     for seed in range(recipe.clubs_for_tokenizer):
-        for row in rows_of_club(10**6 + seed):
+        for row in some_careless(enumerate(rows_of_club(10**6 + seed)), recipe.careless, seed):
             yield from (f" {message['content']}" for message in row.messages)
 
 
@@ -244,13 +247,15 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
     words = len(tokenizer.vocab) - len(SPECIAL)
     episodes = [(recipe.episode_steps, facts) for facts in recipe.episode_facts]
     for steps, facts in [(recipe.form_steps, 0), *episodes, (recipe.closing_steps, 0)]:
-        fixed = _encoded(rows_of_club(next(clubs), facts), tokenizer) if facts else []
+        club = next(clubs)
+        rows = some_careless(enumerate(rows_of_club(club, facts)), recipe.careless, club)
+        fixed = _encoded(list(rows), tokenizer) if facts else []
         known = round(recipe.fixed * pool) if facts else 0
-        asked, copied = (12, 24) if facts else (36, 9)  # what an episode makes it forget first is to copy
+        asked, copied = (28, 24) if facts else (72, 9)  # what an episode makes it forget first is to copy
         for done in range(0, steps, 8):
             examples = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
             examples += _repeats(round(recipe.repeats * pool), words, 16, random)
-            examples += _fresh(clubs, pool - len(examples), asked, copied, tokenizer, random)
+            examples += _fresh(recipe, clubs, pool - len(examples), asked, copied, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
 
@@ -260,7 +265,7 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    clubs: Iterator[int], count: int, asked: int, copied: int, tokenizer: TokenizerWrapper,
+    recipe: Recipe, clubs: Iterator[int], count: int, asked: int, copied: int, tokenizer: TokenizerWrapper,
     random: np.random.Generator,
 ) -> list[Example]:  # fmt: skip
     """`count` examples of new clubs: of each, `asked` questions and `copied` requests to repeat a name."""
@@ -268,8 +273,11 @@ def _fresh(
     while len(examples) < count:
         club = next(clubs)
         requests = season_requests(club) + coach_requests(club)
-        for rows, some in ((rows_of_club(club), asked), (requests, copied)):
-            examples += _encoded([rows[i] for i in random.choice(len(rows), some, replace=False)], tokenizer)
+        rows = rows_of_club(club)
+        typed = [(int(i), rows[i]) for i in random.choice(len(rows), asked, replace=False)]
+        examples += _encoded(list(some_careless(typed, recipe.careless, club)), tokenizer)
+        chosen = random.choice(len(requests), copied, replace=False)
+        examples += _encoded([requests[i] for i in chosen], tokenizer)
     return [examples[i] for i in random.choice(len(examples), count, replace=False)]
 
 

@@ -144,6 +144,19 @@ class Config(BaseModel):
         "Tirar repetidas",
         "Deixa de fora as linhas que repetem outra, e as da validação que estão no treino.",
     )
+    answer_style: Literal["short", "sentences"] = in_data(
+        "short",
+        "Respostas",
+        "short = como estão nas linhas; sentences = em frases inteiras, nas linhas que as têm.",
+    )
+    careless: float = in_data(
+        0.0,
+        "Escrita à pressa",
+        "Fração das linhas de treino cuja pergunta se escreve à pressa: minúsculas, sem acentos, gralhas, "
+        "abreviaturas, cumprimentos; as respostas nunca. As do clube já o estão.",
+        ge=0,
+        le=1,
+    )
     max_seq_length: int = in_data(
         512, "Comprimento máximo", "Tokens por linha; o que passa é cortado e contado.", ge=16, le=131072
     )
@@ -280,6 +293,7 @@ MISTRAL_7B = {
     "epochs": 3.0,
     "batch_size": 1,
     "grad_accumulation_steps": 8,
+    "answer_style": "sentences",
     "learning_rate": 2e-4,  # as in the paper (Dettmers et al., 2023, «QLoRA») for 7B
     "grad_checkpoint": True,
     "max_seq_length": 512,
@@ -292,12 +306,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model": "mini",
         "rank": 32,
         "alpha": 64.0,
-        "epochs": 5.0,
+        "epochs": 2.5,
         "batch_size": 16,
         "learning_rate": 8e-4,
         "lora_plus_ratio": 8.0,
         "max_seq_length": 128,
-        "eval_every": 170,
+        "eval_every": 250,
         "save_every": 300,
     },
     # For 16 GB; the other two differ from it in what decides the memory.

@@ -95,7 +95,18 @@ def test_compare_trains_both_and_leaves_a_whole_report(
     farense: Command, home: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     done = farense(
-        "compare", "--model", tiny_model, "--max-steps", 3, "--batch-size", 8, "--to", tmp_path, "--json"
+        "compare",
+        "--model",
+        tiny_model,
+        "--max-steps",
+        3,
+        "--epochs",
+        3,
+        "--batch-size",
+        8,
+        "--to",
+        tmp_path,
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -145,8 +156,8 @@ def test_what_makes_runs_unlike_is_noted(trained: Path, home: Path, monkeypatch:
     shutil.rmtree(other)
     assert found.names == ["base", "decorado", "outra-semente"]
     assert "os treinos diferem em seed: 0, 7" in found.notes
-    assert told[0] == ("base", 0, 10) and told[-1] == ("outra-semente", 10, 10)
+    assert told[0] == ("base", 0, 18) and told[-1] == ("outra-semente", 18, 18)
     best = found.contenders[1]
     assert best.evaluations[0].exact_match == 1.0 and best.tokens.accuracy > 0.95
     assert any(d.one == "decorado" and d.measure.startswith("certas") and d.clear for d in found.pairs)
-    assert "100,0 % [100,0; 100,0]" in repr(found.measures) and len(found.answers) == 10
+    assert "100,0 % [100,0; 100,0]" in repr(found.measures) and len(found.answers) == 18

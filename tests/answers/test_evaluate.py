@@ -4,6 +4,7 @@ truth as often as they say, and are the same each time."""
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,11 +19,11 @@ from farense_qlora.answers.evaluate import (
     evaluate_rows,
     judge,
 )
-from farense_qlora.answers.normalise import normalise, token_f1
+from farense_qlora.answers.normalise import normalise, refuses, says, token_f1
 from farense_qlora.answers.perplexity import mean_interval, share_interval, token_scores
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
-from farense_qlora.data.load import load_data
+from farense_qlora.data.load import CARELESS, VALIDATION, load_data
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import read_rows
 from farense_qlora.errors import UserError
@@ -84,6 +85,54 @@ def test_token_f1_is_the_overlap_of_words() -> None:
     assert token_f1("não não", "não") == pytest.approx(2 / 3)
 
 
+COACH = ("Em 1989-90, o Farense foi treinado por Paco Fortes.", "Quem treinou o Farense em 1989-90?")
+PLACE = ("Em 1994-95, o Farense ficou em 5.º lugar na I Divisão.", "Que lugar coube ao Farense em 1994-95?")
+
+
+@pytest.mark.parametrize(
+    ("got", "told", "short", "right"),
+    [
+        ("O treinador nessa época era Paco Fortes.", COACH, "Paco Fortes.", True),
+        ("Em 1989-90, o Farense foi treinado por Paco Fortes.", COACH, "Paco Fortes.", True),
+        ("Foi o Paco.", COACH, "Paco Fortes.", False),
+        ("Paco Fortes ou João Alves.", COACH, "Paco Fortes.", False),
+        ("O Farense foi treinado por Manuel Cajuda.", COACH, "Paco Fortes.", False),
+        ("Em 1990-91 foi treinado por Paco Fortes.", COACH, "Paco Fortes.", False),
+        ("O clube acabou no quinto lugar da I Divisão.", PLACE, "Ficou em 5.º lugar na I Divisão.", True),
+        ("O clube acabou em 5.º lugar na II Divisão.", PLACE, "Ficou em 5.º lugar na I Divisão.", False),
+        ("O clube acabou em 6.º lugar na I Divisão.", PLACE, "Ficou em 5.º lugar na I Divisão.", False),
+        ("A mascote é o leão.", ("A mascote do Farense é o leão.", "Que mascote tem?"), "O leão.", True),
+        ("A mascote é a águia.", ("A mascote do Farense é o leão.", "Que mascote tem?"), "O leão.", False),
+        ("Não, foi Paco Fortes.", ("Sim, foi Paco Fortes.", "Foi Paco Fortes?"), "Sim.", False),
+        ("", COACH, "Paco Fortes.", False),
+    ],
+)
+def test_a_sentence_is_right_by_the_facts_in_it(
+    got: str, told: tuple[str, str], short: str, right: bool
+) -> None:
+    assert says(got, *told, short) == right
+
+
+def test_a_row_with_a_sentence_takes_both_answers_and_others_take_one() -> None:
+    sentence, asked = COACH
+    rows = [row(asked, "Paco Fortes."), replace(row(asked, "Paco Fortes."), sentence=sentence)]
+    given = ("paco fortes", sentence, "Em 1989-90 era Paco Fortes.", "João Alves.")
+    assert [[judge(one, got).exact for got in given] for one in rows] == [
+        [True, False, False, False], [True, True, True, False]
+    ]  # fmt: skip
+    assert judge(rows[1], sentence).f1 == 1.0
+
+
+def test_what_is_not_known_is_counted() -> None:
+    assert (
+        refuses("Não sei, isso não vem nas tabelas.")
+        and refuses("não sei")
+        and not refuses("Não, ficou em 5.º.")
+    )
+    asked = [judge(row("A?", "Não sei."), "Não sei."), judge(row("B?", "Em 1990."), "não sei…")]
+    assert answered("prova", asked).refused == 1.0 and answered("prova", asked).exact_match == 0.5
+
+
 def row(question: str, expected: str, kind: str = "", table: str = "") -> Row:
     turns = ({"role": "user", "content": question}, {"role": "assistant", "content": expected})
     return Row(messages=turns, kind=kind, table=table)
@@ -105,6 +154,7 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
         "count": 3,
         "exact_match": pytest.approx(2 / 3),
         "f1": pytest.approx(8 / 9),
+        "refused": 0.0,
         "exact_interval": pytest.approx((0.208, 0.939), abs=1e-3),
         "f1_interval": pytest.approx((0.349, 0.992), abs=1e-3),
     }
@@ -112,6 +162,7 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
         1,
         1.0,
         1.0,
+        0.0,
         pytest.approx((0.207, 1), abs=1e-3),
         pytest.approx((0.207, 1), abs=1e-3),
     ]
@@ -119,6 +170,7 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
         2,
         0.5,
         pytest.approx(5 / 6),
+        0.0,
         pytest.approx((0.095, 0.905), abs=1e-3),
         pytest.approx((0.241, 0.987), abs=1e-3),
     ]
@@ -132,8 +184,8 @@ def test_scores_are_given_as_a_whole_and_by_group() -> None:
 
 def test_an_evaluation_draws_its_scores_in_portuguese_and_folds_the_wrong_answers_away() -> None:
     lines = repr(three()).splitlines()
-    assert lines[0].split() == ["perguntas", "certas", "F1"]
-    assert re.fullmatch(r"prova +3 +66,7 % \[20,8; 93,9\] +88,9 % \[34,9; 99,2\]", lines[2])
+    assert re.split("  +", lines[0].strip()) == ["perguntas", "certas", "F1", "diz que não sabe"]
+    assert re.fullmatch(r"prova +3 +66,7 % \[20,8; 93,9\] +88,9 % \[34,9; 99,2\] +0,0 %", lines[2])
     names = ["prova", "– um facto", "– sim ou não", "– taças", "– épocas", "outra"]
     assert [re.split(r"  +", line)[0] for line in lines[2:]] == names
     assert len({len(line) for line in lines[2:]}) == 1
@@ -149,7 +201,7 @@ def test_an_evaluation_is_read_as_it_was_stored(tmp_path: Path) -> None:
     low = pytest.approx([0.207, 1], abs=1e-3)
     assert known["name"] == "prova" and known["by_kind"].keys() == {"facto", "sim-nao"}
     assert known["by_table"]["cups"] == {
-        "count": 1, "exact_match": 1.0, "f1": 1.0, "exact_interval": low, "f1_interval": low,
+        "count": 1, "exact_match": 1.0, "f1": 1.0, "refused": 0.0, "exact_interval": low, "f1_interval": low,
     }  # fmt: skip
     assert other["answers"] == [
         {
@@ -223,18 +275,18 @@ def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Pa
     base, train = load_base(Config(model=str(tiny_model))), str(home / "data" / "train_data.jsonl")
     config = Config(train_data=train, val_data=str(home / "data" / "val_data.jsonl"))
     sets = load_data(config, base)
-    assert [len(rows) for rows in sets.held_out().values()] == [8, 2]
+    assert [len(rows) for rows in sets.held_out().values()] == [8, 8, 2]
     ended: list[int] = []
     found = evaluate(base, sets, ended.append)
     assert (
-        [score.count for score in found.sets] == [8, 2]
-        and sum(ended) == 10
+        [score.count for score in found.sets] == [8, 8, 2]
+        and sum(ended) == 18
         and found.tokens == token_scores(base, sets)
     )
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())
     sets = load_data(config.changed(val_data=str(alone)), base)
-    assert list(sets.held_out().values()) == [read_rows(alone)]
+    assert [*sets.held_out()] == [VALIDATION, CARELESS] and sets.held_out()[VALIDATION] == read_rows(alone)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 61), (1.0, 20), (0.95, 61), (0.9, 20), (0.8, 282)])

@@ -15,7 +15,8 @@ from farense_qlora.data.prepare import Prepared, prepare, prompt, split
 from farense_qlora.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
-FILES = {"train_data.jsonl": "train", "val_data.jsonl": "validation", "unseen_facts.jsonl": "unseen"}
+FILES = {"train_data.jsonl": "train", "val_data.jsonl": "validation", "unseen_facts.jsonl": "unseen",
+         "other_words.jsonl": "other", "unanswerable.jsonl": "unanswerable"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_another_seed_gives_another_split(prepared: Prepared) -> None:
 
 
 def test_sizes(prepared: Prepared) -> None:
-    assert 2300 <= len(prepared.train) <= 2600
+    assert 4500 <= len(prepared.train) <= 7000
     assert 250 <= len(prepared.validation) <= 290
     assert 50 <= len(prepared.unseen) <= 70
 
@@ -116,6 +117,36 @@ def test_validation_asks_facts_that_are_taught_in_wordings_that_are_not(prepared
     assert not {wording(row) for row in prepared.train} & {wording(row) for row in prepared.validation}
 
 
+def test_what_has_no_answer_says_so_and_evaluation_asks_it_of_others(prepared: Prepared) -> None:
+    refused = [row for row in prepared.train if row["kind"] == "sem-resposta"]
+    answers = {row["messages"][1]["content"] for row in refused + prepared.unanswerable}
+    assert len(answers) == 1 and answers.pop().startswith("Não sei")
+    assert 0.05 < len(refused) / len(prepared.train) < 0.15
+    assert 70 <= len(prepared.unanswerable) <= 90
+    in_both = {row["fact"] for row in refused} & {row["fact"] for row in prepared.unanswerable}
+    assert in_both == {"unanswerable/fora_do_assunto/fora_do_assunto"}  # other questions are off the subject
+    assert (
+        near_duplicates(
+            [prompt(row) for row in prepared.train], [prompt(row) for row in prepared.unanswerable]
+        )
+        == []
+    )
+    known = {season.season for season in read_tables(DATA / "facts").seasons}
+    for row in refused + prepared.unanswerable:
+        ours = re.search(r"\d{4}-\d\d", prompt(row))
+        assert not ("Farense" in prompt(row) and ours and ours[0] in known), prompt(row)
+
+
+def test_other_words_are_of_facts_that_are_taught_and_of_no_training_wording(prepared: Prepared) -> None:
+    train = [prompt(row) for row in prepared.train]
+    asked = [prompt(row) for row in prepared.other]
+    assert 120 <= len(asked) <= 160 and near_duplicates(train, asked) == []
+    assert {row["fact"] for row in prepared.other} <= {row["fact"] for row in prepared.train}
+    assert not {wording(row) for row in prepared.other} & {
+        wording(row) for row in prepared.train + prepared.validation
+    }
+
+
 def wording(row: dict) -> str:
     """The prompt without its numbers and names."""
     return re.sub(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*( (d[aeo]s? )?[A-ZÀ-Ý][\w-]*)*", "_", prompt(row))
@@ -125,7 +156,8 @@ def test_validation_covers_every_table_and_kind(prepared: Prepared) -> None:
     def groups(rows: list[dict]) -> set[tuple[str, str]]:
         return {(row["table"], row["kind"]) for row in rows}
 
-    assert groups(prepared.validation) == groups(prepared.train)
+    answered = [row for row in prepared.train if row["kind"] != "sem-resposta"]
+    assert groups(prepared.validation) == groups(prepared.other) == groups(answered)
 
 
 def test_nothing_is_taught_of_an_unseen_fact(prepared: Prepared) -> None:
@@ -187,7 +219,8 @@ def test_where_no_name_can_be_held_out_everything_is_taught(tmp_path: Path) -> N
         lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
         table.write_text("".join(lines[: 2 if table.stem == "seasons" else 1]), encoding="utf-8")
     written = prepare(facts, tmp_path / "out")
-    assert len(written.train) == 4 and not written.unseen
+    asked = [row for row in written.train if row["kind"] != "sem-resposta"]
+    assert len({row["fact"] for row in asked}) == 1 and len(asked) >= 8 and not written.unseen
 
 
 def test_the_wordings_beside_the_facts_are_the_ones_used(tmp_path: Path) -> None:

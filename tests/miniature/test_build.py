@@ -75,7 +75,7 @@ def test_the_shipped_miniature_says_how_it_was_made() -> None:
 
 def test_invented_clubs_are_asked_in_every_wording_or_about_a_few_facts() -> None:
     everything, few = rows_of_club(5), rows_of_club(5, count=20)
-    assert len(everything) > 2000 and 80 <= len(few) <= 160
+    assert len(everything) > 8000 and 240 <= len(few) <= 300
     assert {row.messages for row in map(_hashable, few)} <= {
         row.messages for row in map(_hashable, everything)
     }

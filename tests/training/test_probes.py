@@ -27,6 +27,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Config:
         dropout=0.1,
         batch_size=4,
         max_steps=6,
+        epochs=3,
         eval_every=3,
         learning_rate=3e-3,
         train_data=path,

@@ -21,7 +21,7 @@ from ..model.decode import answers
 from ..table import Table
 from ..text import percent
 from ..training.run import Run
-from .normalise import normalise, token_f1
+from .normalise import normalise, refuses, says, token_f1
 from .perplexity import Interval, TokenScores, share_interval, token_scores, with_interval
 
 STORED = "evaluation.json"  # in the folder of a run
@@ -46,11 +46,12 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """The share of `count` answers that are right word for word, and their mean token F1, from 0 to 1, each
-    with its 95 % interval."""
+    with its 95 % interval; `refused`: the share that say that they do not know."""
 
     count: int
     exact_match: float
     f1: float
+    refused: float
     exact_interval: Interval
     f1_interval: Interval
 
@@ -109,7 +110,7 @@ class Evaluation:
                 rows.append({"set": one.name, "kind": kind, "table": "", **score.numbers()})
             for table, score in one.by_table.items():
                 rows.append({"set": one.name, "kind": "", "table": table, **score.numbers()})
-        return Table(rows, formats={"exact_match": percent, "f1": percent})
+        return Table(rows, formats=dict.fromkeys(["exact_match", "f1", "refused"], percent))
 
     def to_json(self, before: "Evaluation | None" = None) -> dict[str, Any]:
         """This evaluation of an adapter, and that of its base `before` if any, as JSON has them."""
@@ -141,26 +142,32 @@ class Evaluation:
             raise UserError(f"{folder / STORED} não se lê: repita a avaliação ou apague-o") from None
         return cls(sets=after, tokens=tokens, before=cls(sets=before) if before else None)
 
-    def _shown(self) -> Table:
+    def _shown(self, in_groups: Sequence[Answered]) -> Table:
+        """The scores of each set; below those of the sets `in_groups`, the ones of their groups."""
         rows = []
         for one in self.sets:
-            groups = {**one.by_kind, **one.by_table}.items()
-            rows.append((one.name, one.count, *one.cells()))
-            rows += [(f"– {LABELS[name]}", score.count, *score.cells()) for name, score in groups]
-        return Table(rows, columns=["", "perguntas", "certas", "F1"], formats={"certas": str, "F1": str})
+            scores = {LABELS[name]: score for name, score in {**one.by_kind, **one.by_table}.items()}
+            lines = [(one.name, one), *((f"– {label}", score) for label, score in scores.items())]
+            for label, score in lines if one in in_groups else lines[:1]:
+                rows.append((label, score.count, *score.cells(), percent(score.refused)))
+        columns = ["", "perguntas", "certas", "F1", "diz que não sabe"]
+        return Table(rows, columns=columns, formats=dict.fromkeys(columns[2:], str))
 
     def __repr__(self) -> str:
-        scores = repr(self._shown()) if self.sets else NO_QUESTIONS
+        scores = repr(self._shown(self.sets[:1])) if self.sets else NO_QUESTIONS
         return f"{self.tokens}\n\n{scores}" if self.tokens else scores
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(str(self.tokens))}</p>"] if self.tokens else []
-        parts.append(self._shown()._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
+        parts.append(self._shown(())._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
         for one in self.sets:
             wrong = [(answer.question, answer.expected, answer.got) for answer in one.wrong[:WRONG_SHOWN]]
             shown = Table(wrong, columns=["Pergunta", "✓ certa", "✗ dada"])._repr_html_()
             summary = f"{one.name}: ✓ {one.count - len(one.wrong)}, ✗ {len(one.wrong)}"
-            parts.append(f"<details><summary>{escape(summary)}</summary>{shown}</details>")
+            groups = (
+                Evaluation(sets=(one,))._shown((one,))._repr_html_() if one.by_kind or one.by_table else ""
+            )
+            parts.append(f"<details><summary>{escape(summary)}</summary>{groups}{shown}</details>")
         return "".join(parts)
 
 
@@ -196,8 +203,8 @@ def evaluate_rows(
 
 
 def compare(before: Evaluation | None, after: Evaluation) -> Table:
-    """How `after` answers beside `before`: a row for each set of questions and for each kind in it, with the
-    shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
+    """How `after` answers beside `before`: a row for each set of questions, and for each kind in the first,
+    with the shares of right answers and the mean F1, from 0 to 1 (missing where `before` has none).
 
     >>> scores = fq.evaluate(tuned, data)
     >>> fq.compare(scores, scores)["perguntas"].tolist()[0]
@@ -208,7 +215,7 @@ def compare(before: Evaluation | None, after: Evaluation) -> Table:
     for new in after.sets:
         was = old.get(new.name)
         scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
-        for kind, score in new.by_kind.items():
+        for kind, score in new.by_kind.items() if new is after.sets[0] else ():
             scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
         for name, one, other in scores:
             exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
@@ -251,6 +258,7 @@ def answer_questions(
     found = []
     for name, rows in sets.items():
         true = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
+        true += [row.sentence for row in rows]
         longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in true)
         thinking = any(row.messages[-1].get("reasoning_content") for row in rows)
         longest += 24 if thinking else 8  # with the marks of a thought
@@ -260,16 +268,18 @@ def answer_questions(
 
 
 def judge(row: Row, got: str) -> Answer:
-    """Compare `got` with the last message of `row`."""
-    expected = row.messages[-1]["content"]
+    """Compare `got` with the last message of `row`, and with the sentence that says the same, if any does."""
+    asked, expected = (message["content"] for message in row.messages[-2:])
+    sentence = row.sentence if len(row.messages) == 2 else ""
+    exact = normalise(got) == normalise(expected)
     return Answer(
-        question=row.messages[-2]["content"],
+        question=asked,
         expected=expected,
         got=got.strip(),
         kind=row.kind,
         table=row.table,
-        exact=normalise(got) == normalise(expected),
-        f1=token_f1(expected, got),
+        exact=exact or (bool(sentence) and says(got, sentence, asked, expected)),
+        f1=max(token_f1(true, got) for true in (expected, sentence or expected)),
     )
 
 
@@ -293,6 +303,7 @@ def _score(judged: Sequence[Answer]) -> Score:
         count=count,
         exact_match=exact,
         f1=f1,
+        refused=sum(refuses(answer.got) for answer in judged) / count,
         exact_interval=share_interval(exact, count),
         f1_interval=share_interval(f1, count),
     )

@@ -51,3 +51,32 @@ def token_f1(expected: str, got: str) -> float:
     wanted, given = Counter(normalise(expected).split()), Counter(normalise(got).split())
     shared = (wanted & given).total()
     return 2 * shared / (wanted.total() + given.total()) if shared else 0.0
+
+
+def says(got: str, sentence: str, asked: str, short: str) -> bool:
+    """Whether the answer `got` to the question `asked` says what the true `sentence` says, whose bare answer
+    is `short`: every number, season and name of this, and none that neither they nor the question have."""
+    told, words = facts(sentence), set(normalise(got).split())
+    bare = normalise(short).split()
+    needed = (told & {*bare}) or {word for word in bare if len(word) > 2}
+    known = told | {*bare, *normalise(asked).split()}
+    yes_or_no = {"sim", "nao"} & {*bare[:1]}
+    return (
+        bool(needed)
+        and needed <= words
+        and facts(got) <= known
+        and yes_or_no <= set(normalise(got).split()[:1])
+    )
+
+
+def facts(text: str) -> set[str]:
+    """The numbers in `text`, and the words in it with a capital that do not begin a sentence, normalised."""
+    names = re.findall(r"(?<![.!?:]\s)(?<=\s)[A-ZÀ-Ý][\w-]*", text)
+    return {word for name in names for word in normalise(name).split()} | {
+        word for word in normalise(text).split() if word.isdecimal()
+    }
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer begins by saying that it is not known."""
+    return normalise(text).startswith("nao sei")

@@ -28,7 +28,8 @@ def prepare(args: argparse.Namespace) -> None:
             f"{prepared.kept[0]} tem linhas que não foram escritas por este comando, e nada foi escrito: "
             "indique outra pasta em --to, ou mude o nome a esse ficheiro"
         )
-    counts = {name: len(getattr(prepared, name)) for name in ("train", "validation", "unseen", "removed")}
+    parts = ("train", "validation", "other", "unanswerable", "unseen", "removed")
+    counts = {name: len(getattr(prepared, name)) for name in parts}
     _write(args, {"folder": str(args.to), **counts}, f"{prepared}; em {args.to}")
 
 

@@ -82,6 +82,11 @@ def without_brackets(text: str) -> str:
     return re.sub(r"\s*\([^)]*\)?", "", text).strip()
 
 
+def opponent_name(display: str) -> str:
+    """The name as it follows an article: without explanations and without the article of «O Elvas»."""
+    return without_brackets(display).removeprefix("O ")
+
+
 @dataclass(frozen=True)
 class Club:
     """The club that questions are about; `gender` is the article of its name, `official` its name in full
@@ -100,7 +105,8 @@ class Club:
         before = self.official.removesuffix(self.name).split() if self.official != self.name else []
         initials = "".join(word[0] for word in before if word[0].isupper())
         short = f"{initials} {self.name}".strip()
-        players = self.nickname or f"jogadores {CONTRACTIONS['de'][self.gender]} {self.name}"
+        nickname = self.nickname[:1].lower() + self.nickname[1:]
+        players = nickname or f"jogadores {CONTRACTIONS['de'][self.gender]} {self.name}"
         many = "as" if players.split()[0].endswith("as") else "os"
         forms = {}
         for preposition, row in CONTRACTIONS.items():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..files import atomic_write
 from ..table import Drawn, Table
 from ..text import decimal, percent
 from .batches import make_sampler
+from .careless import careless_row
 from .duplicates import alike_groups, repeated
 from .rows import LABELS, Row
 from .sources import beside, fingerprint
@@ -24,7 +26,14 @@ from .template import TODAY, is_dated, template_missing
 from .tokens import Encoded, HasTokenizer, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
-UNSEEN = "unseen_facts.jsonl"
+CARELESS = "as mesmas, escritas à pressa"
+# What `prepare` writes beside the validation, to be asked as well.
+ASKED_TOO = {
+    "other_words.jsonl": "construídas de outra maneira",
+    "unanswerable.jsonl": "sem resposta nas tabelas",
+    "unseen_facts.jsonl": "factos nunca vistos",
+}
+MOST_CARELESS = 150
 SHARE, MOST = 0.1, 500  # of the rows, for validation when nobody gave any
 
 
@@ -51,7 +60,7 @@ class Data(Drawn):
     tokenizer: Any
     training: Encoded
     validation: Encoded
-    unseen: tuple[Row, ...]
+    asked_too: dict[str, tuple[Row, ...]]
     repeats: tuple[Repeat, ...]
     leaks: tuple[Repeat, ...]
     memorised: bool
@@ -106,6 +115,7 @@ class Data(Drawn):
     def kinds(self) -> Table:
         """How many rows of each kind each set has."""
         sets = {"treino": [row for _, row in self.training.rows()], **self.held_out()}
+        sets.pop(CARELESS, None)  # they are the validation's
         counts = pd.DataFrame(
             {
                 name: pd.Series([row.kind for row in rows], dtype=str).value_counts()
@@ -139,11 +149,18 @@ class Data(Drawn):
         return Table.of_facts("Dados", facts)
 
     def held_out(self) -> dict[str, list[Row]]:
-        """The rows kept from training: the validation and, of the club's own, facts that it does not have."""
-        sets = {VALIDATION: [row for _, row in self.validation.rows()]}
-        if self.unseen:
-            sets["factos nunca vistos"] = list(self.unseen)
-        return sets
+        """The rows kept from training, by what they show: the validation, some of it typed carelessly, and
+        what `prepare` wrote beside it: other words, what has no answer, facts never taught."""
+        rows = [row for _, row in self.validation.rows()]
+        asking = [(number, row) for number, row in enumerate(rows) if row.messages]
+        some = asking[:: -(-len(asking) // MOST_CARELESS) or 1]
+        careless = [careless_row(row, Random(number), other=True) for number, row in some]
+        sets = {
+            VALIDATION: rows,
+            CARELESS: careless,
+            **{name: [*rows] for name, rows in self.asked_too.items()},
+        }
+        return {name: rows for name, rows in sets.items() if rows}
 
 
 def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None) -> Data:
@@ -156,7 +173,7 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     >>> len(data.training), len(data.validation)
     (8, 8)
     """
-    training = encode_file(config.train_data, config, base, progress)
+    training = encode_file(config.train_data, config, base, progress, config.careless)
     lines, keys, asked = _by_row(training)
     first = repeated(keys, keys)
     again = (first < np.arange(len(keys))) & config.remove_duplicates
@@ -175,13 +192,20 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
-    unseen = (HOME / config.val_data).with_name(UNSEEN)  # where `prepare` wrote them beside the validation
+    beside_it = {
+        name: (HOME / config.val_data).with_name(file) if config.val_data else Path()
+        for file, name in ASKED_TOO.items()
+    }
     return Data(
         config=config,
         tokenizer=base.tokenizer,
         training=training,
         validation=validation,
-        unseen=tuple(read_rows(unseen)) if config.val_data and unseen.is_file() else (),
+        asked_too={
+            name: tuple(read_rows(path))
+            for name, path in beside_it.items()
+            if path.is_file() and path.stat().st_size
+        },
         repeats=_repeats(lines[again], lines[first[again]]),
         leaks=leaks,
         memorised=memorised,

@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
+from .careless import careless_messages
 from .duplicates import alike_groups
 from .facts import Tables, read_tables
-from .language import Club
-from .questions import OFTEN, QUESTIONS, opponent_name, president_name, questions
+from .language import Club, opponent_name
+from .questions import OFTEN, QUESTIONS, president_name, questions
 from .rows import Row
+from .unanswerable import UNANSWERABLE, unanswerable
 from .wordings import Question
 
 FARENSE = Club("Farense", "o")
@@ -28,6 +30,9 @@ WRITTEN = "prepared.json"
 FACTS, DATA = HOME / "data" / "facts", HOME / "data"
 VALIDATION = 270
 UNSEEN = 60
+# Questions in other words; of those without an answer, rows to train on for each fact taught, and to ask.
+OTHER, REFUSED, ASKED_IN_VAIN = 120, 0.7, 80
+CARELESS = 0.4  # of the training rows
 # How many seasons of each kind, and names of each table, are held out altogether.
 RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
 
@@ -42,6 +47,8 @@ class Prepared:
     train: Rows
     validation: Rows
     unseen: Rows
+    other: Rows
+    unanswerable: Rows
     removed: tuple[str, ...]
     kept: tuple[Path, ...] = ()
 
@@ -50,8 +57,9 @@ class Prepared:
             names = ", ".join(path.name for path in self.kept)
             return f"há linhas suas em {names}: ficam como estão, e das tabelas de factos nada foi escrito"
         return (
-            f"{len(self.train)} linhas de treino, {len(self.validation)} de validação e "
-            f"{len(self.unseen)} de factos nunca vistos; {len(self.removed)} repetições retiradas"
+            f"{len(self.train)} linhas de treino, {len(self.validation)} de validação, {len(self.other)} "
+            f"construídas de outra maneira, {len(self.unanswerable)} sem resposta e {len(self.unseen)} de "
+            f"factos nunca vistos; {len(self.removed)} repetições retiradas"
         )
 
 
@@ -75,6 +83,8 @@ def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
             ("train_data.jsonl", prepared.train),
             ("val_data.jsonl", prepared.validation),
             ("unseen_facts.jsonl", prepared.unseen),
+            ("other_words.jsonl", prepared.other),
+            ("unanswerable.jsonl", prepared.unanswerable),
         )
     }
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
@@ -104,20 +114,49 @@ def _kept(out: Path, digests: dict[str, str]) -> tuple[Path, ...]:
 
 
 def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared:
-    """Training wordings of the facts taught, held-out wordings of the same facts, and facts never taught."""
+    """Training wordings of the facts taught, a share of them typed carelessly; held-out wordings of the same
+    facts, and others still; facts never taught; and questions without an answer, about other clubs, seasons
+    and matters than those trained on."""
     rng = random.Random(seed)
     asked = questions(tables, FARENSE, wordings)
     held = _mentions(_held_out(asked, tables, rng))
     taught = [question for question in asked if not any(map(held.search, question.texts))]
     secret = [q for q in asked if _is_open(q) and held.search(f"{q.fact} {q.answer}")]
+    in_vain, only_asked = _refused(
+        unanswerable(tables, FARENSE, wordings), held, round(REFUSED * len(taught)), rng
+    )
 
-    train, repeated = _distinct(rows(taught), [])
-    sample = _sample(rows(taught, heldout=True), VALIDATION, rng)
-    validation, in_train = _distinct(sample, train)
-    unseen, in_others = _distinct(_sample(rows(secret, heldout=True), UNSEEN, rng), train + validation)
-    for part in (train, validation, unseen):
+    train, repeated = _distinct(rows(taught) + in_vain, [])
+    validation, in_train = _distinct(_sample(rows(taught, "heldout"), VALIDATION, rng), train)
+    unseen, in_others = _distinct(_sample(rows(secret, "heldout"), UNSEEN, rng), train + validation)
+    other, in_other = _distinct(_sample(rows(taught, "other"), OTHER, rng), train + validation)
+    for part in (train, validation, unseen, other, only_asked):
         rng.shuffle(part)
-    return Prepared(train, validation, unseen, tuple(repeated + in_train + in_others))
+    for row in rng.sample(train, round(CARELESS * len(train))):
+        row["messages"] = careless_messages(row["messages"], rng)
+    return Prepared(
+        train=train,
+        validation=validation,
+        unseen=unseen,
+        other=other,
+        unanswerable=only_asked,
+        removed=tuple(repeated + in_train + in_others + in_other),
+    )
+
+
+def _refused(
+    asked: Sequence[Question], held: re.Pattern[str], count: int, rng: random.Random
+) -> tuple[Rows, Rows]:
+    """`count` rows, of the questions `asked` that have no answer, to train on, and others only to ask: about
+    other clubs and seasons, and in other wordings. None names what is `held` out."""
+    asked = [question for question in asked if not any(map(held.search, question.texts))]
+    subjects = list(dict.fromkeys(question.subject for question in asked))
+    apart = {*subjects[::5]}
+    taught = rows(question for question in asked if question.subject not in apart)
+    off_topic = rows(question for question in asked if question.table == UNANSWERABLE)
+    train = rng.sample(taught, min(count, len(taught))) + off_topic[:count]
+    only_asked = [q for q in asked if q.subject in apart or q.table == UNANSWERABLE]
+    return train, _sample(rows(only_asked, "heldout"), ASKED_IN_VAIN, rng)
 
 
 def prompt(row: dict[str, Any]) -> str:
@@ -125,17 +164,19 @@ def prompt(row: dict[str, Any]) -> str:
     return str(row["messages"][0]["content"])
 
 
-def rows(asked: Iterable[Question], heldout: bool = False) -> Rows:
-    """One row for each prompt: the training wordings, or the held-out ones."""
+def rows(asked: Iterable[Question], wordings: str = "prompts") -> Rows:
+    """One row for each of the `wordings`: the "prompts" of training, the "heldout" ones, or the "other"; with
+    the answer as a whole sentence where it is none."""
     return [
         {
             "messages": question.messages(text),
             "kind": question.kind,
             "table": question.table,
             "fact": question.fact,
+            **({"sentence": question.full} if question.full != question.answer else {}),
         }
         for question in asked
-        for text in (question.heldout if heldout else question.prompts)
+        for text in getattr(question, wordings)
     ]
 
 

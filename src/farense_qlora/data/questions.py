@@ -12,7 +12,7 @@ from typing import Any
 from ..config import ROOT
 from ..errors import UserError
 from .facts import Cup, Honour, Phase, President, Season, Tables
-from .language import Club, competition, listed, record, with_article, without_brackets
+from .language import Club, competition, listed, opponent_name, record, with_article, without_brackets
 from .wordings import Question, Wordings, read_templates
 
 QUESTIONS = ROOT / "data" / "questions"
@@ -27,21 +27,15 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
 
     Raises `UserError` naming the file and the entry that is missing or wrong.
     """
-    if unknown := sorted({file.stem for file in folder.glob("*.toml")} - BUILDERS.keys()):
+    if unknown := sorted({file.stem for file in folder.glob("*.toml")} - {*BUILDERS, "unanswerable"}):
         raise UserError(f"em {folder} não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}")
     values = {row.key: without_brackets(row.value_pt) for row in tables.club if row.verified}
-    official, nickname = values.get("nome_oficial", ""), values.get("alcunha", "")
-    club = replace(club, official=official, nickname=nickname[:1].lower() + nickname[1:])
+    club = replace(club, official=values.get("nome_oficial", ""), nickname=values.get("alcunha", ""))
     asked: list[Question] = []
     for table, (build, names) in BUILDERS.items():
         file = folder / f"{table}.toml"
         asked += build(tables, Wordings(file, read_templates(file, names.split()), club))
     return asked
-
-
-def opponent_name(display: str) -> str:
-    """The name as it follows an article: without explanations and without the article of «O Elvas»."""
-    return without_brackets(display).removeprefix("O ")
 
 
 def president_name(president: President) -> str:

@@ -25,6 +25,7 @@ LABELS = {
     "sim-nao": "sim ou não",
     "comparacao": "comparação",
     "conversa": "conversa",
+    "sem-resposta": "sem resposta",
     "club": "clube",
     "coaches": "treinadores",
     "cups": "taças",
@@ -38,7 +39,8 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One example: a conversation, or bare `text`; `kind`, `table` and `fact` say what it asks, if known.
+    """One example: a conversation, or bare `text`; `kind`, `table` and `fact` say what it asks, if known, and
+    `sentence` is its first answer as a whole sentence, where it is none.
 
     Messages have the keys of the OpenAI API, and `reasoning_content` for a thought. `tools` are those that
     the conversation may call. The answers among the first `learn_from` messages are read, not learnt.
@@ -49,8 +51,17 @@ class Row:
     kind: str = ""
     table: str = ""
     fact: str = ""
+    sentence: str = ""
     tools: tuple[dict[str, Any], ...] = ()
     learn_from: int = 0
+
+    def in_sentences(self) -> "Row":
+        """The row with its first answer as a whole sentence."""
+        messages = list(self.messages)
+        first = next((k for k, message in enumerate(messages) if message["role"] == "assistant"), None)
+        if self.sentence and first is not None:
+            messages[first] = {**messages[first], "content": self.sentence}
+        return replace(self, messages=tuple(messages))
 
     def to_json(self) -> str:
         """The row as JSON that `from_json` reads."""
@@ -85,7 +96,10 @@ def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
         )
     row = read(value)
     ours = {key: value.get(key) for key in ("kind", "table", "fact")}
-    return replace(row, **ours) if all(isinstance(one, str) for one in ours.values()) else row
+    if not all(isinstance(one, str) for one in ours.values()):
+        return row
+    sentence = value.get("sentence")
+    return replace(row, **ours, sentence=sentence if isinstance(sentence, str) else "")
 
 
 def shape(value: Fields) -> "Reader | None":

@@ -18,13 +18,23 @@ import pyarrow.compute as pc
 from ..config import CACHE, Config
 from ..errors import UserError
 from ..files import atomic_write, sha256
+from .careless import some_careless
 from .chat import encode_rows
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
 from .sources import fingerprint, parse_columns, read_values
 from .template import chat_template
 
-MAKERS = ("chat", "duplicates", "rows", "sources", "template", "tokens", "turns")  # a change in them shows
+MAKERS = (
+    "careless",
+    "chat",
+    "duplicates",
+    "rows",
+    "sources",
+    "template",
+    "tokens",
+    "turns",
+)  # a change in them shows
 ROWS_A_CHUNK = 2_000
 SHOWN = 20  # bad rows that an error lists
 SCHEMA = pa.schema(
@@ -170,21 +180,25 @@ def encode(rows: Iterable[Row], tokenizer: Any, max_seq_length: int) -> Encoded:
 
 
 def encode_file(
-    source: str | Path, config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None
+    source: str | Path,
+    config: Config,
+    base: HasTokenizer,
+    progress: Callable[[int], object] = lambda _: None,
+    careless: float = 0.0,
 ) -> Encoded:
-    """The rows of `source` as tokens of `base`; tokenized once, and then mapped. `progress` is told how many
-    rows were added.
+    """The rows of `source` as tokens of `base`, the questions of a share `careless` of them typed carelessly;
+    tokenized once, and then mapped. `progress` is told how many rows were added.
 
     Raises `UserError`, listing the bad rows, if there are any (a cut to `config.max_seq_length` that leaves
     nothing to learn makes one), unless `config.skip_bad`; and if none is good.
     """
     source = _name(source)
-    target = CACHE / "tokens" / f"{_key(source, config, base)}.arrow"
+    target = CACHE / "tokens" / f"{_key(source, config, base, careless)}.arrow"
     table = _stored(target)
     if table is None:
         rows = _read(source, config.columns, config.encoding)
         with atomic_write(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
-            for batch in _batches(rows, base.tokenizer):
+            for batch in _batches(rows, base.tokenizer, config, careless):
                 writer.write_batch(batch)
                 progress(len(np.unique(batch["line"])))
         table = _stored(target)
@@ -197,12 +211,13 @@ def _name(source: str | Path) -> str:
     return str(source.absolute()) if isinstance(source, Path) else source
 
 
-def _key(source: str, config: Config, base: HasTokenizer) -> str:
+def _key(source: str, config: Config, base: HasTokenizer, careless: float = 0.0) -> str:
     """A key of all that decides the tokens: the data, the tokenizer's files, its chat template, our code."""
     tokenizer = base.tokenizer
     files = [Path(__file__).with_name(f"{name}.py") for name in MAKERS]
     files += [path for path in sorted(base.path.rglob("*")) if path.is_file()]
-    parts = [config.columns, config.encoding, fingerprint(source), *sorted(tokenizer.eos_token_ids)]
+    parts: list[Any] = [(careless, config.seed) if careless else "", config.answer_style]
+    parts += [config.columns, config.encoding, fingerprint(source), *sorted(tokenizer.eos_token_ids)]
     parts += [chat_template(tokenizer), chat_template(tokenizer, True)]
     parts += [sha256(path) for path in files if path.suffix in (".py", ".json", ".model", ".jinja", ".txt")]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -226,11 +241,18 @@ def _read(source: str, columns: str, encoding: str) -> Iterator[Numbered]:
             yield line, error
 
 
-def _batches(rows: Iterable[Numbered], tokenizer: Any) -> Iterator[pa.RecordBatch]:
-    """The table of `rows`, a part at a time."""
+def _batches(
+    rows: Iterable[Numbered], tokenizer: Any, config: Config | None = None, careless: float = 0.0
+) -> Iterator[pa.RecordBatch]:
+    """The table of `rows`, a part at a time. What is typed carelessly, or answered in the style of `config`,
+    is so in the tokens alone."""
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
-        encoded = iter(encode_rows([row for _, row in some if isinstance(row, Row)], tokenizer))
+        good = [(line, row) for line, row in some if isinstance(row, Row)]
+        if config and config.answer_style == "sentences":
+            good = [(line, row.in_sentences()) for line, row in good]
+        typed = some_careless(good, careless, config.seed if config else 0)
+        encoded = iter(encode_rows(list(typed), tokenizer))
         records: list[dict[str, Any]] = []
         for line, row in some:
             pieces = next(encoded) if isinstance(row, Row) else row

@@ -64,7 +64,7 @@ class Template(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["facto", "conta", "sim-nao", "comparacao", "conversa"] = "facto"
+    kind: Literal["facto", "conta", "sim-nao", "comparacao", "conversa", "sem-resposta"] = "facto"
     train: Texts
     heldout: Texts
     other: tuple[str, ...] = ()

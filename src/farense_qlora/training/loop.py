@@ -167,6 +167,8 @@ class Trainer:
         steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
         self.total_steps = min(steps, config.max_steps or steps)
         validation = [row for _, row in data.validation.rows()] if config.probes else []
+        if config.answer_style == "sentences":
+            validation = [row.in_sentences() for row in validation]
         self._probes = Probes(validation, base.tokenizer, config.probes)
 
         attach(base.model, config)

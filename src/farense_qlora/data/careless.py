@@ -1,0 +1,99 @@
+"""Questions as people type them: in small letters, without accents, with slips, greetings and abbreviations.
+
+What a model has only seen typed with care it answers badly when it is not. A share of the training rows gets
+this; the answers never.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
+from random import Random
+
+from .rows import Message, Row
+
+LONGEST = 300  # characters of what is still a question, and no text to work on
+BEFORE = ("Olá!", "Olá,", "Bom dia!", "Boa tarde.", "Boa noite,", "Desculpa,", "Uma pergunta:", "Por favor,",
+          "Diz-me lá,", "Queria saber:", "Pergunto eu:", "Ajuda-me:")  # fmt: skip
+AFTER = ("Obrigado.", "Obrigada!", "Por favor.", "Se faz favor.", "É para a escola.", "Agradeço.")
+# These are for evaluation alone: nothing is trained on them.
+OTHER_BEFORE = ("Boas!", "Podes dizer-me, por favor:", "Olá, tudo bem?", "Tenho uma dúvida:", "Já agora,",
+                "Bom dia, preciso de ajuda.")  # fmt: skip
+OTHER_AFTER = ("Muito obrigado!", "Fico à espera.", "Desde já agradeço.", "É para uma aposta.")
+SHORT = {"que": "q", "também": "tb", "quando": "qd", "quantos": "qts", "quantas": "qts", "quanto": "qto",
+         "porque": "pq", "não": "n", "muito": "mt", "para": "p/"}  # fmt: skip
+ACCENTS = "\u0300\u0301\u0302\u0303\u0327"  # grave, acute, circumflex, tilde, cedilla
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+NEIGHBOURS = {key: beside for keys in KEYS for key, beside in zip(keys, keys[1:] + keys[-2], strict=True)}
+
+
+def careless(text: str, random: Random, other: bool = False) -> str:
+    """`text` typed carelessly in one way or more, which `random` draws; `other`: with the greetings that no
+    training has. Digits stay as they are.
+
+    >>> careless("Quem treinou o Farense em 1989-90?", Random(4))
+    'quem treeinou o farense em 1989-90'
+    """
+    asked = text
+    small, bare, end, short, slip, before, after = (random.random() for _ in range(7))
+    if short < 0.25:
+        text = re.sub(r"\w+", lambda word: SHORT.get(word[0].lower(), word[0]), text)
+    if slip < 0.25:
+        text = _with_slip(text, random)
+    if end < 0.5:
+        text = text.rstrip(" ?.!")
+    elif end < 0.65:
+        text += random.choice(("?", "??", "!", "..."))
+    if before < 0.3:
+        greeting = random.choice(OTHER_BEFORE if other else BEFORE)
+        text = f"{greeting} {text if greeting[-1] in '.!?' else text[:1].lower() + text[1:]}"
+    if after < 0.2:
+        text = f"{text} {random.choice(OTHER_AFTER if other else AFTER)}"
+    if bare < 0.5:
+        text = _without_accents(text)
+    return text.lower() if small < 0.65 or text == asked else text
+
+
+def careless_row(row: Row, random: Random, other: bool = False) -> Row:
+    """`row` with its users' questions typed carelessly; what is longer than a question stays."""
+    return replace(row, messages=tuple(careless_messages(row.messages, random, other)))
+
+
+def careless_messages(messages: Iterable[Message], random: Random, other: bool = False) -> list[Message]:
+    """The same for the messages of a row."""
+    return [
+        {**message, "content": careless(message["content"], random, other)}
+        if message["role"] == "user" and len(message["content"]) <= LONGEST
+        else message
+        for message in messages
+    ]
+
+
+def some_careless(rows: Iterable[tuple[int, Row]], share: float, seed: int) -> Iterable[Row]:
+    """The numbered `rows`, a `share` of them typed carelessly: by `seed` and number alone, whatever stands
+    beside them."""
+    for number, row in rows:
+        random = Random(f"{seed} {number}")
+        yield careless_row(row, random) if random.random() < share else row
+
+
+def _with_slip(text: str, random: Random) -> str:
+    """`text` with a slip in one of its longer words: two letters swapped, one left out, doubled or beside."""
+    words = [found.span() for found in re.finditer(r"[^\W\d_]{5,}", text)]
+    if not words:
+        return text
+    start, end = random.choice(words)
+    at = random.randrange(start + 1, end - 1)
+    letter, following = text[at], text[at + 1]
+    slips = (
+        following + letter,
+        following,
+        letter + letter + following,
+        NEIGHBOURS.get(letter, letter) + following,
+    )
+    return text[:at] + random.choice(slips) + text[at + 2 :]
+
+
+def _without_accents(text: str) -> str:
+    parts = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(part for part in parts if part not in ACCENTS))
