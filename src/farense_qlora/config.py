@@ -6,7 +6,7 @@ A field's default, bounds, label and description yield the JSON file, the CLI fl
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,15 +37,39 @@ in_model, in_adapter, in_optimization = _in("Modelo"), _in("Adaptador"), _in("Ot
 in_data, in_evaluation = _in("Dados"), _in("Avaliação")
 
 
-class Config(BaseModel):
+class Settings(BaseModel):
+    """Frozen values that a person may write: nothing unknown, and a decimal comma is a point."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_points(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value.replace(",", ".")
+            if isinstance(value, str)
+            and name in cls.model_fields
+            and cls.model_fields[name].annotation is float
+            else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Validate `values`; raises `UserError` in Portuguese."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError(validation_message(error)) from None
+
+
+class Config(Settings):
     """Every setting of a training run. Relative paths start at the project's folder (`HOME`).
 
     >>> import farense_qlora as fq
     >>> fq.Config.of("mini", rank=8).changed(epochs=1).rank
     8
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     profile: str = in_model("mini", "Perfil", "Nome do perfil de onde partiram as definições.")
     model: str = in_model(
@@ -190,16 +214,8 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _as_meant(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Decimal commas are points; and the club's validation file is for the club's rows: those of others
-        are split, unless said."""
+        """The club's validation file is for the club's rows: those of others are split, unless said."""
         values = {name: value for name, value in values.items() if name != "keep_every"}  # in older runs
-        for name, value in values.items():
-            if (
-                isinstance(value, str)
-                and name in cls.model_fields
-                and cls.model_fields[name].annotation is float
-            ):
-                values[name] = value.replace(",", ".")  # as it is written here, and as we print it
         if values.get("train_data", TRAIN_DATA) != TRAIN_DATA and "val_data" not in values:
             return {**values, "val_data": ""}
         return values
@@ -229,14 +245,6 @@ class Config(BaseModel):
         if profile not in PROFILES:
             raise UserError(f"perfil desconhecido: «{profile}»; os perfis são {', '.join(PROFILES)}")
         return cls.parse({"profile": profile, **PROFILES[profile], **changes})
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "Config":
-        """Validate `values`; raises `UserError` in Portuguese."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UserError(validation_message(error)) from None
 
     @classmethod
     def read(cls, path: Path) -> "Config":

@@ -142,33 +142,31 @@ class Evaluation:
             raise UserError(f"{folder / STORED} não se lê: repita a avaliação ou apague-o") from None
         return cls(sets=after, tokens=tokens, before=cls(sets=before) if before else None)
 
-    def _shown(self, in_groups: Sequence[Answered]) -> Table:
-        """The scores of each set; below those of the sets `in_groups`, the ones of their groups."""
-        rows = []
-        for one in self.sets:
-            scores = {LABELS[name]: score for name, score in {**one.by_kind, **one.by_table}.items()}
-            lines = [(one.name, one), *((f"– {label}", score) for label, score in scores.items())]
-            for label, score in lines if one in in_groups else lines[:1]:
-                rows.append((label, score.count, *score.cells(), percent(score.refused)))
-        columns = ["", "perguntas", "certas", "F1", "diz que não sabe"]
-        return Table(rows, columns=columns, formats=dict.fromkeys(columns[2:], str))
-
     def __repr__(self) -> str:
-        scores = repr(self._shown(self.sets[:1])) if self.sets else NO_QUESTIONS
+        scores = repr(_scores(self.sets, in_groups=self.sets[:1])) if self.sets else NO_QUESTIONS
         return f"{self.tokens}\n\n{scores}" if self.tokens else scores
 
     def _repr_html_(self) -> str:
         parts = [f"<p>{escape(str(self.tokens))}</p>"] if self.tokens else []
-        parts.append(self._shown(())._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
+        parts.append(_scores(self.sets)._repr_html_() if self.sets else f"<p>{NO_QUESTIONS}</p>")
         for one in self.sets:
             wrong = [(answer.question, answer.expected, answer.got) for answer in one.wrong[:WRONG_SHOWN]]
             shown = Table(wrong, columns=["Pergunta", "✓ certa", "✗ dada"])._repr_html_()
             summary = f"{one.name}: ✓ {one.count - len(one.wrong)}, ✗ {len(one.wrong)}"
-            groups = (
-                Evaluation(sets=(one,))._shown((one,))._repr_html_() if one.by_kind or one.by_table else ""
-            )
+            groups = _scores((one,), in_groups=(one,))._repr_html_() if one.by_kind or one.by_table else ""
             parts.append(f"<details><summary>{escape(summary)}</summary>{groups}{shown}</details>")
         return "".join(parts)
+
+
+def _scores(sets: Sequence[Answered], in_groups: Sequence[Answered] = ()) -> Table:
+    """The scores of each of `sets`; below those of the sets `in_groups`, the ones of their groups."""
+    rows = []
+    for one in sets:
+        groups = {**one.by_kind, **one.by_table} if one in in_groups else {}
+        lines = [(one.name, one), *((f"– {LABELS[name]}", score) for name, score in groups.items())]
+        rows += [(label, score.count, *score.cells(), percent(score.refused)) for label, score in lines]
+    columns = ["", "perguntas", "certas", "F1", "diz que não sabe"]
+    return Table(rows, columns=columns, formats=dict.fromkeys(columns[2:], str))
 
 
 def evaluate(

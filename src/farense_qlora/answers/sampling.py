@@ -2,34 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ..errors import UserError, validation_message
+from ..config import Settings
 from ..text import plain
 
 
-def _point(value: Any) -> Any:
-    return value.replace(",", ".") if isinstance(value, str) else value  # as it is written here
-
-
-Number = Annotated[float, BeforeValidator(_point)]
-
-
-class Sampling(BaseModel):
+class Sampling(Settings):
     """Temperature 0 takes the likeliest token, whatever else is set; above it tokens are drawn, by `seed` the
     same each time."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: Number = Field(
+    temperature: float = Field(
         default=0.0,
         ge=0,
         le=2,
         description="de 0 (sempre a mesma resposta, a predefinição) a 2 (a mais variada)",
     )
-    top_p: Number = Field(
+    top_p: float = Field(
         default=1.0,
         gt=0,
         le=1,
@@ -38,14 +28,6 @@ class Sampling(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, description="a mesma semente dá a mesma resposta; sem ela, sai outra de cada vez"
     )
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "Sampling":
-        """Validate `values`; raises `UserError` in Portuguese."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UserError(validation_message(error)) from None
 
     def __str__(self) -> str:
         return f"temperatura {plain(self.temperature)}, top-p {plain(self.top_p)}"

@@ -231,7 +231,8 @@ def ask(args: argparse.Namespace) -> None:
     from .talk import conversation
 
     pieces = []
-    for piece in conversation(args, config, adapter).say(question):
+    load = partial(fq.load_base, config) if args.no_adapter else partial(fq.load_tuned, config, adapter)
+    for piece in conversation(args, load).say(question):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
@@ -240,10 +241,10 @@ def ask(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    config, adapter = _adapter(args)
+    load = partial(fq.load_tuned, *_adapter(args))
     from .talk import conversation, converse
 
-    converse(conversation(args, config, adapter))
+    converse(conversation(args, load))
 
 
 def serve(args: argparse.Namespace) -> None:

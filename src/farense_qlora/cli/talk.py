@@ -4,13 +4,11 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from ..answers.generate import Conversation
 from ..answers.sampling import Sampling, recommended
-from ..config import Config
-from ..model.base import load_tuned
+from ..model.base import Base
 
 HELP = """/novo    começa outra conversa
 /base    muda entre o modelo treinado e o modelo base, sem adaptador
@@ -18,11 +16,12 @@ HELP = """/novo    começa outra conversa
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
 
 
-def conversation(args: argparse.Namespace, config: Config, adapter: Path) -> Conversation:
-    """A conversation with `adapter`, answered as the flags of `ask` and `chat` say; raises `UserError`."""
+def conversation(args: argparse.Namespace, load: Callable[[], Base]) -> Conversation:
+    """A conversation with the model that `load` gives, answered as the flags of `ask` and `chat` say; raises
+    `UserError` on bad ones before it loads anything."""
     sampling = Sampling.parse({name: getattr(args, name) for name in Sampling.model_fields if name in args})
     return Conversation(
-        load_tuned(config, adapter),
+        load(),
         adapter=not args.no_adapter,
         thinking=args.thinking,
         system=args.system,

@@ -192,20 +192,12 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
-    beside_it = {
-        name: (HOME / config.val_data).with_name(file) if config.val_data else Path()
-        for file, name in ASKED_TOO.items()
-    }
     return Data(
         config=config,
         tokenizer=base.tokenizer,
         training=training,
         validation=validation,
-        asked_too={
-            name: tuple(read_rows(path))
-            for name, path in beside_it.items()
-            if path.is_file() and path.stat().st_size
-        },
+        asked_too=_asked_too(HOME / config.val_data) if config.val_data else {},
         repeats=_repeats(lines[again], lines[first[again]]),
         leaks=leaks,
         memorised=memorised,
@@ -215,6 +207,16 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         dated=is_dated(base.tokenizer),
         plain=template_missing(base.tokenizer),
     )
+
+
+def _asked_too(validation: Path) -> dict[str, tuple[Row, ...]]:
+    """The rows of each file that `prepare` wrote beside `validation`, and not empty."""
+    beside_it = {name: validation.with_name(file) for file, name in ASKED_TOO.items()}
+    return {
+        name: tuple(read_rows(path))
+        for name, path in beside_it.items()
+        if path.is_file() and path.stat().st_size
+    }
 
 
 def write_left_out(config: Config, data: Data, run: Path) -> None:

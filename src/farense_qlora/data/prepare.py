@@ -21,8 +21,8 @@ from .facts import Tables, read_tables
 from .language import Club, opponent_name
 from .questions import OFTEN, QUESTIONS, president_name, questions
 from .rows import Row
-from .unanswerable import UNANSWERABLE, unanswerable
-from .wordings import Question
+from .unanswerable import unanswerable
+from .wordings import UNANSWERABLE, Question
 
 FARENSE = Club("Farense", "o")
 # The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
@@ -30,8 +30,9 @@ WRITTEN = "prepared.json"
 FACTS, DATA = HOME / "data" / "facts", HOME / "data"
 VALIDATION = 270
 UNSEEN = 60
-# Questions in other words; of those without an answer, rows to train on for each fact taught, and to ask.
-OTHER, REFUSED, ASKED_IN_VAIN = 120, 0.7, 80
+OTHER = 120
+# Of the questions without an answer, how many rows to train on for each fact taught, and how many to ask.
+TAUGHT_IN_VAIN, ASKED_IN_VAIN = 0.7, 80
 CARELESS = 0.4  # of the training rows
 # How many seasons of each kind, and names of each table, are held out altogether.
 RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
@@ -122,15 +123,18 @@ def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared
     held = _mentions(_held_out(asked, tables, rng))
     taught = [question for question in asked if not any(map(held.search, question.texts))]
     secret = [q for q in asked if _is_open(q) and held.search(f"{q.fact} {q.answer}")]
-    in_vain, only_asked = _refused(
-        unanswerable(tables, FARENSE, wordings), held, round(REFUSED * len(taught)), rng
-    )
+    in_vain = [
+        question
+        for question in unanswerable(tables, FARENSE, wordings)
+        if not any(map(held.search, question.texts))
+    ]
+    taught_in_vain, asked_in_vain = _in_vain(in_vain, round(TAUGHT_IN_VAIN * len(taught)), rng)
 
-    train, repeated = _distinct(rows(taught) + in_vain, [])
+    train, repeated = _distinct(rows(taught) + taught_in_vain, [])
     validation, in_train = _distinct(_sample(rows(taught, "heldout"), VALIDATION, rng), train)
     unseen, in_others = _distinct(_sample(rows(secret, "heldout"), UNSEEN, rng), train + validation)
     other, in_other = _distinct(_sample(rows(taught, "other"), OTHER, rng), train + validation)
-    for part in (train, validation, unseen, other, only_asked):
+    for part in (train, validation, unseen, other, asked_in_vain):
         rng.shuffle(part)
     for row in rng.sample(train, round(CARELESS * len(train))):
         row["messages"] = careless_messages(row["messages"], rng)
@@ -139,23 +143,20 @@ def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared
         validation=validation,
         unseen=unseen,
         other=other,
-        unanswerable=only_asked,
+        unanswerable=asked_in_vain,
         removed=tuple(repeated + in_train + in_others + in_other),
     )
 
 
-def _refused(
-    asked: Sequence[Question], held: re.Pattern[str], count: int, rng: random.Random
-) -> tuple[Rows, Rows]:
-    """`count` rows, of the questions `asked` that have no answer, to train on, and others only to ask: about
-    other clubs and seasons, and in other wordings. None names what is `held` out."""
-    asked = [question for question in asked if not any(map(held.search, question.texts))]
-    subjects = list(dict.fromkeys(question.subject for question in asked))
-    apart = {*subjects[::5]}
-    taught = rows(question for question in asked if question.subject not in apart)
-    off_topic = rows(question for question in asked if question.table == UNANSWERABLE)
-    train = rng.sample(taught, min(count, len(taught))) + off_topic[:count]
-    only_asked = [q for q in asked if q.subject in apart or q.table == UNANSWERABLE]
+def _in_vain(asked: Sequence[Question], count: int, rng: random.Random) -> tuple[Rows, Rows]:
+    """Of the questions `asked`, which have no answer: `count` rows to train on, and as many of those that are
+    off the subject; and others to ask, about other clubs and seasons, or in other wordings."""
+    off_topic = [question for question in asked if question.table == UNANSWERABLE]
+    others = [question for question in asked if question.table != UNANSWERABLE]
+    apart = {*list(dict.fromkeys(question.subject for question in others))[4::5]}
+    taught = rows(question for question in others if question.subject not in apart)
+    train = rng.sample(taught, min(count, len(taught))) + rows(off_topic)[:count]
+    only_asked = off_topic + [question for question in others if question.subject in apart]
     return train, _sample(rows(only_asked, "heldout"), ASKED_IN_VAIN, rng)
 
 

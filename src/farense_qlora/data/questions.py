@@ -13,7 +13,7 @@ from ..config import ROOT
 from ..errors import UserError
 from .facts import Cup, Honour, Phase, President, Season, Tables
 from .language import Club, competition, listed, opponent_name, record, with_article, without_brackets
-from .wordings import Question, Wordings, read_templates
+from .wordings import UNANSWERABLE, Question, Wordings, read_templates
 
 QUESTIONS = ROOT / "data" / "questions"
 OFTEN = 20  # games against an opponent that is worth asking about
@@ -27,7 +27,7 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
 
     Raises `UserError` naming the file and the entry that is missing or wrong.
     """
-    if unknown := sorted({file.stem for file in folder.glob("*.toml")} - {*BUILDERS, "unanswerable"}):
+    if unknown := sorted({file.stem for file in folder.glob("*.toml")} - {*BUILDERS, UNANSWERABLE}):
         raise UserError(f"em {folder} não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}")
     values = {row.key: without_brackets(row.value_pt) for row in tables.club if row.verified}
     club = replace(club, official=values.get("nome_oficial", ""), nickname=values.get("alcunha", ""))

@@ -55,12 +55,13 @@ class Row:
     tools: tuple[dict[str, Any], ...] = ()
     learn_from: int = 0
 
-    def in_sentences(self) -> "Row":
-        """The row with its first answer as a whole sentence."""
+    def in_style(self, answer_style: str) -> "Row":
+        """The row with its first answer "short", as it is, or as a whole sentence, where it has one."""
+        if answer_style == "short" or not self.sentence:
+            return self
         messages = list(self.messages)
-        first = next((k for k, message in enumerate(messages) if message["role"] == "assistant"), None)
-        if self.sentence and first is not None:
-            messages[first] = {**messages[first], "content": self.sentence}
+        first = next(k for k, message in enumerate(messages) if message["role"] == "assistant")
+        messages[first] = {**messages[first], "content": self.sentence}
         return replace(self, messages=tuple(messages))
 
     def to_json(self) -> str:

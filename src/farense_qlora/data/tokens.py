@@ -25,16 +25,8 @@ from .rows import Row, parse_row
 from .sources import fingerprint, parse_columns, read_values
 from .template import chat_template
 
-MAKERS = (
-    "careless",
-    "chat",
-    "duplicates",
-    "rows",
-    "sources",
-    "template",
-    "tokens",
-    "turns",
-)  # a change in them shows
+# Modules in which a change shows in the tokens.
+MAKERS = ("careless", "chat", "duplicates", "rows", "sources", "template", "tokens", "turns")
 ROWS_A_CHUNK = 2_000
 SHOWN = 20  # bad rows that an error lists
 SCHEMA = pa.schema(
@@ -198,7 +190,7 @@ def encode_file(
     if table is None:
         rows = _read(source, config.columns, config.encoding)
         with atomic_write(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
-            for batch in _batches(rows, base.tokenizer, config, careless):
+            for batch in _batches(rows, base.tokenizer, config.answer_style, careless, config.seed):
                 writer.write_batch(batch)
                 progress(len(np.unique(batch["line"])))
         table = _stored(target)
@@ -242,17 +234,14 @@ def _read(source: str, columns: str, encoding: str) -> Iterator[Numbered]:
 
 
 def _batches(
-    rows: Iterable[Numbered], tokenizer: Any, config: Config | None = None, careless: float = 0.0
+    rows: Iterable[Numbered], tokenizer: Any, style: str = "short", careless: float = 0.0, seed: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """The table of `rows`, a part at a time. What is typed carelessly, or answered in the style of `config`,
-    is so in the tokens alone."""
+    """The table of `rows`, a part at a time. The `style` of the answers, and the share of questions that are
+    typed carelessly, show in the tokens alone."""
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
-        good = [(line, row) for line, row in some if isinstance(row, Row)]
-        if config and config.answer_style == "sentences":
-            good = [(line, row.in_sentences()) for line, row in good]
-        typed = some_careless(good, careless, config.seed if config else 0)
-        encoded = iter(encode_rows(list(typed), tokenizer))
+        good = [(line, row.in_style(style)) for line, row in some if isinstance(row, Row)]
+        encoded = iter(encode_rows(list(some_careless(good, careless, seed)), tokenizer))
         records: list[dict[str, Any]] = []
         for line, row in some:
             pieces = next(encoded) if isinstance(row, Row) else row

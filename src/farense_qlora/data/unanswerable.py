@@ -6,11 +6,10 @@ from pathlib import Path
 from .facts import Tables
 from .language import Club, article, opponent_name
 from .questions import QUESTIONS
-from .wordings import Question, Wordings, read_templates
+from .wordings import UNANSWERABLE, Question, Wordings, read_templates
 
-UNANSWERABLE = "unanswerable"  # the file of what no table answers
 # Of each table what is asked of other clubs and of seasons that there never were, which no table answers.
-ASKED_IN_VAIN = {
+ENTRIES = {
     "seasons": ("position", "points", "goals", "story"),
     "coaches": ("who",),
     "cups": ("out",),
@@ -31,7 +30,7 @@ def unanswerable(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Q
     asked = [Wordings(file, off_topic, club).ask(name, name) for name in off_topic]
     refusal = {"kind": "sem-resposta", "answer": asked[0].answer, "full": "", "no": "", "followups": ()}
     entries = []
-    for table, names in ASKED_IN_VAIN.items():
+    for table, names in ENTRIES.items():
         path = folder / f"{table}.toml"
         templates = {name: one.model_copy(update=refusal) for name, one in read_templates(path).items()}
         entries += [(path, templates, name) for name in names if name in templates]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ..errors import UserError, reason
 from .language import CONTRACTIONS, Club, capital, competition, counted, sentence, with_article
 
+UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 
 

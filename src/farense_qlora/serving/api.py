@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..answers.sampling import Sampling
-from ..errors import UserError, validation_message
+from ..config import Settings
 
 SEEDS = 2**53  # whole numbers that JSON keeps whole
 UNUSED = "Aceite e não usado, nem guardado."
@@ -17,10 +17,8 @@ NEUTRAL = {
 }
 
 
-class Limits(BaseModel):
+class Limits(Settings):
     """What the server gives to one request, and to all; beyond it refuses, and says why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_body: int = Field(262_144, ge=1_000, description="bytes de um pedido")
     max_prompt: int = Field(2_048, ge=16, description="tokens da conversa que vem no pedido")
@@ -28,14 +26,6 @@ class Limits(BaseModel):
     max_requests: int = Field(32, ge=1, description="respostas ao mesmo tempo")
     max_connections: int = Field(256, ge=1, description="ligações abertas ao mesmo tempo")
     max_seconds: int = Field(10, ge=1, description="segundos para chegar um pedido, e de espera por quem lê")
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "Limits":
-        """Validate `values`; raises `UserError` in Portuguese."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise UserError(validation_message(error)) from None
 
 
 def _without_docstring(schema: dict[str, Any]) -> None:

@@ -166,10 +166,9 @@ class Trainer:
         self.sampler = make_sampler(config, data.training.lengths)
         steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
         self.total_steps = min(steps, config.max_steps or steps)
-        validation = [row for _, row in data.validation.rows()] if config.probes else []
-        if config.answer_style == "sentences":
-            validation = [row.in_sentences() for row in validation]
-        self._probes = Probes(validation, base.tokenizer, config.probes)
+        validation = data.validation.rows() if config.probes else []
+        asked = [row.in_style(config.answer_style) for _, row in validation]
+        self._probes = Probes(asked, base.tokenizer, config.probes)
 
         attach(base.model, config)
         if config.grad_checkpoint:
