@@ -41,7 +41,7 @@ $(TOOLS): consumers.lock $(STAMP)
 exports: consumers
 	$(BIN)/farense-qlora train --profile mini --run exports
 	$(BIN)/farense-qlora export --run exports --replace --to output/exports \
-	    --format mlx peft fused fused-4bit gguf gguf-bf16 gguf-q8_0 ollama ollama-q8_0
+	    --format mlx peft fused fused-4bit gguf gguf-bf16 gguf-q8_0 gguf-q4_k_m gguf-lora ollama ollama-q8_0
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python notebooks/headless.py $(NOTEBOOK) output
