@@ -21,7 +21,7 @@ from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import EventReader
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
-from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, clear_requests, request
+from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
 from .worker import is_locked, launch, lock_holder, take_lock
 
 POLL_SECONDS = 0.2
@@ -133,8 +133,9 @@ class Run:
         return self
 
     def stop(self) -> None:
-        """Ask the worker to finish its update, save and end."""
-        request(self.folder, STOP)
+        """Ask the worker to finish its update, save, evaluate and end; asked again, it ends at once with what
+        is saved."""
+        request(self.folder, STOP_NOW if is_requested(self.folder, STOP) else STOP)
 
     def pause(self) -> None:
         """Ask the worker to finish its update, save and wait."""
