@@ -218,7 +218,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
         resumed += train_here(config, tmp_path / "parts", fresh, **stopped_at_look(looks, times))
         end = resumed[-1].step
         ends.append((end, any(isinstance(e, Evaluated) and e.step == end for e in resumed)))
-    assert {measured for step, measured in ends if step % 4} == {False, True}
+    assert len({*ends}) > 3
     assert (0, False) in ends
     assert planned(replay(resumed)) == planned(whole)
     last = f"checkpoints/step-{whole[-1].step:06d}"

@@ -87,7 +87,7 @@ def stop(args: argparse.Namespace) -> None:
     _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
 
 
-def _stop(run: fq.Run) -> None:
+def _stop(run: "fq.Run") -> None:
     """Ask `run` to stop and wait for that; Ctrl-C meanwhile asks again. Raises `UserError` when it fails."""
     print(f"a parar: {STOPPING}; outro Ctrl-C não espera pela avaliação", file=sys.stderr)
     run.stop()

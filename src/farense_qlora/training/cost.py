@@ -18,6 +18,7 @@ from ..data.load import MOST, SHARE
 from ..data.sources import size
 from ..errors import UserError
 from ..files import atomic_write
+from ..model.download import MINIATURE
 from ..text import decimal
 
 MEASURED = CACHE / "fit.json"
@@ -140,8 +141,6 @@ def memory_warning(cost: Estimate, limit_gb: float) -> str | None:
 
 def shape_of(model: str) -> Shape | None:
     """The shape of `model` if it is here (or Mistral-7B) and of a family that we know."""
-    from ..model.folder import MINIATURE
-
     local = [MINIATURE] if model == "mini" else [Path(model).expanduser(), HOME / model]
     files = [folder / "config.json" for folder in local]
     if model.count("/") == 1 and isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
