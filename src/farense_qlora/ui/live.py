@@ -126,10 +126,10 @@ class Controls:
 
     def __init__(self, run: Run):
         self._run = run
-        self._stop = _button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina")
-        self._pause = _button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
-        save = _button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
-        apply = _button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
+        self._stop = action_button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina")
+        self._pause = action_button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
+        save = action_button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
+        apply = action_button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
             description="Taxa de aprendizagem",
@@ -257,7 +257,8 @@ def _marked(answer: str, expected: str) -> str:
     return f"✓ {answer}" if normalise(answer) == normalise(expected) else answer
 
 
-def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
+def action_button(description: str, icon: str, tooltip: str) -> widgets.Button:
+    """A button as wide as what it says."""
     return widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
 
 
