@@ -24,7 +24,7 @@ from ..data.load import load_data
 from ..errors import UserError
 from ..files import atomic_dir, touched, write_checksums
 from ..model.base import Base, load_base
-from ..training.checkpoints import latest, versions
+from ..training.checkpoints import latest, measured, versions
 from ..training.events import Finished, Stepped
 from ..training.numbers import numbers
 from ..training.run import Run
@@ -279,6 +279,7 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
     config, events, checkpoint = run.config, run.events(), latest(run.folder)
     trained_on = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
     digests, now = trained_on.get("data", {}), numbers(events)
+    exported = measured(run.best_adapter, events)
     return {
         "format": format,
         "base_model": config.base_model,
@@ -293,8 +294,8 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
         "metrics": {
             "steps": now.step,
             "train_loss": now.loss,
-            "val_loss": now.best_loss,
-            "best_step": None if now.best_loss is None else now.best_step,
+            "val_loss": exported["loss"],
+            "best_step": exported["step"],
             "supervised_tokens": sum(e.supervised_tokens for e in events if isinstance(e, Stepped)),
             "seconds": now.seconds,
             "peak_memory_gb": now.peak_memory_gb,

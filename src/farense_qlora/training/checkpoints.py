@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +25,11 @@ from ..files import atomic_dir, put_back, verify, write_checksums
 from ..model.adapters import save_adapter, save_arrays
 from ..model.cpu.blas import cores
 from ..model.machine import on_cpu
+from .events import Event, best_of
 from .step import Step
 
 BEST = "best"
+MEASURED = "measured.json"  # in the folder of the best adapter: its step and loss
 FOLDER = "checkpoints"
 # How disks without symbolic links (exFAT, network drives, Google Drive in Colab) say so.
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -40,7 +43,8 @@ class State:
     """Where training stands besides weights and optimizer.
 
     `learning_rate` is the schedule's peak, `evaluated` the step of the last evaluation, and the last `losses`
-    say what is out of the ordinary; `evaluations_since_best` drives early stopping.
+    say what is out of the ordinary. The best is that of all evaluations; early stopping looks at the `lowest`
+    loss of the planned ones, which a stop does not add to.
     """
 
     learning_rate: float
@@ -48,6 +52,7 @@ class State:
     evaluated: int = -1
     best_step: int = 0
     best_loss: float | None = None
+    lowest: float | None = None
     evaluations_since_best: int = 0
     skipped_in_a_row: int = 0
     rollbacks: int = 0
@@ -78,13 +83,14 @@ def save(run: Path, state: State, config: Config, data: dict[str, str], base: st
     return name
 
 
-def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int) -> None:
-    """Write the adapter that `best` in the folder `run` leads to: a link, and at every moment to a whole one.
-    On a disk that has no links `best` is the folder itself; see `best`.
+def save_best(run: Path, config: Config, base: str, model: nn.Module, state: State) -> None:
+    """Write the adapter, and what was measured of it as `state` says, that `best` in the folder `run` leads
+    to: a link, and at every moment to a whole one. On a disk that has no links `best` is the folder itself;
+    see `best`.
 
     Raises `UserError`, a `DiskFullError` when there is no room.
     """
-    target, link = run / f".{BEST}-{step:06d}-{time.time_ns():x}", run / f".{BEST}"
+    target, link = run / f".{BEST}-{state.step:06d}-{time.time_ns():x}", run / f".{BEST}"
     before = (run / BEST).resolve()  # stays, for whoever is reading it
     linked = not (run / BEST).is_dir() or (run / BEST).is_symlink()
     if linked:
@@ -97,6 +103,8 @@ def save_best(run: Path, config: Config, base: str, model: nn.Module, step: int)
             linked = False
     with atomic_dir(target if linked else run / BEST) as folder:
         save_adapter(model, config, base, folder)
+        measured = {"step": state.best_step, "loss": state.best_loss}
+        (folder / MEASURED).write_text(json.dumps(measured) + "\n", encoding="utf-8")
         write_checksums(folder)
     if linked:
         try:
@@ -111,6 +119,18 @@ def best(run: Path) -> Path | None:
     """The adapter that `save_best` wrote last in the folder `run`, if there is one: without links there is an
     instant in which only the one before has a name."""
     return next((path for path in (run / BEST, run / f".{BEST}.old") if path.is_dir()), None)
+
+
+def measured(adapter: Path, events: Sequence[Event]) -> dict[str, Any]:
+    """The step and the validation loss of the very `adapter` in that folder of the run whose `events` these
+    are; the loss is None when it was never evaluated."""
+    if NAME.fullmatch(adapter.name):
+        return {"step": step_of(adapter), "loss": None}
+    with suppress(FileNotFoundError):  # an older version wrote none
+        about: dict[str, Any] = json.loads((adapter / MEASURED).read_text(encoding="utf-8"))
+        return about
+    kept = best_of(events)
+    return {"step": kept and kept.step, "loss": kept and kept.loss}
 
 
 def tidy(run: Path) -> None:
@@ -161,6 +181,8 @@ def restore(checkpoint: Path, step: Step) -> State:
     step.restore(tree_unflatten(list(arrays.items())))
     about = _about(checkpoint)
     state = State(**about["state"])
+    if "lowest" not in about["state"] and state.best_step:  # of a version that evaluated as planned only
+        state.lowest = state.best_loss
     if about["config"]["learning_rate"] != step.config.learning_rate:
         state.learning_rate = step.config.learning_rate
     return state
