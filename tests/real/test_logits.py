@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.utils import load
+from real import models
 from real.models import needs_smollm2, smollm2, smollm2_gguf
 
 from farense_qlora.config import Config
@@ -38,13 +39,21 @@ def by_mlx_lm(tokens: list[int]) -> np.ndarray:
     return np.array(model(mx.array([tokens]))[0])
 
 
-def test_the_folder_is_made_once_and_made_again_when_it_is_not_whole() -> None:
+def test_the_folder_is_made_once_and_made_again_when_it_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(source: Path, folder: Path) -> None:
+        made.append(source)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(models, "MODELS", tmp_path)
+    monkeypatch.setattr(models, "_make", make)
     folder = smollm2()
-    made = folder.stat().st_ino
-    assert smollm2() == folder and folder.stat().st_ino == made
-    (folder / "generation_config.json").write_text("{}")
-    assert verify(folder) is not None
-    assert smollm2() == folder and folder.stat().st_ino != made and verify(folder) is None
+    assert smollm2() == folder and made == [smollm2_gguf()]
+    (folder / "config.json").write_text("{")
+    assert smollm2() == folder and verify(folder) is None and len(made) == 2
 
 
 def test_mlx_lm_computes_what_pytorch_does(tokens: list[int], by_mlx_lm: np.ndarray) -> None:

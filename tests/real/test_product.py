@@ -1,4 +1,4 @@
-"""All that the product does, on SmolLM2-135M: a handful of short rows, a few updates, every reader at the end."""
+"""All that the product does, on SmolLM2-135M: a handful of short rows, a few updates, every reader."""
 
 import json
 import os
