@@ -35,7 +35,13 @@ SETS = {
     "as mesmas, escritas à pressa": 4,
     "factos nunca vistos": 2,
 }
-MODULES = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
+READERS = {
+    "mlx": (),
+    "fused": (),
+    "peft": ("peft", "torch"),
+    "gguf": ("llama_cpp", "gguf"),
+    "ollama": ("llama_cpp", "gguf"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +122,29 @@ def test_it_learns_answers_and_is_evaluated_beside_its_base(farense: Command, ru
     found = json.loads(farense("evaluate", "--run", run.name, "--base", "--json").stdout)
     assert {one["name"]: one["count"] for one in found["after"]} == SETS
     assert [one["name"] for one in found["before"]] == [*SETS]
-    answer = json.loads(farense("ask", "Hassan: quem foi?", "--run", run.name, "--json").stdout)
+    asked = ("ask", "Hassan: quem foi?", "--run", run.name, "--max-tokens", 12, "--json")
+    answer, plain = (json.loads(farense(*asked, *more).stdout) for more in ((), ("--no-adapter",)))
     assert answer["status"] == "ok" and answer["response"].strip()
-    plain = json.loads(farense("ask", "Hassan: quem foi?", "--no-adapter", "--json").stdout)
     assert plain["response"] != answer["response"]
 
 
-@pytest.mark.parametrize("format", ["mlx", "peft", "fused", "gguf", "ollama"])
-def test_every_export_is_read_by_its_own_tool_as_the_trained_model(
-    farense: Command, run: Run, tmp_path: Path, format: str
-) -> None:
-    if missing := [name for name in MODULES.get(format, ()) if find_spec(name) is None]:
+@pytest.fixture(scope="module")
+def exported(farense: Command, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run in every format whose reader is installed, a folder each."""
+    folder = tmp_path_factory.mktemp("exported")
+    formats = [name for name, modules in READERS.items() if all(map(find_spec, modules))]
+    farense("export", "--run", run.name, "--to", folder, "--format", *formats)
+    return folder
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_every_export_is_read_by_its_own_tool_as_the_trained_model(exported: Path, format: str) -> None:
+    if missing := [name for name in READERS[format] if find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed: make consumers")
-    farense("export", "--run", run.name, "--to", tmp_path / format, "--format", format)
-    found = json.loads((tmp_path / format / "verification.json").read_text(encoding="utf-8"))
+    found = json.loads((exported / format / "verification.json").read_text(encoding="utf-8"))
     assert found["passed"] and found["same_prompts"] == 1.0 and found["questions"] == 4
     assert found["kl"] < 0.1 * found["kl_base"]
-    assert format != "ollama" or "<|im_start|>" in (tmp_path / format / "Modelfile").read_text()
+    assert format != "ollama" or "<|im_start|>" in (exported / format / "Modelfile").read_text()
 
 
 def test_it_is_served(run: Run, home: Path, tmp_path: Path) -> None:
