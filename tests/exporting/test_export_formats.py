@@ -302,8 +302,8 @@ def test_the_modelfile_stops_and_speaks_as_the_template(run: Run, tmp_path: Path
 def test_a_reader_that_is_not_installed_is_named(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verify.TOOLS, "peft", {"nenhum_peft": "peft"})
-    with pytest.raises(UserError, match=r"falta peft: instale com «pip install 'farense-qlora\[export\]'»"):
+    monkeypatch.setitem(verify.TOOLS, "peft", ("nenhum-peft",))
+    with pytest.raises(UserError, match=r"falta nenhum-peft: .*'farense-qlora\[export\]'"):
         export(run, tmp_path / "peft", "peft")
     assert not list(tmp_path.iterdir())
 
