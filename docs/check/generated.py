@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from pages import GENERATED, ROOT, pages, prose
 
@@ -155,6 +156,40 @@ def page_list() -> str:
     return _markdown("Página | O que é | Leitura", rows())
 
 
+def express_server() -> str:
+    """The back end in Express that every export brings, for an adapter that `serve` serves."""
+    from farense_qlora.answers.generate import MAX_TOKENS
+    from farense_qlora.templates import render
+
+    about = {"address": "http://127.0.0.1:8080", "kind": "mlx", "max_tokens": MAX_TOKENS}
+    code = render("exporting/templates/server.mjs.j2", **about).strip()
+    return f"<!-- corre nos testes, com o Express e um servidor verdadeiros -->\n```js\n{code}\n```"
+
+
+def mac_table() -> str:
+    """What Mistral-7B takes on a Mac, by its memory; see `panel`, which shows the same for other settings."""
+    from farense_qlora.config import Config
+    from farense_qlora.training.checkpoints import checkpoint_bytes
+    from farense_qlora.training.cost import MISTRAL_7B as SHAPE
+    from farense_qlora.training.cost import estimate, weights_gb
+    from farense_qlora.training.doctor import recommended_profile
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for memory in (8, 16, 24, 32):
+            profile = recommended_profile(memory, on_cpu=False)
+            config = Config.of(profile)
+            kept = (config.keep_last + 2) * checkpoint_bytes(SHAPE.trainable(config)) / 1e9
+            cost, download = estimate(config, on_cpu=False), weights_gb(SHAPE, config.bits)
+            yield (
+                f"{memory} GB", f"`{profile}`", download, download + kept, cost.peak_gb, f"{cost.updates}"
+            )  # fmt: skip
+
+    with patch("farense_qlora.training.cost._measured", dict):  # not what `fit` found on this machine
+        return _markdown(
+            "Mac com | Perfil | descarga, GB | disco, GB | pico de memória, GB | atualizações", rows(), 1
+        )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "config": config_tables,
     "perfis": profiles_table,
@@ -165,6 +200,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "quantização": quantization_table,
     "trabalhos": bench_table,
     "páginas": page_list,
+    "express": express_server,
+    "mac": mac_table,
 }
 
 
