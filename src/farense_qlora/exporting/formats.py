@@ -1,6 +1,7 @@
 """Write a trained adapter as others want it: for PEFT, fused into the weights of its base, or as GGUF."""
 
 import json
+import os
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -22,6 +23,9 @@ from ..model.adapters import save_arrays
 from ..model.base import GROUP_SIZE
 
 GGUF = "model.gguf"
+LORA_GGUF = "adapter.gguf"
+# Matrices that llama.cpp itself packs, out of those in f16; others are packed here.
+K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 # How a tokenizer.json over bytes cuts text in pieces, step by step, and what llama.cpp calls the same.
 GPT_2 = "as GPT-2 does"  # built into the ByteLevel step
 PRE_TOKENIZERS = {
@@ -123,16 +127,20 @@ def write_fused(
 def write_gguf(
     base: Path, adapter: Path | None, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
 ) -> None:
-    """The fused model as one file for llama.cpp, its matrices as `kind` (f16, bf16 or q8_0).
+    """The fused model as one file for llama.cpp, its matrices as `kind`: f16, bf16, q8_0, `K_QUANTS`.
 
     Raises `UserError` for what llama.cpp would read in another way: another architecture or tokenizer.
     """
     import gguf
 
+    if kind in K_QUANTS:
+        plain = path.with_suffix(".f16")
+        write_gguf(base, adapter, tokenizer, name, "f16", plain)
+        _pack(plain, kind, path)
+        plain.unlink()
+        return
     model, config = fuse(base, adapter)
-    if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
-        what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
-        raise UserError(f"não sei escrever em GGUF um modelo {what}: só llama e mistral, sem «rope_scaling»")
+    _check_architecture(config)
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
     size = config.get("head_dim") or config["hidden_size"] // heads
@@ -162,17 +170,79 @@ def write_gguf(
     weights = dict(tree_flatten(model.parameters()))
     del model
     for layer in list(weights):
-        weight = np.array(weights.pop(layer))  # computed here, and nowhere kept
-        for part, count in (("q_proj", heads), ("k_proj", groups)):
-            if f".{part}." in layer:  # the halves that rotate together lie side by side
-                weight = weight.reshape(count, 2, size // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+        weight = _side_by_side(layer, np.array(weights.pop(layer)), config)  # computed here, nowhere kept
         number = gguf.GGMLQuantizationType[kind.upper() if weight.ndim > 1 else "F32"]
         stored = gguf.quants.quantize(np.ascontiguousarray(weight), number)
         writer.add_tensor(names.get_name(layer, try_suffixes=(".weight", ".bias")), stored, raw_dtype=number)
+    _finish(writer)
+
+
+def write_gguf_lora(adapter: Path, config: dict[str, Any], name: str, path: Path) -> None:
+    """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is.
+
+    Raises `UserError` for another architecture than `write_gguf` knows.
+    """
+    import gguf
+
+    _check_architecture(config)
+    described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["lora_parameters"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_name(name)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, described["scale"] * described["rank"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
+    for key, array in loaded.items():
+        layer, matrix = key.rsplit(".", 1)
+        weight = np.array(array.T.astype(mx.float32))
+        if matrix == "lora_b":
+            weight = _side_by_side(f"{layer}.weight", weight, config)
+        writer.add_tensor(f"{names.get_name(layer)}.weight.{matrix}", np.ascontiguousarray(weight))
+    _finish(writer)
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
+        what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
+        raise UserError(f"não sei escrever em GGUF um modelo {what}: só llama e mistral, sem «rope_scaling»")
+
+
+def _side_by_side(layer: str, weight: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    """The `weight` of `layer` (outputs, ...) as llama.cpp has it: of queries and keys the outputs that rotate
+    together lie side by side, and not half a head apart."""
+    heads = config["num_attention_heads"]
+    for part, count in (("q_proj", heads), ("k_proj", config.get("num_key_value_heads") or heads)):
+        if f".{part}." in layer:
+            halves = weight.reshape(count, 2, weight.shape[0] // count // 2, -1)
+            return halves.swapaxes(1, 2).reshape(weight.shape)
+    return weight
+
+
+def _finish(writer: Any) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _pack(plain: Path, kind: str, path: Path) -> None:
+    """Write the GGUF file `plain` to `path` with its matrices as llama.cpp packs the `kind`."""
+    import llama_cpp
+
+    said = []
+
+    @llama_cpp.llama_log_callback
+    def listen(_: int, text: bytes, __: object) -> None:
+        said.append(text.decode(errors="replace"))
+
+    llama_cpp.llama_log_set(listen, None)
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    failed = llama_cpp.llama_model_quantize(os.fsencode(plain), os.fsencode(path), settings)
+    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), None)  # as it was
+    if failed:
+        raise UserError(f"o llama.cpp não conseguiu escrever {path.name} em {kind}: {said[-1].strip()}")
 
 
 def _vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
