@@ -22,7 +22,7 @@ from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
 from ..data.load import load_data
 from ..errors import UserError
-from ..files import atomic_dir, touched, write_checksums
+from ..files import Linked, atomic_dir, touched, write_checksums
 from ..model.base import Base, load_base
 from ..training.checkpoints import latest, measured, versions
 from ..training.events import Finished, Stepped
@@ -129,7 +129,7 @@ def exports(
     mx.clear_cache()
     for format, to in targets.items():
         _export(run, format, to, base, reference, progress)
-        yield to
+        yield Linked(to)
 
 
 def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, progress: Progress) -> None:
