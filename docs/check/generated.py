@@ -147,10 +147,9 @@ def page_list() -> str:
     def rows() -> Iterator[tuple[str, str, str]]:
         for page, text in pages().items():
             if page.startswith("docs/"):
-                own = GENERATED.sub("", text)
-                words = len(re.findall(r"\w+", " ".join(line for _, line in prose(own))))
+                words = len(re.findall(r"\w+", " ".join(line for _, line in prose(text))))
                 name = page.removeprefix("docs/").removesuffix(".md")
-                title = own.splitlines()[0].removeprefix("# ")
+                title = text.splitlines()[0].removeprefix("# ")
                 yield f"[{name}]({page})", title, f"{max(1, round(words / WORDS_A_MINUTE))} min"
 
     return _markdown("Página | O que é | Leitura", rows())

@@ -252,6 +252,8 @@ def export_folder(run: Run, format: str = "mlx") -> Path:
 def exported_config(folder: Path) -> Config:
     """The config of the adapter that `export` wrote to `folder`; raises `UserError` if it is no export that
     this program asks."""
+    if not folder.is_dir():
+        raise UserError(f"não encontro a pasta do adaptador: {folder}")
     try:
         about = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         config, kind = Config.parse(about["config"]), about.get("format", "mlx")
@@ -293,6 +295,7 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
         },
         "metrics": {
             "steps": now.step,
+            "planned_steps": now.total_steps,
             "train_loss": now.loss,
             "val_loss": exported["loss"],
             "best_step": exported["step"],
