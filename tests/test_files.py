@@ -8,7 +8,7 @@ import pytest
 
 from farense_qlora import files
 from farense_qlora.errors import UserError
-from farense_qlora.files import atomic_dir
+from farense_qlora.files import Linked, atomic_dir
 
 
 def write(folder: Path, text: str) -> None:
@@ -80,3 +80,15 @@ def test_on_a_mac_data_go_past_the_memory_of_the_disk_where_the_disk_can(
     monkeypatch.setattr(files.fcntl, "fcntl", refused)
     files.fsync(tmp_path)
     assert calls == ["full 51", "plain"]
+
+
+def test_a_notebook_shows_a_path_as_a_link_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "output" / "a b").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    page, folder = Linked(tmp_path / "output" / "x.html"), Linked(tmp_path / "output" / "a b")
+    assert page._repr_html_() == '<a href="../output/x.html" target="_blank">../output/x.html</a>'
+    assert folder._repr_html_() == '<a href="../output/a%20b/README.md" target="_blank">../output/a b</a>'
+    assert f"{page}" == str(tmp_path / "output" / "x.html") and page == Path(page)

@@ -1,8 +1,10 @@
 """`import farense_qlora as fq` costs nothing until a name is used; every name has an example, which runs."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import farense_qlora as fq
@@ -26,6 +28,13 @@ assert set(fq.__all__) <= set(dir(fq))
 
 def test_the_import_is_instant_and_starts_and_loads_nothing() -> None:
     subprocess.run([sys.executable, "-c", IMPORTED], check=True)
+
+
+def test_the_index_of_the_documentation_says_the_version_and_its_date() -> None:
+    index = (Path(__file__).parents[1] / "DOCS_INDEX.md").read_text(encoding="utf-8")
+    assert re.search(
+        rf"^Versão {re.escape(version('farense-qlora'))}, de \d+ de \w+ de \d{{4}}\.$", index, re.M
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -66,6 +66,8 @@ def test_without_a_terminal_nothing_goes_unless_told(
     monkeypatch.setattr("sys.stdin", io.StringIO("s\n"))
     assert main(["runs", "--delete", "a"]) == 2 and names() == "cba"
     assert "para apagar a (0,5 MB) junte --yes" in capsys.readouterr().err
+    assert main(["runs", "--yes"]) == 2
+    assert "--yes só serve com --delete NOME" in capsys.readouterr().err
     assert main(["runs", "--delete", "a", "--yes", "--json"]) == 0 and names() == "cb"
     said = json.loads(capsys.readouterr().out)
     assert (said["deleted"], said["status"]) == (["a"], "ok") and 500_000 < said["bytes"] < 550_000

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from pages import GENERATED, ROOT, pages, prose
 
@@ -146,13 +147,46 @@ def page_list() -> str:
     def rows() -> Iterator[tuple[str, str, str]]:
         for page, text in pages().items():
             if page.startswith("docs/"):
-                own = GENERATED.sub("", text)
-                words = len(re.findall(r"\w+", " ".join(line for _, line in prose(own))))
+                words = len(re.findall(r"\w+", " ".join(line for _, line in prose(text))))
                 name = page.removeprefix("docs/").removesuffix(".md")
-                title = own.splitlines()[0].removeprefix("# ")
+                title = text.splitlines()[0].removeprefix("# ")
                 yield f"[{name}]({page})", title, f"{max(1, round(words / WORDS_A_MINUTE))} min"
 
     return _markdown("Página | O que é | Leitura", rows())
+
+
+def express_server() -> str:
+    """The back end in Express that every export brings, for an adapter that `serve` serves."""
+    from farense_qlora.answers.generate import MAX_TOKENS
+    from farense_qlora.templates import render
+
+    about = {"address": "http://127.0.0.1:8080", "kind": "mlx", "max_tokens": MAX_TOKENS}
+    code = render("exporting/templates/server.mjs.j2", **about).strip()
+    return f"<!-- corre nos testes, com o Express e um servidor verdadeiros -->\n```js\n{code}\n```"
+
+
+def mac_table() -> str:
+    """What Mistral-7B takes on a Mac, by its memory; see `panel`, which shows the same for other settings."""
+    from farense_qlora.config import Config
+    from farense_qlora.training.checkpoints import checkpoint_bytes
+    from farense_qlora.training.cost import MISTRAL_7B as SHAPE
+    from farense_qlora.training.cost import estimate, weights_gb
+    from farense_qlora.training.doctor import recommended_profile
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for memory in (8, 16, 24, 32):
+            profile = recommended_profile(memory, on_cpu=False)
+            config = Config.of(profile)
+            kept = (config.keep_last + 2) * checkpoint_bytes(SHAPE.trainable(config)) / 1e9
+            cost, download = estimate(config, on_cpu=False), weights_gb(SHAPE, config.bits)
+            yield (
+                f"{memory} GB", f"`{profile}`", download, download + kept, cost.peak_gb, f"{cost.updates}"
+            )  # fmt: skip
+
+    with patch("farense_qlora.training.cost._measured", dict):  # not what `fit` found on this machine
+        return _markdown(
+            "Mac com | Perfil | descarga, GB | disco, GB | pico de memória, GB | atualizações", rows(), 1
+        )
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -165,6 +199,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "quantização": quantization_table,
     "trabalhos": bench_table,
     "páginas": page_list,
+    "express": express_server,
+    "mac": mac_table,
 }
 
 

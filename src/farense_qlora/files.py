@@ -8,14 +8,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
+from html import escape
 from pathlib import Path
 from stat import S_ISREG
+from urllib.parse import quote
 
 from .errors import disk_error
 
 CHECKSUMS = "checksums.json"
 # What takes data past the memory of the disk itself; only macOS has it, whose `fsync` stops there.
 FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+
+class Linked(type(Path())):  # type: ignore[misc]
+    """A path that a notebook shows as a link, from where its user stands; that of a folder, to its README."""
+
+    def _repr_html_(self) -> str:
+        shown = os.path.relpath(self)
+        target = os.path.join(shown, "README.md") if self.is_dir() else shown
+        return f'<a href="{quote(target)}" target="_blank">{escape(shown)}</a>'
 
 
 @contextmanager

@@ -1,6 +1,12 @@
 """Numbers as the Portuguese write them, and amounts, times and sizes."""
 
 
+class Sentence(str):
+    """What a person is told: as the last line of a cell it stands there without quotation marks."""
+
+    __repr__ = str.__str__
+
+
 def percent(share: float) -> str:
     """A share as the Portuguese write it: 0.625 is «62,5 %»."""
     return f"{decimal(100 * share, 1)} %"

@@ -17,6 +17,8 @@ from farense_qlora.training import run as run_module
 from farense_qlora.training.doctor import doctor, recommended_profile
 from farense_qlora.training.power import Power
 
+MACHINE = machine()
+
 
 def test_a_sound_machine_passes_and_gets_a_profile() -> None:
     report = doctor()
@@ -121,3 +123,15 @@ def test_the_command_says_so_and_so_does_its_exit_code(farense: Command) -> None
     assert (done.returncode, report["ok"]) == (0, True), done.stdout
     assert "✓ Memória: " in farense("doctor").stdout
     assert farense("doctor", "--share").stdout.startswith("| Facto | Valor |")
+
+
+@pytest.mark.parametrize("memory", [8, 16, 24, 32, 64])
+def test_no_profile_is_recommended_that_the_memory_check_refuses(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "on_cpu", lambda: False)
+    monkeypatch.setattr(module, "machine", lambda: replace(MACHINE, memory_gb=memory, device="GPU (Metal)"))
+    monkeypatch.setattr(module, "memory_limit", lambda: 0.7 * memory * 1e9)
+    report = doctor()
+    (check,) = [check for check in report.checks if check.name == "Memória"]
+    assert report.profile.startswith("mistral-7b") and check.ok, check

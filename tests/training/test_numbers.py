@@ -52,7 +52,7 @@ def test_the_verdict_follows_the_gap(val_loss: float, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("val_loss", "from_adapter", "verdict"),
     [
-        (0.55, "", "ainda aprendeu pouco"),
+        (0.55, "", "aprendeu pouco"),
         (0.4, "", "excelente"),
         (0.9, "", "crítico"),
         (0.55, "um", "excelente"),

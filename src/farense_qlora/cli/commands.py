@@ -104,6 +104,8 @@ def runs(args: argparse.Namespace) -> int:
     from ..training.run import all_runs
     from .deletion import delete
 
+    if args.yes and not args.delete:
+        raise UserError("--yes só serve com --delete NOME: é o que apaga sem perguntar")
     if args.delete:
         result, text = delete(args.delete, args.yes)
     elif args.rename:

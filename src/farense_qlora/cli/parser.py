@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     _json(sub)
     _config_flags(sub)
 
-    sub = add("train", commands.train, "treina um adaptador; Ctrl-C guarda e termina")
+    sub = add("train", commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
     sub.usage = f"{sub.prog} [opções]"
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")

@@ -22,7 +22,7 @@ from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
 from ..data.load import load_data
 from ..errors import UserError
-from ..files import atomic_dir, touched, write_checksums
+from ..files import Linked, atomic_dir, touched, write_checksums
 from ..model.base import Base, load_base
 from ..training.checkpoints import latest, measured, versions
 from ..training.events import Finished, Stepped
@@ -129,7 +129,7 @@ def exports(
     mx.clear_cache()
     for format, to in targets.items():
         _export(run, format, to, base, reference, progress)
-        yield to
+        yield Linked(to)
 
 
 def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, progress: Progress) -> None:
@@ -252,6 +252,8 @@ def export_folder(run: Run, format: str = "mlx") -> Path:
 def exported_config(folder: Path) -> Config:
     """The config of the adapter that `export` wrote to `folder`; raises `UserError` if it is no export that
     this program asks."""
+    if not folder.is_dir():
+        raise UserError(f"não encontro a pasta do adaptador: {folder}")
     try:
         about = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         config, kind = Config.parse(about["config"]), about.get("format", "mlx")
@@ -293,6 +295,7 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
         },
         "metrics": {
             "steps": now.step,
+            "planned_steps": now.total_steps,
             "train_loss": now.loss,
             "val_loss": exported["loss"],
             "best_step": exported["step"],

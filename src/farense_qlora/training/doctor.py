@@ -20,7 +20,7 @@ from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..table import Table
 from ..text import decimal
 from .checkpoints import checkpoint_bytes
-from .cost import download_gb, peak_gb, shape_of
+from .cost import download_gb, estimate, shape_of, weights_gb
 from .events import Restarted, Started, of
 from .power import power
 from .run import all_runs
@@ -136,7 +136,9 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
 
     config, limit = Config.of(profile), memory_limit() / 1e9
     shape = shape_of(config.model)
-    cost = peak_gb(shape, config, config.max_seq_length, on_cpu()) if shape else 0.0
+    cost = weights_gb(shape, config.bits) if shape else 0.0
+    with suppress(UserError):  # on bad data, of which it is told below
+        cost = estimate(config, on_cpu()).peak_gb or 0.0
     memory = f"{decimal(about.memory_gb, 1)} GB, dos quais {decimal(limit, 1)} livres para treinar"
     remedy = (
         f"o perfil {profile} pede {decimal(cost, 1)} GB: feche outros programas; «farense-qlora fit» mede"

@@ -30,7 +30,7 @@ WHOLE, TWO_DECIMALS = partial(decimal, digits=0), partial(decimal, digits=2)
 VERDICTS = ((0.05, "excelente"), (0.15, "bom"), (0.30, "moderado"))
 WORST = "crítico"
 # Near the loss of the base there is nothing yet to be praised.
-UNLEARNT, UNLEARNT_FROM = "ainda aprendeu pouco", 0.75
+UNLEARNT, UNLEARNT_FROM = "aprendeu pouco", 0.75
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from ..errors import UserError, disk_error, reason
 from ..files import atomic_write, bytes_in
 from ..model.download import find_model
 from ..table import Table
-from ..text import size
+from ..text import Sentence, size
 from . import event_log
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import EventReader
@@ -193,7 +193,7 @@ class Run:
                 shutil.rmtree(doomed)
             except OSError as error:
                 raise disk_error(error, error.filename or self.folder) from None
-        return f"treino «{self.name}» apagado: libertou {size(freed / 1e9)}"
+        return Sentence(f"treino «{self.name}» apagado: libertou {size(freed / 1e9)}")
 
     def rename(self, name: str) -> str:
         """Call the run `name` from now on, and say so; raises `UserError` as `hold` does, and when the name
@@ -207,7 +207,7 @@ class Run:
             except OSError as error:
                 raise disk_error(error, folder) from None
         before, self.name, self.folder, self._log = self.name, name, folder, EventReader(folder)
-        return f"o treino «{before}» chama-se agora «{name}»"
+        return Sentence(f"o treino «{before}» chama-se agora «{name}»")
 
 
 def adapter_folder(name: str) -> Path:

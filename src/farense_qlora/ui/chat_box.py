@@ -70,14 +70,14 @@ class ChatBox:
             placeholder="o que o modelo lê antes da conversa",
             description="Instruções",
             style=WIDE,
-            layout={"width": "720px"},
+            layout={"width": "720px", "max_width": "calc(100% - 4px)"},
         )
         self.send.on_click(lambda _: self._hand_over(self._press))
         self.fresh.on_click(lambda _: self._hand_over(self._begin_anew))
         self.text.on_msg(lambda *message: self._hand_over(self._ask))  # its only message is Enter
         rows = [
             self.shown,
-            widgets.HBox([self.text, self.send], layout={"max_width": "720px"}),
+            widgets.HBox([self.text, self.send], layout={"max_width": "min(720px, 100%)"}),
             widgets.HBox([self.fresh, self.adapter]),
             self.system,
             widgets.HBox([self.temperature, self.top_p]),

@@ -40,6 +40,9 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
 }
 # Narrow enough that the costs stand beside them in a window 1280 pixels wide.
 WIDE = {"description_width": "180px"}
+# The arrow of a list is a black picture; in a dark JupyterLab the browser's own is seen.
+ARROW = """<style>body[data-jp-theme-light="false"] .widget-dropdown > select
+{appearance: auto; background-image: none; color-scheme: dark}</style>"""
 FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "464px"}
 
 
@@ -76,7 +79,7 @@ class Panel:
         self._busy = False  # while several widgets are set at once
         self._one_at_a_time = RLock()  # kernels with subshells hand over what happened on several threads
         self._profile = widgets.Dropdown(
-            options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=FIELD
+            options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=WIDE_FIELD
         )
         self._fields = {
             name: _widget(name, getattr(config, name)) for name in Config.model_fields if name != "profile"
@@ -272,7 +275,7 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
             f'width:{min(100.0, 100 * share):.1f}%"></div></div>'
         )
     return (
-        '<div style="margin:4px 0 0 24px;width:330px;line-height:1.35">'
+        f'{ARROW}<div style="margin:4px 0 0 24px;width:330px;line-height:1.35">'
         f"<b>Com estas definições</b><table>{cells}</table>{bar}{warning}</div>"
     )
 

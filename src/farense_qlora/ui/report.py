@@ -12,7 +12,7 @@ from ..answers.evaluate import Evaluation, compare
 from ..config import OUTPUT, Config
 from ..data.sources import fingerprint
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import Linked, atomic_write
 from ..model.machine import machine
 from ..table import Table
 from ..templates import render
@@ -57,7 +57,7 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
     path = folder / f"relatorio-{run.name}.html"
     with atomic_write(path) as partial:
         partial.write_text(page, encoding="utf-8")
-    return path
+    return Linked(path)
 
 
 def train_command(run: Run) -> str:
