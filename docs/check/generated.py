@@ -140,6 +140,29 @@ def bench_table() -> str:
     return _markdown("Trabalho | O que é", ((f"`{name}`", work.about) for name, work in WORKLOADS.items()))
 
 
+def models_table() -> str:
+    """What each family of models does, and why not, as the tests found it."""
+    record = json.loads((ROOT / "tests" / "model" / "families.json").read_text(encoding="utf-8"))
+    reasons: list[str] = []
+
+    def cell(why: str) -> str:
+        if not why:
+            return "✓"
+        if why not in reasons:
+            reasons.append(why)
+        return f"não ({reasons.index(why) + 1})"
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for family, found in record["families"].items():
+            yield f"{family}: `{found['model_type']}`", *map(cell, [*found.values()][1:])
+
+    columns = [f"`{name}`" for name in [*next(iter(record["families"].values()))][1:]]
+    table = _markdown(" | ".join(["Família", *columns]), rows())
+    versions = " e ".join(f"{name} {number}" for name, number in record["versions"].items())
+    numbered = "\n".join(f"{number}. {why}." for number, why in enumerate(reasons, 1))
+    return f"Com {versions}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
+
+
 def page_list() -> str:
     """Every page of docs/ with its title and reading time."""
 
@@ -164,6 +187,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "parâmetros": parameters_table,
     "quantização": quantization_table,
     "trabalhos": bench_table,
+    "modelos": models_table,
     "páginas": page_list,
 }
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
@@ -42,16 +43,25 @@ DIGIT_GROUPS = re.compile(r"\[ -\]\?\\p\{N\}\{1,(\d)\}" + re.escape(r"| ?\p{L}+|
 
 
 def write_peft(adapter: Path, base: str, folder: Path) -> None:
-    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`."""
+    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`.
+
+    Raises `UserError` for one on experts.
+    """
     described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     lora = described["lora_parameters"]
     loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
+    if several := sorted({name.split(".")[-2] for name, array in loaded.items() if array.ndim > 2}):
+        raise UserError(
+            f"o PEFT não lê adaptadores em experts ({', '.join(several)}): exporte como «mlx» ou «fused», ou "
+            "treine sem eles em target_modules"
+        )
     matrices = {"lora_a": "lora_A", "lora_b": "lora_B"}
     weights = {}
     for name, array in loaded.items():
         layer, matrix = name.rsplit(".", 1)
         weights[f"base_model.model.{layer}.{matrices[matrix]}.weight"] = mx.contiguous(array.T)
     layers = {name.rsplit(".", 1)[0] for name in loaded}
+    blocks = {found.groups() for layer in layers if (found := re.search(r"(\w+)\.(\d+)\.", layer))}
     save_arrays(folder / "adapter_model.safetensors", weights)
     config = {
         "peft_type": "LORA",
@@ -61,8 +71,8 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
         "lora_alpha": lora["scale"] * lora["rank"],
         "lora_dropout": lora["dropout"],
         "target_modules": sorted({layer.split(".")[-1] for layer in layers}),
-        "layers_to_transform": sorted({int(layer.split("layers.")[1].split(".")[0]) for layer in layers}),
-        "layers_pattern": "layers",
+        "layers_to_transform": sorted(int(number) for _, number in blocks),
+        "layers_pattern": sorted({pattern for pattern, _ in blocks}),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -84,6 +94,13 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
         ]
         model.update_modules(tree_unflatten(fused))
     model = dequantize_model(model)
+    for _, layer in model.named_modules():
+        if isinstance(layer, QuantizedMultiLinear):  # DeepSeek's, which mlx-lm leaves as they are
+            layer.weight = mx.dequantize(
+                layer.weight, layer.scales, layer.biases, layer.group_size, layer.bits, layer.mode
+            )
+            del layer.scales, layer.biases
+            layer.__class__ = MultiLinear
     # Transformers takes a «mistral» with layer types, even all alike, for another architecture.
     plain = set(config.get("layer_types") or ()) <= {"full_attention"}
     for key in ("quantization", "quantization_config", *(("layer_types",) if plain else ())):
@@ -132,7 +149,10 @@ def write_gguf(
     model, config = fuse(base, adapter)
     if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
         what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
-        raise UserError(f"não sei escrever em GGUF um modelo {what}: só llama e mistral, sem «rope_scaling»")
+        raise UserError(
+            f"não sei escrever em GGUF um modelo {what}, só llama e mistral sem «rope_scaling»: exporte como "
+            "«fused» e converta com as ferramentas do llama.cpp"
+        )
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
     size = config.get("head_dim") or config["hidden_size"] // heads

@@ -28,9 +28,11 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
     from mlx_lm import batch_generate, load
 
     model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
-    rows = request["rows"]
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
+    if mx.default_device() == mx.cpu:
+        model.set_dtype(mx.float32)  # in 16 bits it is slow, and has no way to compute experts
+    rows, together = request["rows"], 1 if model.model_type == "gemma2" else BATCH  # whose masks are for one
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
         prompts = [row["prompt"] or list(prompt_of(row, tokenizer)) for row in part]
         said = batch_generate(model, tokenizer, prompts, max_tokens=request["max_tokens"])
         for row, prompt, text in zip(part, prompts, said.texts, strict=True):
@@ -51,7 +53,18 @@ def peft(request: dict[str, Any]) -> Iterator[Seen]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = AutoModelForCausalLM.from_pretrained(request["model"], dtype="auto")
+    try:
+        base, info = AutoModelForCausalLM.from_pretrained(
+            request["model"], dtype="auto", output_loading_info=True
+        )
+        lost = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    except (ValueError, KeyError, RuntimeError) as error:  # it does not know the family
+        base, lost = None, [type(error).__name__]
+    if lost:
+        sys.exit(
+            f"o transformers não lê este modelo como o mlx-lm o escreve ({lost[0]}): exporte como «mlx» ou "
+            "«fused»"
+        )
     model = PeftModel.from_pretrained(base, request["adapter"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(request["model"])
     for row in request["rows"]:

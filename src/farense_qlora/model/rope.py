@@ -53,6 +53,8 @@ def check_positions(model: nn.Module, config: Settings, name: str) -> None:
 def _by_layer_type(config: Settings) -> dict[str, Settings]:
     """What `rope_parameters` says of each type of layer, under "" where it is the same for all."""
     rope: Settings = config.get("rope_parameters") or {}
+    if not rope and "partial_rotary_factor" in config and not config.get("rope_scaling"):
+        rope = {"rope_type": "default"}  # which not every family of mlx-lm reads
     if rope and not any(isinstance(value, dict) for value in rope.values()):
         rope = {"": config.get("rope_scaling") or rope}  # Transformers lets the old key win
     shared = {key: config[key] for key in SHARED if config.get(key) is not None}
