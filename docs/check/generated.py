@@ -29,6 +29,16 @@ EVENTS = {
     "Finished": "o fim: `completed`, `early_stopping` ou `stopped`",
     "Failed": "o processo desistiu; `message` é para ler",
 }
+# A column of the table of models, and what is tried for it.
+MODEL_CHECKS = {
+    "Treina": ("carrega", "perda", "grad_checkpoint"),
+    "*packing*": ("packing",),
+    "Responde": ("responde",),
+    "mlx-lm": ("mlx",),
+    "PEFT": ("peft",),
+    "*fused*": ("fused", "fused-4bit"),
+    "GGUF": ("gguf", "ollama"),
+}
 
 
 def _markdown(columns: str, rows: Iterator[tuple[Any, ...]], digits: int = 2) -> str:
@@ -145,22 +155,22 @@ def models_table() -> str:
     record = json.loads((ROOT / "tests" / "model" / "families.json").read_text(encoding="utf-8"))
     reasons: list[str] = []
 
-    def cell(why: str) -> str:
-        if not why:
-            return "✓"
-        if why not in reasons:
-            reasons.append(why)
-        return f"não ({reasons.index(why) + 1})"
+    def cell(whys: set[str]) -> str:
+        reasons.extend(why for why in sorted(whys) if why and why not in reasons)
+        numbers = [str(reasons.index(why) + 1) for why in whys if why]
+        return f"não\u00a0({', '.join(sorted(numbers))})" if numbers else "✓"
 
     def rows() -> Iterator[tuple[str, ...]]:
         for family, found in record["families"].items():
-            yield f"{family}: `{found['model_type']}`", *map(cell, [*found.values()][1:])
+            cells = (cell({found[check] for check in checks}) for checks in MODEL_CHECKS.values())
+            yield family, f"*{found['model_type']}*", *cells
 
-    columns = [f"`{name}`" for name in [*next(iter(record["families"].values()))][1:]]
-    table = _markdown(" | ".join(["Família", *columns]), rows())
+    table = _markdown(" | ".join(["Família", "Tipo", *MODEL_CHECKS]), rows())
     versions = " e ".join(f"{name} {number}" for name, number in record["versions"].items())
-    numbered = "\n".join(f"{number}. {why}." for number, why in enumerate(reasons, 1))
-    return f"Com {versions}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
+    said = [re.sub(r"«([^»]+)»", r"`\1`", why) for why in reasons]
+    numbered = "\n".join(f"{number}. {why[0].upper()}{why[1:]}." for number, why in enumerate(said, 1))
+    text = f"Com {versions}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
+    return text.replace("transformers", "Transformers")
 
 
 def page_list() -> str:

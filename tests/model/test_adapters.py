@@ -134,7 +134,7 @@ def test_experts_that_are_asked_for_learn_but_not_for_peft(tmp_path: Path) -> No
     each = ("mlp.gate", "mlp.switch_mlp.gate_proj", "self_attn.q_proj")
     assert adapted(model) == {f"{n}.{name}" for n in range(2) for name in each}
     save_adapter(model, config, "x", tmp_path)
-    with pytest.raises(UserError, match=r"o PEFT não lê adaptadores em experts \(gate_proj\)"):
+    with pytest.raises(UserError, match=r"o PEFT não lê adaptadores em especialistas \(gate_proj\)"):
         write_peft(tmp_path, "x", tmp_path)
 
 

@@ -52,7 +52,7 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
     loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
     if several := sorted({name.split(".")[-2] for name, array in loaded.items() if array.ndim > 2}):
         raise UserError(
-            f"o PEFT não lê adaptadores em experts ({', '.join(several)}): exporte como «mlx» ou «fused», ou "
+            f"o PEFT não lê adaptadores em especialistas ({', '.join(several)}): exporte como «mlx» ou «fused», ou "
             "treine sem eles em target_modules"
         )
     matrices = {"lora_a": "lora_A", "lora_b": "lora_B"}
@@ -147,11 +147,14 @@ def write_gguf(
     import gguf
 
     model, config = fuse(base, adapter)
-    if config["model_type"] not in ("llama", "mistral") or config.get("rope_scaling"):
-        what = "com «rope_scaling»" if config.get("rope_scaling") else f"do tipo «{config['model_type']}»"
+    scaling = config.get("rope_scaling") or {}
+    rope = scaling.get("rope_type") or scaling.get("type") or "default"
+    known = config["model_type"] in ("llama", "mistral")
+    if not known or rope not in ("default", "llama3"):
+        what = f"com RoPE «{rope}»" if known else f"do tipo «{config['model_type']}»"
         raise UserError(
-            f"não sei escrever em GGUF um modelo {what}, só llama e mistral sem «rope_scaling»: exporte como "
-            "«fused» e converta com as ferramentas do llama.cpp"
+            f"não sei escrever em GGUF um modelo {what}: exporte como «fused» e converta com as ferramentas "
+            "do llama.cpp, ou use «farense-qlora serve»"
         )
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
@@ -180,6 +183,10 @@ def write_gguf(
         getattr(writer, f"add_{fact}")(value)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
     weights = dict(tree_flatten(model.parameters()))
+    if rope == "llama3":
+        theta, frequencies = facts["rope_freq_base"], model.layers[0].self_attn.rope._freqs
+        factors = np.array(frequencies) / theta ** (np.arange(0, size, 2) / size)
+        writer.add_tensor("rope_freqs.weight", factors.astype(np.float32))
     del model
     for layer in list(weights):
         weight = np.array(weights.pop(layer))  # computed here, and nowhere kept
