@@ -158,7 +158,7 @@ def models_table() -> str:
     def cell(whys: set[str]) -> str:
         reasons.extend(why for why in sorted(whys) if why and why not in reasons)
         numbers = [str(reasons.index(why) + 1) for why in whys if why]
-        return f"não\u00a0({', '.join(sorted(numbers))})" if numbers else "✓"
+        return f"não\u00a0{', '.join(sorted(numbers))}" if numbers else "✓"
 
     def rows() -> Iterator[tuple[str, ...]]:
         for family, found in record["families"].items():
