@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 CACHE = tempfile.TemporaryDirectory(prefix="farense-tests-")
+# Kept for `real/models.py`; a worker of the tests inherits it.
+os.environ.setdefault("FARENSE_USER_CACHE", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 # What a shell starts in the background ignores Ctrl-C, and so would every process that the tests interrupt.

@@ -37,7 +37,7 @@ MODEL_CHECKS = {
     "mlx-lm": ("mlx",),
     "PEFT": ("peft",),
     "*fused*": ("fused", "fused-4bit"),
-    "GGUF": ("gguf", "ollama"),
+    "GGUF": ("gguf", "gguf-lora", "ollama"),
 }
 
 

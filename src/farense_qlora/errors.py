@@ -46,6 +46,12 @@ class UserError(Exception):
         return [f"✗ {self}"]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during what takes long: says what became of it."""
+
+    _render_traceback_ = UserError._render_traceback_
+
+
 class DiskFullError(UserError):
     """There is no room left to write; nothing saved before was touched, and trying again later may work."""
 

@@ -24,6 +24,17 @@ def prepared() -> Prepared:
     return split(read_tables(DATA / "facts"))
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The facts on presidents and coaches alone: quick to prepare."""
+    folder = tmp_path_factory.mktemp("few") / "facts"
+    shutil.copytree(DATA / "facts", folder)
+    for table in ("seasons", "phases", "cups", "honours", "opponents"):
+        file = folder / f"{table}.csv"
+        file.write_text(file.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    return folder
+
+
 def test_the_committed_files_are_what_prepare_writes(tmp_path: Path) -> None:
     written = prepare(DATA / "facts", tmp_path)
     for name, part in FILES.items():
@@ -43,32 +54,32 @@ def test_the_committed_files_count_as_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_of_files_among_which_one_is_a_persons_none_is_written(tmp_path: Path, name: str) -> None:
-    prepare(DATA / "facts", tmp_path)
+def test_of_files_among_which_one_is_a_persons_none_is_written(few: Path, tmp_path: Path, name: str) -> None:
+    prepare(few, tmp_path)
     with open(tmp_path / name, "a", encoding="utf-8") as file:
         file.write('{"prompt": "Que faz Ana?", "completion": "Ana é pintora."}\n')
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    kept = prepare(DATA / "facts", tmp_path, seed=1)
+    kept = prepare(few, tmp_path, seed=1)
     assert kept.kept == (tmp_path / name,)
     assert f"há linhas suas em {name}: ficam como estão" in str(kept)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_file_counts_as_a_persons_unless_the_fingerprints_say_otherwise(tmp_path: Path) -> None:
+def test_a_file_counts_as_a_persons_unless_the_fingerprints_say_otherwise(few: Path, tmp_path: Path) -> None:
     mine = tmp_path / "train_data.jsonl"
     mine.write_text("{}\n", encoding="utf-8")
     for fingerprints in (None, "estragado", "3", "[]"):
         if fingerprints:
             (tmp_path / "prepared.json").write_text(fingerprints, encoding="utf-8")
-        assert prepare(DATA / "facts", tmp_path).kept == (mine,)
+        assert prepare(few, tmp_path).kept == (mine,)
     assert mine.read_text(encoding="utf-8") == "{}\n"
     assert not (tmp_path / "val_data.jsonl").exists()
 
 
-def test_a_link_that_leads_nowhere_now_is_not_written_over(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_now_is_not_written_over(few: Path, tmp_path: Path) -> None:
     (tmp_path / "train_data.jsonl").symlink_to(tmp_path / "disco" / "linhas.jsonl")
     with pytest.raises(UserError, match=r"não consigo ler .*train_data\.jsonl: não existe"):
-        prepare(DATA / "facts", tmp_path)
+        prepare(few, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train_data.jsonl"]
 
 

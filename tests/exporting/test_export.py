@@ -78,7 +78,7 @@ def test_the_commands_for_a_folder_with_spaces_find_it(run: Run, format: str) ->
     about = metadata(run, format)
     about["config"]["model"] = "/modelos do clube/base"
     report = dict.fromkeys(("consumer", "questions"), 1) | dict.fromkeys(
-        ("kl", "kl_base", "top1", "same_answers"), 1.0
+        ("kl", "kl_base", "kl_packed", "top1", "same_answers"), 1.0
     )
     guide = integration_guide(about, folder)
     card = model_card(about, report, folder)
@@ -89,7 +89,8 @@ def test_the_commands_for_a_folder_with_spaces_find_it(run: Run, format: str) ->
     ]
     words = shlex.split("\n".join(commands).replace("\\\n", " "), comments=True)
     paths = {word for word in words if word.startswith("/")}
-    named = {str(folder), str(folder / "model.gguf"), str(folder / "Modelfile"), "/modelos do clube/base"}
+    files = {str(folder / name) for name in ("model.gguf", "adapter.gguf", "Modelfile")}
+    named = {str(folder), *files, "/modelos do clube/base"}
     assert paths <= named and (paths or format == "peft")
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     strings = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}

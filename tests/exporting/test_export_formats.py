@@ -24,7 +24,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import loaders, verify
 from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, exports, push
-from farense_qlora.exporting.formats import write_gguf
+from farense_qlora.exporting.formats import _pack, write_gguf
 from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.model.adapters import save_arrays
@@ -115,6 +115,36 @@ def test_llama_cpp_answers_from_the_gguf(run: Run, tmp_path: Path, format: str, 
     found = report(folder)
     assert found["same_prompts"] == 1.0  # no second <s>, no other cut
     assert found["same_answers"] == 1.0
+
+
+@needs("gguf")
+def test_llama_cpp_packs_what_it_packs_best_and_what_that_costs_the_base_stands_beside(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = export(run, tmp_path / "gguf", "gguf-q6_k", questions=2)
+    assert [path.name for path in folder.glob("*.gguf*")] == [
+        "model.gguf"
+    ]  # nothing of the way there is left
+    found = report(folder)
+    assert 1e-6 < found["kl"] < 0.1 * found["kl_base"]
+    assert 1e-6 < found["kl_packed"] < found["kl_base"]
+    assert "só por si" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@needs("gguf")
+def test_what_llama_cpp_cannot_pack_is_said_in_its_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "f16.gguf").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"não conseguiu escrever model\.gguf em q6_k: .*f16\.gguf"):
+        _pack(tmp_path / "f16.gguf", "q6_k", tmp_path / "model.gguf")
+
+
+@needs("gguf")
+def test_llama_cpp_puts_the_adapter_on_its_base(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "lora", "gguf-lora")
+    assert not (folder / "model.gguf").exists()
+    found = report(folder)
+    assert found["kl"] < 1e-3 * found["kl_base"]
+    assert found["top1"] == found["same_answers"] == 1.0
 
 
 @needs("gguf")
@@ -399,5 +429,5 @@ def test_16_bits_must_agree_in_99_of_100_tokens_and_95_of_100_answers(
 
 def test_only_what_is_rounded_may_agree_less() -> None:
     rounded = {name for name, kind in FORMATS.items() if kind.limits != EXACT}
-    assert rounded == {"fused-4bit", "gguf-q8_0", "ollama-q8_0"}
+    assert rounded == {"fused-4bit"} | {name for name in FORMATS if "-q" in name}
     assert QUESTIONS == 100

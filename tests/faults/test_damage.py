@@ -14,10 +14,11 @@ from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import loop
-from farense_qlora.training.checkpoints import checkpoints, save_best
+from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
 from farense_qlora.training.requests import Requests
+from farense_qlora.training.saving import State, save_best
 
 TRIES = 60 if WHOLE else 2
 
@@ -82,7 +83,7 @@ def test_the_best_adapter_outlives_a_clock_that_is_set_back(config: Config, tmp_
     base = load_base(config)
     attach(base.model, config)
     for step in range(4):
-        save_best(tmp_path, config, base.name, base.model, step)
+        save_best(tmp_path, config, base.name, base.model, State(learning_rate=1e-3, step=step))
         for folder in tmp_path.glob(".best-*"):
             os.utime(folder, (2**33 - step, 2**33 - step))
         assert verify(tmp_path / "best") is None

@@ -47,7 +47,15 @@ DROPOUT = 0.2
 TOKENS = 300  # that questions are made of
 # The formats that are tried, and how far from the trained model each may be, as a share of how far the base
 # is: rounding to 16 bits, and to 4 bits, which in random weights like these is coarse.
-LIMITS = {"mlx": 1e-4, "peft": 1e-4, "fused": 1e-3, "fused-4bit": 0.5, "gguf": 1e-3, "ollama": 1e-3}
+LIMITS = {
+    "mlx": 1e-4,
+    "peft": 1e-4,
+    "fused": 1e-3,
+    "fused-4bit": 0.5,
+    "gguf": 1e-3,
+    "gguf-lora": 1e-3,
+    "ollama": 1e-3,
+}
 CHECKS = ("carrega", "perda", "packing", "grad_checkpoint", "responde", *LIMITS)
 DIFFERS = (
     "o transformers não calcula este modelo como o mlx-lm, e por isso a exportação não passa na verificação: "
@@ -144,7 +152,7 @@ class Tried:
             prompts=prompts,
             max_tokens=1,
             logits=after,
-            kl_base=verify.divergence(after, before),
+            logits_base=before,
             answers=answers(self.base, prompts, 1),
         )
 
@@ -153,7 +161,7 @@ class Tried:
         to, temporary = self.folder / format, self.folder / f"{format}-temporary"
         to.mkdir(), temporary.mkdir()
         tool = FORMATS[format].tool
-        with quiet(), patch.object(verify, "_run_loader", run_here):
+        with quiet(), patch.object(verify, "_asked", asked_here):
             model, loaded = _write(format, self.base, self.adapter, "nome", to, temporary, reference.dtype)
             try:
                 report = verify.verify(reference, format, tool, model, loaded, FORMATS[format].limits)
@@ -199,10 +207,21 @@ def agree(one: Measured, other: Measured) -> None:
     assert difference.item() < 1e-8 * norm.item(), (difference.item(), norm.item())
 
 
-def run_here(tool: str, request: dict[str, Any], folder: Path, _: object) -> None:
-    """What a process of its own does for an export, in this one."""
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    loaders.main(tool, str(folder / "request.json"), str(folder))
+def asked_here(
+    reference: verify.Reference, tool: str, model: Path, adapter: Path | None, _: object
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """What an export asks its tool in a process of its own, asked in this one."""
+    request = {
+        "model": str(model),
+        "adapter": str(adapter) if adapter else None,
+        "max_tokens": reference.max_tokens,
+        "rows": reference.rows,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        loaders.main(tool, f"{name}/request.json", name)
+        logits = np.fromfile(f"{name}/logits", np.float32).reshape(-1, reference.logits.shape[-1])
+        return logits, json.loads((Path(name) / "said.json").read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager

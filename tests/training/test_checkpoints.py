@@ -17,9 +17,10 @@ from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import checkpoints as module
-from farense_qlora.training.checkpoints import best, checkpoints, latest, save_best, tidy
+from farense_qlora.training.checkpoints import best, checkpoints, latest, tidy
 from farense_qlora.training.events import Evaluated
 from farense_qlora.training.run import Run
+from farense_qlora.training.saving import State, save_best
 
 CONFIG = Config.of("mini", rank=2)
 
@@ -43,12 +44,16 @@ def forbid_links(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(os, "symlink", symlink)
 
 
+def state(step: int) -> State:
+    return State(learning_rate=1e-3, step=step, best_step=step, best_loss=0.5)
+
+
 def keep(run: Path, model: nn.Module, step: int) -> Path:
     """Save the adapter, every number of it the `step`, and return where `best` then leads."""
     model.load_weights(
         [("model.layers.0.self_attn.q_proj.lora_a", mx.full((64, 2), float(step)))], strict=False
     )
-    save_best(run, CONFIG, "mini", model, step)
+    save_best(run, CONFIG, "mini", model, state(step))
     found = best(run)
     assert found is not None
     return found
@@ -93,7 +98,7 @@ def test_a_death_between_the_two_renames_loses_nothing(
 
     monkeypatch.setattr(os, "rename", die)
     with pytest.raises(KeyboardInterrupt):
-        save_best(tmp_path, CONFIG, "mini", model, 20)
+        save_best(tmp_path, CONFIG, "mini", model, state(20))
     assert step_in(best(tmp_path)) == 10
     monkeypatch.setattr(os, "rename", rename)
     tidy(tmp_path)
@@ -106,7 +111,7 @@ def test_what_else_a_disk_says_of_a_link_is_told(
 ) -> None:
     forbid_links(monkeypatch, errno.ENOSPC)
     with pytest.raises(UserError, match="o disco está cheio"):
-        save_best(tmp_path, CONFIG, "mini", model, 10)
+        save_best(tmp_path, CONFIG, "mini", model, state(10))
 
 
 def test_a_whole_run_trains_and_resumes_without_links(

@@ -22,11 +22,12 @@ from train_here import train_here
 
 from farense_qlora.config import Config
 from farense_qlora.data.batches import collate
+from farense_qlora.data.load import load_data
 from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
-from farense_qlora.model.base import Base, load_base
-from farense_qlora.training import checkpoints
+from farense_qlora.model.base import Base, load_base, load_tuned
+from farense_qlora.training import checkpoints, loop
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped, sentence
 from farense_qlora.training.requests import (
@@ -38,7 +39,7 @@ from farense_qlora.training.requests import (
     read_requests,
     request,
 )
-from farense_qlora.training.step import Step, arrays, batch_loss
+from farense_qlora.training.step import Step, arrays, batch_loss, validation_loss
 
 
 @pytest.fixture
@@ -79,14 +80,35 @@ def config_for(folder: Path, **changes: object) -> Config:
     return Config.of("mini", **{**values, **changes})
 
 
-def stopped_at_look(number: int) -> dict[str, Any]:
-    """Options of `train` that ask for a stop the moment it looks for one the time `number`, and not again."""
+def stopped_at_look(number: int, times: int = 1) -> dict[str, Any]:
+    """Options of `train` that ask `times` for a stop from the moment it looks for one the time `number`."""
     looks = itertools.count(1)
 
-    def look() -> bool:
-        return next(looks) == number
+    def stops() -> int:
+        return times * (next(looks) >= number)
 
-    return {"requests": lambda: Requests(stop=look()), "should_stop": look}
+    return {"requests": lambda: Requests(stop=stops() > 0), "stops": stops}
+
+
+def stopped_after(updates: int, times: int = 1) -> dict[str, Any]:
+    """Options of `train` that ask `times` for a stop after so many updates."""
+    done = itertools.count(1)
+    asked: list[int] = []
+
+    def requests() -> Requests:
+        asked.extend([times] if next(done) == updates else [])
+        return Requests(stop=bool(asked))
+
+    return {"requests": requests, "stops": lambda: sum(asked)}
+
+
+def planned(events: list[Event]) -> list[dict[str, Any]]:
+    """The numbers of a run without the evaluations at its stops, and so without which of all was the best."""
+    return [
+        {name: value for name, value in number.items() if name != "best"}
+        for number in numbers(events)
+        if number["event"] != "Evaluated" or number["step"] % 4 == 0
+    ]
 
 
 def weights_of(folder: Path) -> dict[str, mx.array]:
@@ -189,19 +211,80 @@ def test_stopping_anywhere_and_resuming_gives_the_same_bits(
     config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
     whole = list(train_here(config, tmp_path / "whole", base))
     resumed: list[Event] = []
-    given_up = []
-    for looks in (1, 2, 3, 4, 8, 1000):  # each a fresh process's worth of state; some amid an evaluation
+    ends = []
+    # Each a fresh process's worth of state; some amid an evaluation, some asked to end at once.
+    for looks, times in ((1, 2), (2, 1), (3, 2), (4, 1), (2, 2), (1, 1), (3, 1), (1000, 1)):
         fresh = load_base(Config(model=str(base.path)))
-        resumed += train_here(config, tmp_path / "parts", fresh, **stopped_at_look(looks))
+        resumed += train_here(config, tmp_path / "parts", fresh, **stopped_at_look(looks, times))
         end = resumed[-1].step
-        if end % 4 == 0 and not any(isinstance(e, Evaluated) and e.step == end for e in resumed):
-            given_up.append(end)
-    assert given_up[0] == 0 and given_up[-1] == 4
-    assert numbers(replay(resumed)) == numbers(whole)
+        ends.append((end, any(isinstance(e, Evaluated) and e.step == end for e in resumed)))
+    assert len({*ends}) > 3
+    assert (0, False) in ends
+    assert planned(replay(resumed)) == planned(whole)
     last = f"checkpoints/step-{whole[-1].step:06d}"
     one, other = weights_of(tmp_path / "whole" / last), weights_of(tmp_path / "parts" / last)
     assert one.keys() == other.keys()
     assert all(mx.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_stopped_run_is_saved_then_evaluated_and_its_adapter_can_be_the_best(
+    base: Base, tmp_path: Path
+) -> None:
+    config = config_for(tmp_path, eval_every=100)
+    events = list(train_here(config, tmp_path, base, **stopped_after(2)))
+    kinds = [type(event).__name__ for event in events if event.step == 2]
+    assert kinds == ["Stepped", "Saved", "Evaluated", "Saved", "Finished"]
+    *_, evaluated, _, end = events
+    assert (end.reason, end.best_step, end.best_loss) == ("stopped", 2, evaluated.loss)
+    best = checkpoints.best(tmp_path)
+    assert best and checkpoints.measured(best, []) == {"step": 2, "loss": evaluated.loss}
+    fresh = load_tuned(Config(model=str(base.path)), best)
+    again = validation_loss(fresh.model, load_data(config, fresh).validation, config)
+    assert again == pytest.approx(evaluated.loss, rel=1e-6)
+
+
+def test_asked_twice_a_run_ends_with_what_is_saved(base: Base, tmp_path: Path) -> None:
+    config = config_for(tmp_path, eval_every=100)
+    events = list(train_here(config, tmp_path, base, **stopped_after(2, times=2)))
+    assert [type(event).__name__ for event in events if event.step == 2] == ["Stepped", "Saved", "Finished"]
+    saved = checkpoints.latest(tmp_path)
+    assert saved and checkpoints.measured(saved, events) == {"step": 2, "loss": None}
+
+
+def test_dying_in_the_evaluation_at_a_stop_loses_nothing(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(tmp_path)
+    whole = list(train_here(config, tmp_path / "whole", base))
+    measure = iter([validation_loss])
+
+    def die(*arguments: Any) -> float | None:
+        return next(measure)(*arguments)  # the second time there is none
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(loop, "validation_loss", die)
+        events, fresh = [], load_base(Config(model=str(base.path)))
+        for event in train_here(config, tmp_path / "cut", fresh, **stopped_after(2)):
+            events.append(event)
+    assert events[-1] == Saved(step=2, time=events[-1].time, path="checkpoints/step-000002")
+    events += train_here(config, tmp_path / "cut", load_base(Config(model=str(base.path))))
+    assert numbers(replay(events)) == numbers(whole)
+
+
+def test_stops_do_not_change_when_early_stopping_ends_a_run(base: Base, tmp_path: Path) -> None:
+    config = config_for(
+        tmp_path, learning_rate=0.02, lr_schedule="constant", epochs=10.0, eval_every=3,
+        early_stopping_patience=1,
+    )  # fmt: skip
+    whole = list(train_here(config, tmp_path / "whole", base))
+    resumed: list[Event] = []
+    for updates in (1, 1, 1000):
+        fresh = load_base(Config(model=str(base.path)))
+        resumed += train_here(config, tmp_path / "parts", fresh, **stopped_after(updates))
+    losses = {e.step: e.loss for e in resumed if isinstance(e, Evaluated)}
+    assert losses[2] < losses[3]  # at a stop it was better than when it was due
+    assert whole[-1].reason == resumed[-1].reason == "early_stopping"
+    assert whole[-1].step == resumed[-1].step
 
 
 def test_a_learning_rate_that_is_accepted_later_is_that_of_what_follows(base: Base, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
+from farense_qlora.exporting.export import metadata
 from farense_qlora.training import run as run_module
+from farense_qlora.training.checkpoints import measured
 from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped
 from farense_qlora.training.run import Run, all_runs, finished, start
 
@@ -67,16 +69,28 @@ def test_a_run_stops_when_asked_saves_and_goes_on_from_there(config: Config) -> 
     assert sum(isinstance(event, Finished) for event in again.events()) == 1
 
 
-def test_an_interrupt_of_the_worker_ends_the_update_and_saves(config: Config) -> None:
+def test_an_interrupt_of_the_worker_ends_the_update_saves_and_evaluates(config: Config) -> None:
     run = start(config, "sinal")
     wait_for_steps(run, 2)
     assert run._worker is not None
     os.kill(run._worker.pid, signal.SIGINT)
     run.wait()
     end = run.events()[-1]
+    assert end.reason == "stopped" and end.best_step == end.step
+    assert measured(run.best_adapter, []) == {"step": end.step, "loss": end.best_loss}
+    assert metadata(run)["metrics"]["val_loss"] == end.best_loss
+
+
+def test_a_worker_that_is_told_to_end_at_once_saves_and_does_not_evaluate(config: Config) -> None:
+    run = start(config, "já")
+    wait_for_steps(run, 2)
+    assert run._worker is not None
+    os.kill(run._worker.pid, signal.SIGTERM)  # as a computer does that is switched off
+    run.wait()
+    end = run.events()[-1]
     assert end.reason == "stopped" and end.best_step == 0  # only the untrained adapter was measured
     assert run.best_adapter.name == f"step-{end.step:06d}"
-    assert (run.best_adapter / "adapters.safetensors").exists()
+    assert metadata(run)["metrics"]["val_loss"] is None  # and not that of another adapter
 
 
 def test_a_worker_that_dies_without_a_word_is_noticed_and_its_lock_with_it(config: Config) -> None:

@@ -1,6 +1,7 @@
 """The panel says what the config says: same defaults, same bounds, same words."""
 
 import os
+import re
 from itertools import product
 from pathlib import Path
 
@@ -160,3 +161,17 @@ def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
     other._file.value = str(tmp_path / "nada.json")
     other._saying(other.load)(None)
     assert "nada.json" in other._message.value
+
+
+def test_what_suits_the_computer_is_one_button_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(panel_module, "on_cpu", lambda: False)
+    monkeypatch.setattr(panel_module, "memory_bytes", lambda: 16 * 2**30)
+    made = Panel("mini")
+    button, takes = made._offer()
+    assert button.description == "Usar mistral-7b"
+    free, time = r"\(no disco há .+ GB livres\)", "mede os segundos por atualização"
+    assert re.search(f"descarregar: 4,08 GB {free}; memória: cerca de 5,. GB; tempo: .*{time}", takes.value)
+    button.click()
+    assert made.config == Config.of("mistral-7b") and made._offer() == []
+    monkeypatch.setattr(panel_module, "on_cpu", lambda: True)
+    assert Panel("mini")._offer() == []

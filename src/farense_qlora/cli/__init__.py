@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         message = f"{error.filename or 'disco'}: {reason(error)}"
-    except KeyboardInterrupt:
-        print("interrompido", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop or "interrompido", file=sys.stderr)
         return 130
     if "--json" in argv:
         answer = {"prompt": " ".join(args.question), "response": ""} if hasattr(args, "question") else {}

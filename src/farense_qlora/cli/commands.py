@@ -15,6 +15,7 @@ import farense_qlora as fq
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
 from ..serving.api import Limits
+from ..training.events import STOPPING
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -63,9 +64,7 @@ def train(args: argparse.Namespace) -> int:
     try:
         follow(run)
     except KeyboardInterrupt:
-        print("a parar: o passo em curso acaba e fica guardado", file=sys.stderr)
-        run.stop()
-        run.wait()
+        _stop(run)
         code = 130
     result = outcome(run)
     _write(args, asdict(result), result.sentence())
@@ -83,10 +82,20 @@ def stop(args: argparse.Namespace) -> None:
     run = fq.Run.open(args.run) if args.run else live[0]
     if not run.alive:
         raise UserError(f"o treino «{run.name}» não está a decorrer")
-    run.stop()
     with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
-        run.wait()
+        _stop(run)
     _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
+
+
+def _stop(run: "fq.Run") -> None:
+    """Ask `run` to stop and wait for that; Ctrl-C meanwhile asks again. Raises `UserError` when it fails."""
+    print(f"a parar: {STOPPING}; outro Ctrl-C não espera pela avaliação", file=sys.stderr)
+    run.stop()
+    try:
+        run.wait()
+    except KeyboardInterrupt:
+        run.stop()
+        run.wait()
 
 
 def runs(args: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from . import commands
 from .portuguese import Parser
 
 # As in `exporting.export`, which is not imported for a command line.
-FORMATS = ("mlx", "peft", "fused", "fused-4bit", "gguf", "gguf-bf16", "gguf-q8_0", "ollama", "ollama-q8_0")
+FORMATS = ("mlx", "peft", "fused", "fused-4bit", "gguf", "gguf-bf16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m",
+           "gguf-q4_k_m", "gguf-lora", "ollama", "ollama-q8_0", "ollama-q4_k_m")  # fmt: skip
 
 
 def build_parser() -> Parser:

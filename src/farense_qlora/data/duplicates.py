@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def _loose(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())) or text
 
 
+@lru_cache(maxsize=20_000)  # `prepare` asks of its training rows three times
 def _signature(text: str) -> np.ndarray:
     """The MinHash signature (BANDS * HASHES_A_BAND,) uint64 of `text`: two texts agree in a share of it that
     estimates their overlap."""

@@ -245,4 +245,4 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
 
 def _mentions(names: Iterable[str]) -> re.Pattern[str]:
     """What finds any of `names`, and nothing when there are none."""
-    return re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names) or r"(?!)")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names)) or '(?!)'})(?!\w)")

@@ -8,7 +8,7 @@ from ..answers.generate import MAX_TOKENS
 from ..config import Config
 from ..model.folder import name_for_mlx_lm
 from ..templates import render
-from .formats import GGUF
+from .formats import GGUF, LORA_GGUF
 
 QUESTION = "Quando foi fundado o Farense?"
 WHAT = {
@@ -17,9 +17,10 @@ WHAT = {
     "fused": "Modelo completo em 16 bits (float16), com o adaptador nos pesos, para mlx-lm e Transformers",
     "fused-4bit": "Modelo completo em 4 bits, com o adaptador nos pesos, para o mlx-lm",
     "gguf": "Modelo completo num ficheiro GGUF, com o adaptador nos pesos, para o llama.cpp",
+    "gguf-lora": "Só o adaptador, em GGUF, para o llama.cpp o pôr sobre a base em GGUF",
     "ollama": "Modelo completo em GGUF e o seu Modelfile, para o Ollama",
 }
-LIBRARY = {"peft": "peft", "gguf": "gguf", "ollama": "gguf"}  # the others are mlx's
+LIBRARY = {"peft": "peft", "gguf": "gguf", "gguf-lora": "gguf", "ollama": "gguf"}  # the others are mlx's
 
 
 def model_card(about: dict[str, Any], report: Any, folder: Path) -> str:
@@ -35,7 +36,7 @@ def integration_guide(about: dict[str, Any], folder: Path) -> str:
 
 def _render(template: str, about: dict[str, Any], folder: Path, **values: object) -> str:
     config = Config.parse(about["config"])
-    kind = re.sub("-(bf16|q8_0)$", "", about["format"])  # another size, asked in the same way
+    kind = re.sub("-(bf16|q[4568]_.*)$", "", about["format"])  # another size, asked in the same way
     return render(
         f"exporting/templates/{template}",
         about=about,
@@ -47,6 +48,7 @@ def _render(template: str, about: dict[str, Any], folder: Path, **values: object
         base=name_for_mlx_lm(config.base_model),
         folder=folder,
         gguf=folder / GGUF,
+        lora=folder / LORA_GGUF,
         modelfile=folder / "Modelfile",
         name=re.sub("[^A-Za-z0-9_.-]+", "-", folder.name),  # as Ollama takes it
         question=QUESTION,

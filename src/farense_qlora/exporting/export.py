@@ -16,6 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.utils import load_config
 
 from ..answers.generate import MAX_TOKENS
 from ..config import HOME, OUTPUT, RUNS, Config
@@ -23,12 +24,12 @@ from ..data.load import load_data
 from ..errors import UserError
 from ..files import atomic_dir, touched, write_checksums
 from ..model.base import Base, load_base
-from ..training.checkpoints import latest, versions
+from ..training.checkpoints import latest, measured, versions
 from ..training.events import Finished, Stepped
 from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import integration_guide, model_card
-from .formats import GGUF, write_fused, write_gguf, write_peft
+from .formats import GGUF, K_QUANTS, LORA_GGUF, write_fused, write_gguf, write_gguf_lora, write_peft
 from .ollama import write_modelfile
 from .verify import (
     EIGHT_BITS,
@@ -67,8 +68,13 @@ FORMATS = {
     "gguf": Format("llama"),
     "gguf-bf16": Format("llama", matrices="bf16"),
     "gguf-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
+    "gguf-q6_k": Format("llama", FOUR_BITS, matrices="q6_k"),
+    "gguf-q5_k_m": Format("llama", FOUR_BITS, matrices="q5_k_m"),
+    "gguf-q4_k_m": Format("llama", FOUR_BITS, matrices="q4_k_m"),
+    "gguf-lora": Format("llama"),
     "ollama": Format("llama"),
     "ollama-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
+    "ollama-q4_k_m": Format("llama", FOUR_BITS, matrices="q4_k_m"),
 }
 
 
@@ -130,7 +136,11 @@ def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, p
     adapter, about, kind = run.best_adapter, metadata(run, format), FORMATS[format]
     with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
         model, loaded = _write(format, base, adapter, to.name, partial, Path(temporary), reference.dtype)
-        report = verify(reference, format, kind.tool, model, loaded, kind.limits, progress)
+        alone = None
+        if kind.matrices in K_QUANTS:  # what packing costs the base, by which to judge what it costs here
+            alone = Path(temporary) / GGUF
+            write_gguf(base.path, None, base.tokenizer, to.name, kind.matrices, alone)
+        report = verify(reference, format, kind.tool, model, loaded, kind.limits, progress, alone)
         if report.failures:
             why = "; ".join(report.failures)
             raise UserError(f"a exportação «{format}» não passou na verificação e não foi guardada: {why}")
@@ -202,6 +212,10 @@ def _write(
         if format in ("fused", "fused-4bit"):
             write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)
             return to, None
+        if format == "gguf-lora":
+            write_gguf(base.path, None, base.tokenizer, name, "f16", temporary / GGUF)
+            write_gguf_lora(adapter, load_config(base.path), name, to / LORA_GGUF)
+            return temporary / GGUF, to / LORA_GGUF
         write_gguf(base.path, adapter, base.tokenizer, name, FORMATS[format].matrices, to / GGUF)
         if format.startswith("ollama"):
             write_modelfile(base.tokenizer, MAX_TOKENS, to)
@@ -265,6 +279,7 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
     config, events, checkpoint = run.config, run.events(), latest(run.folder)
     trained_on = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
     digests, now = trained_on.get("data", {}), numbers(events)
+    exported = measured(run.best_adapter, events)
     return {
         "format": format,
         "base_model": config.base_model,
@@ -279,8 +294,8 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
         "metrics": {
             "steps": now.step,
             "train_loss": now.loss,
-            "val_loss": now.best_loss,
-            "best_step": None if now.best_loss is None else now.best_step,
+            "val_loss": exported["loss"],
+            "best_step": exported["step"],
             "supervised_tokens": sum(e.supervised_tokens for e in events if isinstance(e, Stepped)),
             "seconds": now.seconds,
             "peak_memory_gb": now.peak_memory_gb,

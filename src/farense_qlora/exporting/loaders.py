@@ -26,10 +26,11 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
     """Plain mlx-lm: `load` and `batch_generate`."""
     import mlx.core as mx
     from mlx_lm import batch_generate, load
+    from mlx_lm.models.switch_layers import SwitchLinear
 
     model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
-    if mx.default_device() == mx.cpu:
-        model.set_dtype(mx.float32)  # in 16 bits it is slow, and has no way to compute experts
+    if mx.default_device() == mx.cpu and any(isinstance(layer, SwitchLinear) for layer in model.modules()):
+        model.set_dtype(mx.float32)  # there MLX computes experts in 32 bits only
     rows, together = request["rows"], 1 if model.model_type == "gemma2" else BATCH  # whose masks are for one
     for start in range(0, len(rows), together):
         part = rows[start : start + together]
@@ -88,7 +89,8 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     room = max(len(row["tokens"]) for row in request["rows"]) + request["max_tokens"] + 8
-    model = Llama(request["model"], n_ctx=room, n_batch=room, logits_all=True, verbose=False)
+    size = {"n_ctx": room, "n_batch": room}
+    model = Llama(request["model"], **size, lora_path=request.get("adapter"), logits_all=True, verbose=False)
     bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
     template = Jinja2ChatFormatter(model.metadata["tokenizer.chat_template"], eos_token=eos, bos_token=bos)
     settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": request["max_tokens"]}

@@ -68,7 +68,8 @@ ROUNDED = Thresholds(top1=0.97, answers=0.80)
 class Verification:
     """How an export compares with the trained model, as `consumer` reads it; `kl` and `kl_base` are the mean
     divergences, in nats a token of the true answers, from the trained model to the export and to the base
-    without adapter, and the others shares: of equal most likely tokens, greedy answers and prompts."""
+    without adapter, `kl_packed` that from this base to itself, packed as the export is, and the others
+    shares: of equal most likely tokens, greedy answers and prompts."""
 
     format: str
     consumer: str
@@ -80,6 +81,7 @@ class Verification:
     same_answers: float
     same_prompts: float
     limits: Thresholds
+    kl_packed: float | None = None
 
     @property
     def failures(self) -> list[str]:
@@ -109,20 +111,12 @@ class Verification:
 
 def verification_table(reports: Sequence[dict[str, Any]]) -> Table:
     """What `verification.json` says, a row an export."""
-    rows = [
-        {
-            "formato": report["format"],
-            "KL": report["kl"],
-            "KL da base": report["kl_base"],
-            "mesmo token": report["top1"],
-            "mesma resposta": report["same_answers"],
-            "perguntas": report["questions"],
-            "lido por": report["consumer"],
-        }
-        for report in reports
-    ]
-    shares = {"mesmo token": percent, "mesma resposta": percent}
-    return Table(rows, formats={"KL": scientific, "KL da base": decimal, **shares})
+    columns = {"formato": "format", "KL": "kl", "KL da base": "kl_base", "KL só de compactar": "kl_packed",
+               "mesmo token": "top1", "mesma resposta": "same_answers", "perguntas": "questions",
+               "lido por": "consumer"}  # fmt: skip
+    rows = [{shown: report.get(name) for shown, name in columns.items()} for report in reports]
+    formats = {"KL": scientific, "KL da base": decimal, "KL só de compactar": scientific}
+    return Table(rows, formats=formats | {"mesmo token": percent, "mesma resposta": percent})
 
 
 def need(tool: str) -> None:
@@ -141,8 +135,8 @@ class Reference:
 
     `rows` are the questions as `loaders.py` is given them, `prompts` the tokens that it should make of each;
     `logits` (positions of all rows, vocabulary) float32, which lie in a file, and the greedy `answers`, of up
-    to `max_tokens`, are the trained model's, `kl_base` the divergence from it to the base without adapter;
-    `dtype` is what it computes in.
+    to `max_tokens`, are the trained model's, `logits_base` those of the base without adapter; `dtype` is what
+    it computes in.
     """
 
     tokenizer: TokenizerWrapper
@@ -150,7 +144,7 @@ class Reference:
     prompts: list[list[int]]
     max_tokens: int
     logits: np.ndarray
-    kl_base: float
+    logits_base: np.ndarray
     answers: list[str]
     dtype: mx.Dtype = mx.float32
 
@@ -192,7 +186,7 @@ def measure(
         prompts=prompts,
         max_tokens=max_tokens,
         logits=after,
-        kl_base=divergence(after, before),
+        logits_base=before,
         answers=answers(base, prompts, max_tokens),
         dtype=hidden_states(base.model, mx.array([[0]]), None).dtype,
     )
@@ -206,37 +200,88 @@ def verify(
     adapter: Path | None,
     limits: Thresholds,
     progress: Progress = lambda *_: None,
+    packed_base: Path | None = None,
 ) -> Verification:
-    """Let `tool` load `model`, and `adapter` on it, and hold what it says to the `reference`.
+    """Let `tool` load `model`, and `adapter` on it, and hold what it says to the `reference`; and to the base
+    what it says with `packed_base`, the base without adapter in the same format.
 
     Raises `UserError` when the tool fails.
     """
     if reference.dtype != mx.float32:
         top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
         limits = replace(limits, top1=top1, answers=same)
+    logits, said = _asked(reference, tool, model, adapter, lambda done, of: progress(kind, done, of))
+    kl_packed = None
+    if packed_base:
+        alone, _ = _asked(reference, tool, packed_base, None, lambda *of: progress("modelo base, assim", *of))
+        kl_packed = divergence(reference.logits_base, alone)
+    got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
+    return Verification(
+        format=kind,
+        consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
+        questions=len(reference.rows),
+        tokens=len(reference.logits),
+        kl=divergence(reference.logits, logits),
+        kl_base=divergence(reference.logits, reference.logits_base),
+        kl_packed=kl_packed,
+        top1=float(np.mean(reference.logits.argmax(-1) == logits.argmax(-1))),
+        same_answers=_share(got, [answer.strip() for answer in reference.answers]),
+        same_prompts=_share([row["prompt"] for row in said], reference.prompts),
+        limits=limits,
+    )
+
+
+def _asked(
+    reference: Reference,
+    tool: str,
+    model: Path,
+    adapter: Path | None,
+    progress: Callable[[int, int], object],
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The logits of `model` with `adapter`, as `tool` loads them, and what it said to each question of the
+    `reference`: `loaders.py` asks, in a process of its own.
+
+    Raises `UserError`, with the last line that it left, when it fails.
+    """
     request = {
         "model": str(model),
         "adapter": str(adapter) if adapter else None,
         "max_tokens": reference.max_tokens,
         "rows": reference.rows,
     }
+    # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
+    quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
     with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
-        _run_loader(tool, request, Path(name), lambda done: progress(kind, done, len(reference.rows)))
-        said = json.loads((Path(name) / "said.json").read_text(encoding="utf-8"))
-        logits = np.memmap(Path(name) / "logits", np.float32, "r").reshape(-1, reference.logits.shape[-1])
-        got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
-        return Verification(
-            format=kind,
-            consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
-            questions=len(reference.rows),
-            tokens=len(reference.logits),
-            kl=divergence(reference.logits, logits),
-            kl_base=reference.kl_base,
-            top1=float(np.mean(reference.logits.argmax(-1) == logits.argmax(-1))),
-            same_answers=_share(got, [answer.strip() for answer in reference.answers]),
-            same_prompts=_share([row["prompt"] for row in said], reference.prompts),
-            limits=limits,
-        )
+        folder = Path(name)
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        with (
+            (folder / "stderr").open("w") as stderr,
+            subprocess.Popen(
+                [sys.executable, "-P", loaders.__file__, tool, str(folder / "request.json"), name],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, **quiet, "HF_HUB_OFFLINE": "1"},
+            ) as process,
+        ):
+            try:
+                done = 0
+                for line in process.stdout or ():
+                    if line == "row\n":
+                        progress(done := done + 1, len(reference.rows))
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            lines = (folder / "stderr").read_text(errors="replace").strip().splitlines()
+            said = lines[-1] if lines else f"código {process.returncode}"
+            raise UserError(
+                f"o que foi exportado não se deixa carregar por {' e '.join(TOOLS[tool].values())}: {said}"
+            )
+        answers = json.loads((folder / "said.json").read_text(encoding="utf-8"))
+        # Mapped, the file lives on without its name for as long as the logits are looked at.
+        logits = np.memmap(folder / "logits", np.float32, "r").reshape(-1, reference.logits.shape[-1])
+    return logits, answers
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
@@ -298,38 +343,3 @@ def _logits(
             progress(start + len(part))
         file.flush()
         return np.memmap(file, np.float32, "r").reshape(-1, vocabulary)
-
-
-def _run_loader(tool: str, request: dict[str, Any], folder: Path, progress: Callable[[int], object]) -> None:
-    """Run `loaders.py` for `tool` on `request` in a process of its own; `folder` is for what goes in and out.
-
-    Raises `UserError`, with the last line that it left, when it fails.
-    """
-    asked, errors = folder / "request.json", folder / "stderr"
-    asked.write_text(json.dumps(request), encoding="utf-8")
-    # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
-    quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
-    with (
-        errors.open("w") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-P", loaders.__file__, tool, str(asked), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**os.environ, **quiet, "HF_HUB_OFFLINE": "1"},
-        ) as process,
-    ):
-        try:
-            done = 0
-            for line in process.stdout or ():
-                if line == "row\n":
-                    progress(done := done + 1)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        lines = errors.read_text(errors="replace").strip().splitlines()
-        said = lines[-1] if lines else f"código {process.returncode}"
-        raise UserError(
-            f"o que foi exportado não se deixa carregar por {' e '.join(TOOLS[tool].values())}: {said}"
-        )

@@ -22,12 +22,11 @@ from ..text import decimal, size
 from . import cpu
 from .adapters import load_adapter
 from .cpu.ops import keeps_dense
+from .download import MINIATURE, find_model
 from .folder import (
     AGAIN,
     GROUP_SIZE,
-    MINIATURE,
     TEMPLATE,
-    find_model,
     for_mlx_lm,
     quantized_copy,
     read_config,

@@ -1,4 +1,4 @@
-"""The folder of a base model: found or downloaded, checked, and made such that mlx-lm reads it right."""
+"""The folder of a base model: checked, and made such that mlx-lm reads it right."""
 
 import errno
 import json
@@ -16,63 +16,15 @@ from mlx_lm import convert
 from mlx_lm.utils import load_config
 from safetensors import SafetensorError, safe_open
 
-from ..config import CACHE, HOME, ROOT
+from ..config import CACHE
 from ..errors import UserError
 from ..files import atomic_dir, in_icloud
+from .download import MINIATURE, local_folder
 from .rope import in_old_keys
 
-MINIATURE = ROOT / "data" / "miniature" / "model"
 GROUP_SIZE = 64
 TEMPLATE = "chat_template.jinja"
 AGAIN = "descarregue o modelo outra vez"
-
-
-def find_model(name: str) -> Path:
-    """The folder of `name`, downloaded from the hub if it is not a folder here; raises `UserError`."""
-    if (path := _here(name)) is not None:
-        return path
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"não encontro a pasta do modelo: {name}")
-    from huggingface_hub import snapshot_download
-    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
-
-    try:
-        patterns = [pattern for pattern in DEFAULT_ALLOW_PATTERNS if pattern != "*.py"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
-        raise UserError(_why_not_had(name, error)) from error
-
-
-def _why_not_had(name: str, error: Exception) -> str:
-    """Why the hub did not give the model `name`, and what to do, in Portuguese."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    # Without an answer the client looks for the model on the disk, and reports that it is not there.
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
-    if isinstance(error, GatedRepoError):
-        return (
-            f"o modelo {name} tem uma licença por aceitar: aceite-a em huggingface.co/{name}, crie um token "
-            "de leitura em huggingface.co/settings/tokens e corra «hf auth login»"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"no Hugging Face Hub não há nenhum modelo {name}: confira o nome (se for privado, faça «hf auth "
-            "login» primeiro)"
-        )
-    if type(cause).__name__ == "OfflineModeIsEnabled":
-        return (
-            f"o modelo {name} ainda não foi descarregado, e HF_HUB_OFFLINE proíbe a rede: tire-o do "
-            "ambiente, ou indique em «model» uma pasta local"
-        )
-    if isinstance(cause, HfHubHTTPError) and cause.response is not None:
-        return (
-            f"o Hugging Face Hub não deu o modelo {name} (erro {cause.response.status_code}): tente daqui a "
-            "uns minutos; o que já veio fica guardado"
-        )
-    return (
-        f"não consigo obter o modelo {name} do Hugging Face Hub ({type(cause).__name__}): ligue-se à rede ou "
-        "indique em «model» uma pasta local; o que já veio fica guardado"
-    )
 
 
 def name_for_mlx_lm(name: str) -> str:
@@ -80,20 +32,13 @@ def name_for_mlx_lm(name: str) -> str:
     it would read another model, or none, from there."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = _here(name)
+    path = local_folder(name)
     if path is None and name.count("/") == 1:
         config = try_to_load_from_cache(name, "config.json")
         path = Path(config).parent if isinstance(config, str) else None
     if path is None or path == MINIATURE or (read := for_mlx_lm(path)) == path:
         return str(MINIATURE) if name == "mini" else name
     return str(read)
-
-
-def _here(name: str) -> Path | None:
-    if name == "mini":
-        return MINIATURE
-    local = Path(name).expanduser()
-    return next((path for path in (local, HOME / local) if path.is_dir()), None)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from ..config import CACHE, HOME, Config
+from ..config import CACHE, Config
 from ..data.load import MOST, SHARE
 from ..data.sources import size
 from ..errors import UserError
 from ..files import atomic_write
+from ..model.download import local_folder
 from ..text import decimal
 
 MEASURED = CACHE / "fit.json"
@@ -140,13 +141,12 @@ def memory_warning(cost: Estimate, limit_gb: float) -> str | None:
 
 def shape_of(model: str) -> Shape | None:
     """The shape of `model` if it is here (or Mistral-7B) and of a family that we know."""
-    from ..model.folder import MINIATURE
-
-    local = [MINIATURE] if model == "mini" else [Path(model).expanduser(), HOME / model]
-    files = [folder / "config.json" for folder in local]
-    if model.count("/") == 1 and isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
-        files.append(Path(cached))
-    about = next((_read(str(file)) for file in files if file.is_file()), None)
+    file: Any = None
+    if folder := local_folder(model):
+        file = folder / "config.json"
+    elif model.count("/") == 1:
+        file = try_to_load_from_cache(model, "config.json")
+    about = _read(str(file)) if isinstance(file, str | Path) and Path(file).is_file() else None
     if about is None:
         return MISTRAL_7B if "mistral-7b" in model.lower() else None
     if about.get("model_type") not in FAMILIES:
@@ -164,6 +164,15 @@ def shape_of(model: str) -> Shape | None:
         )
     except (KeyError, TypeError):
         return None
+
+
+def download_gb(config: Config) -> float:
+    """What of the model is to be downloaded, in GB; 0 where it is here, or its size is known only then."""
+    shape, hub = shape_of(config.model), config.model.count("/") == 1
+    if shape is None or local_folder(config.model) or not hub:
+        return 0.0
+    here = isinstance(try_to_load_from_cache(config.model, "config.json"), str)
+    return 0.0 if here else weights_gb(shape, config.bits)
 
 
 def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:

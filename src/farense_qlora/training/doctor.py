@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
 
@@ -21,7 +20,7 @@ from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..table import Table
 from ..text import decimal
 from .checkpoints import checkpoint_bytes
-from .cost import peak_gb, shape_of, weights_gb
+from .cost import download_gb, peak_gb, shape_of
 from .events import Restarted, Started, of
 from .power import power
 from .run import all_runs
@@ -154,12 +153,10 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         except OSError as error:
             yield Check(name, False, str(disk_error(error, folder)), f"chmod u+w {folder}")
 
-    mini = profile == "mini"
-    here = mini or isinstance(try_to_load_from_cache(config.model, "config.json"), str)
-    download = 0.0 if here or shape is None else weights_gb(shape, config.bits)
+    mini, download = profile == "mini", download_gb(config)
     checkpoints = (config.keep_last + 2) * checkpoint_bytes(shape.trainable(config)) / 1e9 if shape else 0.0
     for name, folder, needed in (("Disco", RUNS, checkpoints), ("Disco dos modelos", HUB, download)):
-        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / 1e9
+        free = free_gb(folder)
         remedy = f"liberte espaço: precisa de {decimal(needed, 1)} GB em {folder}"
         yield Check(name, free >= needed, f"{decimal(free, 1)} GB livres", remedy)
 
@@ -170,9 +167,16 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         except UserError as error:
             yield Check(name, False, str(error), "farense-qlora prepare")
 
-    where = "incluído no repositório" if mini else "já descarregado" if here else "por descarregar"
-    possible = here or os.environ.get("HF_HUB_OFFLINE") != "1"
+    where = "incluído no repositório" if mini else "já descarregado"
+    if download:
+        where = f"{decimal(download, 1)} GB por descarregar"
+    possible = not download or os.environ.get("HF_HUB_OFFLINE") != "1"
     yield Check("Modelo base", possible, f"{config.model}, {where}", "tire HF_HUB_OFFLINE do ambiente")
+
+
+def free_gb(folder: Path) -> float:
+    """What is free, in GB, on the disk where `folder` is or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / 1e9
 
 
 def _is_installed(wanted: Requirement) -> bool:

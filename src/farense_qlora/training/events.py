@@ -210,6 +210,7 @@ ENDINGS = {
     "early_stopping": "terminado: a validação deixou de melhorar",
     "stopped": "parado a pedido e guardado",
 }
+STOPPING = "o passo em curso acaba, fica guardado e é avaliado"
 
 
 def sentence(event: Event) -> str | None:

@@ -114,7 +114,7 @@ def trial(config: Config) -> Trial:
 
     A process that dies of its size is an answer; raises `UserError` with the reason of any other end.
     """
-    from ..model.folder import find_model
+    from ..model.download import find_model
     from ..model.machine import memory_limit
 
     find_model(config.base_model)

@@ -21,8 +21,7 @@ from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
 from ..model.machine import on_cpu, peak_memory
 from ..model.packed import check_packable
-from . import anomalies, checkpoints, events
-from .checkpoints import State
+from . import anomalies, checkpoints, events, saving
 from .cost import estimate
 from .events import Event
 from .probes import Probes
@@ -42,7 +41,7 @@ def train(
     folder: Path,
     requests: Callable[[], Requests] = Requests,
     accept_changes: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
+    stops: Callable[[], int] = lambda: 0,
     splits: int = 0,
 ) -> Iterator[Event]:
     """Train a LoRA adapter on `base` and `data` as `config` says, in the run folder `folder`; goes on from
@@ -51,15 +50,16 @@ def train(
     Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated`, `Sampled` and `Saved` when
     due, and `Finished`. The adapter with the lowest validation loss is kept in `folder/best`. After every
     update `requests()` says what the user asks for; between the batches of an evaluation, and while the disk
-    is full, `should_stop()` says whether to stop. Each micro-batch is halved `splits` times, which takes less
-    memory and gives the same updates to rounding. Raises `UserError` as `Trainer` does, and when no learning
+    is full, `stops()` says how often a stop was asked for. A stopped run is saved first and then evaluated,
+    unless it was asked for twice. Each micro-batch is halved `splits` times, which takes less memory and
+    gives the same updates to rounding. Raises `UserError` as `Trainer` does, and when no learning
     rate gives finite numbers.
 
     >>> [type(event).__name__ for event in fq.train(
     ...     config.changed(max_steps=1, probes=0), fq.load_base(config), data, folder / "run")]
     ['Started', 'Evaluated', 'Saved', 'Stepped', 'Evaluated', 'Saved', 'Finished']
     """
-    trainer = Trainer(config, base, data, folder, accept_changes, should_stop, splits)
+    trainer = Trainer(config, base, data, folder, accept_changes, stops, splits)
     began = time.perf_counter()
     yield trainer.started()
     for damaged, reason in trainer.damaged:
@@ -119,6 +119,8 @@ def train(
             ended = "stopped"
         if ended or asked.save or asked.learning_rate or state.step % config.save_every == 0:
             yield from trainer.save()
+    if ended == "stopped":
+        yield from trainer.evaluate_at_stop()
     state = trainer.state
     yield events.Finished(
         step=state.step,
@@ -146,11 +148,11 @@ class Trainer:
         data: Data,
         folder: Path,
         accept_changes: bool = False,
-        should_stop: Callable[[], bool] = lambda: False,
+        stops: Callable[[], int] = lambda: 0,
         splits: int = 0,
     ):
         self.config, self.base, self.data, self.folder = config, base, data, folder
-        self._should_stop, self._splits = should_stop, splits
+        self._stops, self._splits = stops, splits
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.tidy(folder)
         self._fingerprints = checkpoints.fingerprints(config)
@@ -179,13 +181,13 @@ class Trainer:
         self.checkpoint = checkpoints.latest(folder, lambda *damage: self.damaged.append(damage))
         self.state = self._resumed(self.checkpoint, accept_changes) if self.checkpoint else self._begun()
 
-    def _begun(self) -> State:
+    def _begun(self) -> saving.State:
         if self.config.from_adapter:
             start_from(self.base.model, self.config, adapter_folder(self.config.from_adapter))
-        checkpoints.check_room(self.folder, self.config, self.trainable)
-        return State(learning_rate=self.config.learning_rate)
+        saving.check_room(self.folder, self.config, self.trainable)
+        return saving.State(learning_rate=self.config.learning_rate)
 
-    def _resumed(self, checkpoint: Path, accept_changes: bool) -> State:
+    def _resumed(self, checkpoint: Path, accept_changes: bool) -> saving.State:
         changed = checkpoints.changes(checkpoint, self.config, self._fingerprints)
         if changed and not accept_changes:
             raise UserError(
@@ -193,7 +195,7 @@ class Trainer:
                 f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
                 "--accept-changes"
             )
-        return checkpoints.restore(checkpoint, self.step)
+        return saving.restore(checkpoint, self.step)
 
     def started(self) -> events.Started:
         """What is about to be trained."""
@@ -210,7 +212,7 @@ class Trainer:
             repeated_rows=len(self.data.repeats) + len(self.data.leaks),
             notes=tuple(self.data.sentences),
             from_adapter=self.config.from_adapter,
-            elsewhere=checkpoints.elsewhere(self.checkpoint) if self.checkpoint else "",
+            elsewhere=saving.elsewhere(self.checkpoint) if self.checkpoint else "",
             predicted_gb=cost.peak_gb,
             predicted_seconds=cost.seconds / cost.updates if cost.seconds and cost.updates else None,
         )
@@ -230,41 +232,57 @@ class Trainer:
     def evaluate_if_due(self) -> Generator[Event, None, str]:
         """Evaluate when it is time to, and return why training is over, as in `Finished`: "" while it is not,
         "stopped" when the evaluation was cut short for that; it is then still due when training goes on."""
-        config, state = self.config, self.state
-        over = state.step >= self.total_steps
-        if state.evaluated != state.step and (over or state.step % config.eval_every == 0):
-            start = time.perf_counter()
-            loss = validation_loss(self.base.model, self.data.validation, config, self._should_stop)
-            if loss is None:
+        state = self.state
+        if state.evaluated != state.step and self._is_due():
+            yield from self._evaluate(lambda: self._stops() > 0)
+            if state.evaluated != state.step:
                 return "stopped"
-            yield from self._evaluated(loss, start)
-        if 0 < config.early_stopping_patience <= state.evaluations_since_best:
+        if 0 < self.config.early_stopping_patience <= state.evaluations_since_best:
             return "early_stopping"
-        return "completed" if over else ""
+        return "completed" if state.step >= self.total_steps else ""
 
-    def _evaluated(self, loss: float, start: float) -> Iterator[Event]:
-        """Keep the adapter if its validation `loss` is the lowest so far, and ask the probes."""
-        state, model = self.state, self.base.model
+    def evaluate_at_stop(self) -> Iterator[Event]:
+        """Evaluate an adapter that was saved and never evaluated, so that it can be the best, and save that
+        too; not one that learnt nothing, nor when a stop was asked for twice."""
+        state = self.state
+        if state.step and state.evaluated != state.step:
+            yield from self._evaluate(lambda: self._stops() > 1)
+            if state.evaluated == state.step:
+                yield from self.save()
+
+    def _is_due(self) -> bool:
+        """Whether the plan has an evaluation after this update."""
+        return self.state.step >= self.total_steps or self.state.step % self.config.eval_every == 0
+
+    def _evaluate(self, cut: Callable[[], bool]) -> Iterator[Event]:
+        """Keep the adapter if its validation loss is the lowest so far, and ask the probes; nothing of that
+        when the evaluation is `cut` short."""
+        state, model, start = self.state, self.base.model, time.perf_counter()
+        loss = validation_loss(model, self.data.validation, self.config, cut)
+        if loss is None:
+            return
         state.evaluated = state.step
         # An adapter that learnt nothing is no result, even where learning made the validation worse.
         best = state.best_loss is None or state.best_step == 0 or loss < state.best_loss
         if best:
-            state.best_step, state.best_loss, state.evaluations_since_best = state.step, loss, 0
+            state.best_step, state.best_loss = state.step, loss
             yield from self._when_there_is_room(
-                lambda: checkpoints.save_best(self.folder, self.config, self.base.name, model, state.step)
+                lambda: saving.save_best(self.folder, self.config, self.base.name, model, state)
             )
-        else:
-            state.evaluations_since_best += 1
+        if self._is_due() and state.step:  # early stopping is as if the run had never been stopped
+            lower = state.lowest is None or loss < state.lowest
+            state.lowest = loss if lower else state.lowest
+            state.evaluations_since_best = 0 if lower else state.evaluations_since_best + 1
         epoch, seconds = state.step / self.sampler.updates_per_epoch, time.perf_counter() - start
         yield events.Evaluated(step=state.step, epoch=epoch, loss=loss, best=best, seconds=seconds)
-        if questions := self._probes.questions:
+        if self._is_due() and (questions := self._probes.questions):
             expected, answers = self._probes.expected, self._probes.answers(model)
             yield events.Sampled(step=state.step, questions=questions, expected=expected, answers=answers)
 
     def save(self) -> Iterator[Event]:
         """Write a checkpoint."""
         path = yield from self._when_there_is_room(
-            lambda: checkpoints.save(
+            lambda: saving.save(
                 self.folder, self.state, self.config, self._fingerprints, self.base.name, self.step
             )
         )
@@ -279,7 +297,7 @@ class Trainer:
                 written = write()
                 break
             except DiskFullError as error:
-                if self._should_stop():
+                if self._stops():
                     raise
                 if not waiting:
                     yield events.Paused(step=self.state.step, cause=str(error))
@@ -295,7 +313,7 @@ class Trainer:
         if checkpoint is None:
             raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
         before = self.state
-        self.state = checkpoints.restore(checkpoint, self.step)
+        self.state = saving.restore(checkpoint, self.step)
         self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
         path = str(checkpoint.relative_to(self.folder))
         return events.RolledBack(step=self.state.step, path=path, learning_rate=self.state.learning_rate)

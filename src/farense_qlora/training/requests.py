@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..files import atomic_write
 
-STOP, PAUSE, SAVE, LEARNING_RATE = "stop", "pause", "save", "learning_rate"
+STOP, STOP_NOW, PAUSE, SAVE, LEARNING_RATE = "stop", "stop_now", "pause", "save", "learning_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,12 @@ def is_requested(folder: Path, name: str) -> bool:
     return (folder / name).exists()
 
 
+def stops_asked(folder: Path) -> int:
+    """How often a stop is asked of the run in `folder`: 0, 1, or 2 when it is not to wait for an evaluation;
+    consumes nothing."""
+    return is_requested(folder, STOP) + is_requested(folder, STOP_NOW)
+
+
 def read_requests(folder: Path) -> Requests:
     """What is asked of the run in `folder`, for the one that trains: consumes the requests to save and to
     change the learning rate, which are granted once.
@@ -45,7 +51,7 @@ def read_requests(folder: Path) -> Requests:
 
 def clear_requests(folder: Path) -> None:
     """Drop every request: a worker that starts obeys only what is asked from then on."""
-    for name in (STOP, PAUSE, SAVE, LEARNING_RATE):
+    for name in (STOP, STOP_NOW, PAUSE, SAVE, LEARNING_RATE):
         (folder / name).unlink(missing_ok=True)
 
 

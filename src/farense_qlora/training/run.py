@@ -14,6 +14,7 @@ from typing import IO
 from ..config import HOME, RUNS, Config
 from ..errors import UserError, disk_error, reason
 from ..files import atomic_write, bytes_in
+from ..model.download import find_model
 from ..table import Table
 from ..text import size
 from . import event_log
@@ -21,7 +22,7 @@ from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import EventReader
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
-from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, clear_requests, request
+from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
 from .worker import is_locked, launch, lock_holder, take_lock
 
 POLL_SECONDS = 0.2
@@ -133,8 +134,9 @@ class Run:
         return self
 
     def stop(self) -> None:
-        """Ask the worker to finish its update, save and end."""
-        request(self.folder, STOP)
+        """Ask the worker to finish its update, save, evaluate and end; asked again, it ends at once with what
+        is saved."""
+        request(self.folder, STOP_NOW if is_requested(self.folder, STOP) else STOP)
 
     def pause(self) -> None:
         """Ask the worker to finish its update, save and wait."""
@@ -222,8 +224,9 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
 
     A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
     one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
-    end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Raises `UserError`
-    when any run is under way already, and when the one called `name` differs.
+    end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Downloads a model
+    that is not here, and raises as `find_model` does; raises `UserError` when any run is under way already,
+    and when the one called `name` differs.
 
     >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
     'completed'
@@ -243,6 +246,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
             f"o treino «{other.name}» está a decorrer neste computador, e dois ao mesmo tempo disputavam a "
             "memória: espere que acabe, ou pare-o («farense-qlora stop»); fq.watch() volta a mostrá-lo"
         )
+    find_model(config.base_model)  # here, where one sees it come and can interrupt it
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(run.folder)

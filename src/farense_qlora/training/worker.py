@@ -24,7 +24,7 @@ from .event_log import EventWriter
 from .events import Event, Failed, Saved, Slowed, Stepped
 from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
 from .power import Pace, hold_sleep_off, trainer_environment
-from .requests import STOP, Requests, is_requested, read_requests
+from .requests import Requests, read_requests, stops_asked
 
 LOCK = "lock"
 # How much more memory than at its first checkpoint a trainer may hold: a factor, and bytes on top.
@@ -112,11 +112,14 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
         asked = read_requests(folder)
         return replace(asked, stop=True) if interrupted else asked
 
-    def should_stop() -> bool:
+    def stops() -> int:
         os.utime(folder / LOCK)
-        return bool(interrupted) or is_requested(folder, STOP)
+        at_once = 2 * (
+            signal.SIGTERM in interrupted
+        )  # the computer is being switched off, or the keeper died
+        return at_once + len(interrupted) + stops_asked(folder)
 
-    with closing(EventWriter(folder, should_stop)) as log:
+    with closing(EventWriter(folder, lambda: stops() > 0)) as log:
         try:
             cpu.enable()
             from ..data.load import load_data
@@ -127,7 +130,7 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
             base = load_base(config)
             data = load_data(config, base)
             memory, pace = Memory(), Pace()
-            for event in train(config, base, data, folder, requests, accept_changes, should_stop, splits):
+            for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
                 if isinstance(event, Stepped) and (cause := pace.why_slow(event.tokens / event.seconds)):
                     log.write(Slowed(step=event.step, cause=cause))

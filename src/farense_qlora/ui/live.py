@@ -23,10 +23,10 @@ from ..table import Table
 from ..text import decimal, duration, plain, scientific
 from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
-from ..training.events import ENDINGS, Event, Finished, Sampled, last, of, sentences
+from ..training.events import ENDINGS, STOPPING, Event, Finished, Sampled, last, of, sentences
 from ..training.numbers import Numbers, numbers
 from ..training.overview import STATUS
-from ..training.requests import PAUSE, is_requested
+from ..training.requests import PAUSE, STOP, is_requested
 from ..training.run import Run, all_runs, status
 from .figures import training_curves
 from .kernel import answer_widgets, hear_widgets
@@ -126,10 +126,10 @@ class Controls:
 
     def __init__(self, run: Run):
         self._run = run
-        self._stop = _button("Parar", "stop", "Acaba o passo em curso, guarda e termina")
-        self._pause = _button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
-        save = _button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
-        apply = _button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
+        self._stop = action_button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina")
+        self._pause = action_button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
+        save = action_button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
+        apply = action_button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
             description="Taxa de aprendizagem",
@@ -148,10 +148,12 @@ class Controls:
         self.box = widgets.Box([self._stop, self._pause, save, self._rate, apply, self._message], layout=row)
 
     def stop(self) -> str:
-        """Ask the run to stop, as the button does; returns what to say beside it."""
+        """Ask the run to stop, as the button does, or asked again to end at once; returns what to say beside
+        the button."""
+        at_once = is_requested(self._run.folder, STOP)
         self._run.stop()
-        self._stop.description, self._stop.disabled = "A parar…", True
-        return ""
+        self._stop.description, self._stop.disabled = ("A parar…", True) if at_once else ("Já", False)
+        return "" if at_once else f"{STOPPING}; «Já» não espera pela avaliação"
 
     def refresh(self) -> None:
         """Show whether the run is asked to pause, whoever asked, and pass on the rate asked for."""
@@ -255,7 +257,8 @@ def _marked(answer: str, expected: str) -> str:
     return f"✓ {answer}" if normalise(answer) == normalise(expected) else answer
 
 
-def _button(description: str, icon: str, tooltip: str) -> widgets.Button:
+def action_button(description: str, icon: str, tooltip: str) -> widgets.Button:
+    """A button as wide as what it says."""
     return widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
 
 

@@ -13,11 +13,13 @@ from IPython.display import display
 
 from ..config import HOME, PROFILES, VAL_DATA, Config
 from ..errors import UserError
-from ..model.machine import memory_limit, on_cpu
-from ..text import decimal, duration, plain
-from ..training.cost import Estimate, estimate, memory_warning
+from ..model.machine import memory_bytes, memory_limit, on_cpu
+from ..text import decimal, duration, plain, size
+from ..training.cost import Estimate, download_gb, estimate, memory_warning
+from ..training.doctor import HUB, free_gb, recommended_profile
 from ..training.run import all_runs
 from .kernel import answer_widgets
+from .live import action_button
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 # Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
@@ -196,9 +198,24 @@ class Panel:
             for names in Config.by_group().values()
         ]
         more = widgets.Accordion(groups, titles=tuple(Config.by_group()), selected_index=None)
-        left = widgets.VBox([*main, self._message, more, self._file, self._buttons()])
+        left = widgets.VBox([*self._offer(), *main, self._message, more, self._file, self._buttons()])
         wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
         display(widgets.HBox([left, self._costs], layout=wrapped))
+
+    def _offer(self) -> list[widgets.Widget]:
+        """A button for the profile that suits this computer, and what it takes, unless that is shown."""
+        profile = recommended_profile(memory_bytes() / 1e9, self._on_cpu)
+        if profile == self._profile.value:
+            return []
+        config = Config.of(profile, **self._changes)
+        button = action_button(f"Usar {profile}", "star", "O perfil que «doctor» recomenda")
+        button.on_click(lambda _: self._show(config))
+        cost, download = estimate(config, self._on_cpu), download_gb(config)
+        text = (
+            f"Recomendado neste computador. Por descarregar: {size(download)} (no disco há "
+            f"{size(free_gb(HUB))} livres); memória: {_about(cost.peak_gb, 1)} GB; tempo: {_time(cost)}."
+        )
+        return [button, widgets.HTML(f"<small>{text}</small>", layout=WIDE_FIELD)]
 
     def _row(self, name: str) -> widgets.Widget:
         field = self._fields[name]
@@ -212,7 +229,7 @@ class Panel:
         }
         made = []
         for label, (icon, tooltip, action) in actions.items():
-            button = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout={"width": "auto"})
+            button = action_button(label, icon, tooltip)
             button.on_click(self._saying(action))
             made.append(button)
         return widgets.HBox(made)
@@ -230,13 +247,12 @@ class Panel:
 def _costs(cost: Estimate, limit_gb: float) -> str:
     """What the settings lead to, as HTML."""
     unknown = "só depois de descarregar o modelo"
-    time = "corra «fit» para o medir" if cost.seconds is None else f"cerca de {duration(cost.seconds)}"
     rows = {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
         "Passos por época": _about(cost.updates_per_epoch),
         "Passos ao todo": _about(cost.updates),
-        "Tempo de treino": time,
+        "Tempo de treino": _time(cost),
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
     }
@@ -261,8 +277,14 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
     )
 
 
-def _about(count: int | None) -> str:
-    return "—" if count is None else f"cerca de {decimal(count, 0)}"
+def _time(cost: Estimate) -> str:
+    if cost.seconds is not None:
+        return f"cerca de {duration(cost.seconds)}"
+    return f"«farense-qlora fit» mede os segundos por atualização; são {_about(cost.updates)}"
+
+
+def _about(count: float | None, digits: int = 0) -> str:
+    return "—" if count is None else f"cerca de {decimal(count, digits)}"
 
 
 def _warning(text: str) -> str:
