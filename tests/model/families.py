@@ -227,10 +227,13 @@ def config_of(family: str, vocabulary: int) -> Settings:
     return settings
 
 
-def build(family: str, tokenizer: Path, folder: Path) -> Path:
-    """Write a random model of `family`, in float32, to `folder`, with the tokenizer in another folder."""
+def build(family: str, tokenizer: Path, folder: Path, **changes: object) -> Path:
+    """Write a random model of `family`, in float32, to `folder`, with the tokenizer in another folder.
+
+    `changes` are what its config.json says otherwise.
+    """
     vocabulary = json.loads((tokenizer / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    config = config_of(family, vocabulary)
+    config = {**config_of(family, vocabulary), **changes}
     shutil.copytree(tokenizer, folder, ignore=shutil.ignore_patterns("model*", "config.json"))
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     cls, arguments = _get_classes(config)

@@ -134,6 +134,9 @@ def load_base(config: Config) -> Base:
             "«default»: indique em chat_template o ficheiro do que quer"
         )
     _check_vocabulary(model, tokenizer, folder)
+    learnt = next((part.wpe.weight.shape[0] for part in model.modules() if "wpe" in part), None)
+    if learnt and config.max_seq_length > learnt:  # mlx would read what lies behind the last
+        raise UserError(f"o modelo {name} só aprendeu {learnt} posições: ponha max_seq_length em {learnt}")
     if bits == 16 and quantization:
         dequantize_model(model)
     make_ready(model)
