@@ -100,7 +100,8 @@ class Config(Settings):
     target_modules: tuple[str, ...] = in_adapter(
         (),
         "Módulos",
-        "Camadas lineares com adaptador, pelo fim do nome (q_proj, v_proj, ...); vazio = todas.",
+        "Camadas lineares com adaptador, pelo fim do nome (q_proj, v_proj, ...); vazio = todas menos os "
+        "especialistas (MoE).",
     )
     from_adapter: str = in_adapter(
         "",

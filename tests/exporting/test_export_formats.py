@@ -271,7 +271,7 @@ def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_mea
     config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     base = load_base(Config(model=str(folder), bits=16))
-    with pytest.raises(UserError, match="sem «rope_scaling»"):
+    with pytest.raises(UserError, match="um modelo com RoPE «linear»: exporte como «fused»"):
         write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
 
 
