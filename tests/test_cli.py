@@ -55,6 +55,13 @@ def test_help_is_in_portuguese(command: list[str], capsys: pytest.CaptureFixture
     assert not ENGLISH.findall(text)
 
 
+def test_the_command_loads_no_pytorch() -> None:
+    """It would cost a computer of 8 GB 180 MB."""
+    then = FARENSE[-1].replace("sys.exit(main())", "main(); import mlx_lm; print(sys.modules['torch'])")
+    said = subprocess.run([*FARENSE[:-1], then, "runs"], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "None"
+
+
 def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = [event for event in events() if not isinstance(event, Evaluated | Saved)]
     follow(write_run(tmp_path / "retomado", [*events()[:40], *again]))
@@ -114,7 +121,7 @@ def test_a_run_goes_on_from_the_best_adapter_of_another_and_says_so(
     assert isinstance(before, Finished) and first.loss == before.best_loss
     page = report(run, home / "output").read_text(encoding="utf-8")
     assert "partiu de checkpoints_qlora/decorado" in page
-    figures = dict.fromkeys(("questions", "kl", "kl_base", "top1", "same_answers"), 1)
+    figures = dict.fromkeys(("questions", "kl", "kl_base", "kl_packed", "top1", "same_answers"), 1)
     card = model_card(metadata(run), {"consumer": "mlx-lm", **figures}, home)
     assert "| Partiu de | `checkpoints_qlora/decorado` |" in card
     plain = model_card(metadata(Run(trained)), {"consumer": "mlx-lm", **figures}, home)

@@ -30,6 +30,16 @@ EVENTS = {
     "Finished": "o fim: `completed`, `early_stopping` ou `stopped`",
     "Failed": "o processo desistiu; `message` é para ler",
 }
+# A column of the table of models, and what is tried for it.
+MODEL_CHECKS = {
+    "Treina": ("carrega", "perda", "grad_checkpoint"),
+    "*packing*": ("packing",),
+    "Responde": ("responde",),
+    "mlx-lm": ("mlx",),
+    "PEFT": ("peft",),
+    "*fused*": ("fused", "fused-4bit"),
+    "GGUF": ("gguf", "gguf-lora", "ollama"),
+}
 
 
 def _markdown(columns: str, rows: Iterator[tuple[Any, ...]], digits: int = 2) -> str:
@@ -141,6 +151,29 @@ def bench_table() -> str:
     return _markdown("Trabalho | O que é", ((f"`{name}`", work.about) for name, work in WORKLOADS.items()))
 
 
+def models_table() -> str:
+    """What each family of models does, and why not, as the tests found it."""
+    record = json.loads((ROOT / "tests" / "model" / "families.json").read_text(encoding="utf-8"))
+    reasons: list[str] = []
+
+    def cell(whys: set[str]) -> str:
+        reasons.extend(why for why in sorted(whys) if why and why not in reasons)
+        numbers = [str(reasons.index(why) + 1) for why in whys if why]
+        return f"não\u00a0{', '.join(sorted(numbers))}" if numbers else "✓"
+
+    def rows() -> Iterator[tuple[str, ...]]:
+        for family, found in record["families"].items():
+            cells = (cell({found[check] for check in checks}) for checks in MODEL_CHECKS.values())
+            yield family, f"*{found['model_type']}*", *cells
+
+    table = _markdown(" | ".join(["Família", "Tipo", *MODEL_CHECKS]), rows())
+    versions = " e ".join(f"{name} {number}" for name, number in record["versions"].items())
+    said = [re.sub(r"«([^»]+)»", r"`\1`", why) for why in reasons]
+    numbered = "\n".join(f"{number}. {why[0].upper()}{why[1:]}." for number, why in enumerate(said, 1))
+    text = f"Com {versions}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
+    return text.replace("transformers", "Transformers")
+
+
 def page_list() -> str:
     """Every page of docs/ with its title and reading time."""
 
@@ -198,6 +231,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "parâmetros": parameters_table,
     "quantização": quantization_table,
     "trabalhos": bench_table,
+    "modelos": models_table,
     "páginas": page_list,
     "express": express_server,
     "mac": mac_table,

@@ -271,7 +271,7 @@ def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_mea
     config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     base = load_base(Config(model=str(folder), bits=16))
-    with pytest.raises(UserError, match="sem «rope_scaling»"):
+    with pytest.raises(UserError, match="um modelo com RoPE «linear»: exporte como «fused»"):
         write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
 
 
@@ -302,8 +302,8 @@ def test_the_modelfile_stops_and_speaks_as_the_template(run: Run, tmp_path: Path
 def test_a_reader_that_is_not_installed_is_named(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verify.TOOLS, "peft", {"nenhum_peft": "peft"})
-    with pytest.raises(UserError, match=r"falta peft: instale com «pip install 'farense-qlora\[export\]'»"):
+    monkeypatch.setitem(verify.TOOLS, "peft", ("nenhum-peft",))
+    with pytest.raises(UserError, match=r"falta nenhum-peft: .*'farense-qlora\[export\]'"):
         export(run, tmp_path / "peft", "peft")
     assert not list(tmp_path.iterdir())
 

@@ -14,10 +14,11 @@ from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import loop
-from farense_qlora.training.checkpoints import State, checkpoints, save_best
+from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
 from farense_qlora.training.requests import Requests
+from farense_qlora.training.saving import State, save_best
 
 TRIES = 60 if WHOLE else 2
 

@@ -9,11 +9,13 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import _get_classes
+from model.families import config_of
 from tiny import SHAPE
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.model.adapters import attach, save_adapter
+from farense_qlora.exporting.formats import write_peft
+from farense_qlora.model.adapters import _description, attach, save_adapter
 
 TOKENS = mx.array([[1, 40, 50, 60, 70]])
 CONVOLUTIONS_FIRST: dict[str, Any] = {
@@ -99,6 +101,41 @@ def test_a_name_is_looked_for_in_every_layer_that_gets_an_adapter(
     load_adapters(theirs, str(tmp_path))
     model.eval(), theirs.eval()
     assert mx.allclose(model(TOKENS), theirs(TOKENS), atol=1e-5)
+
+
+ATTENTION = {f"{n}.self_attn.{p}_proj" for n in range(2) for p in "qkvo"}
+SHARED = {f"{n}.mlp.shared_expert.{p}_proj" for n in range(2) for p in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize(
+    "family, expected",
+    [
+        ("Mixtral", ATTENTION),
+        ("Qwen 2, MoE", ATTENTION | SHARED),
+        ("Qwen 3, MoE", ATTENTION),
+        ("Granite 3, MoE", ATTENTION),
+        ("GPT-OSS", ATTENTION),
+    ],
+)
+def test_experts_and_what_chooses_among_them_get_an_adapter_only_when_asked(
+    family: str, expected: set[str], tmp_path: Path
+) -> None:
+    model = built(config_of(family, 128))
+    attach(model, Config.of("mini"))
+    assert adapted(model) == expected
+    described = _description(model, Config.of("mini"))
+    assert described == _description(built(config_of(family, 128)), Config.of("mini"))
+
+
+def test_experts_that_are_asked_for_learn_but_not_for_peft(tmp_path: Path) -> None:
+    config = Config.of("mini", target_modules=("q_proj", "gate_proj", "gate"))
+    model = built(config_of("Qwen 3, MoE", 128))
+    attach(model, config)
+    each = ("mlp.gate", "mlp.switch_mlp.gate_proj", "self_attn.q_proj")
+    assert adapted(model) == {f"{n}.{name}" for n in range(2) for name in each}
+    save_adapter(model, config, "x", tmp_path)
+    with pytest.raises(UserError, match=r"o PEFT não lê adaptadores em especialistas \(gate_proj\)"):
+        write_peft(tmp_path, "x", tmp_path)
 
 
 @pytest.mark.parametrize(

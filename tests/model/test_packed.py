@@ -13,6 +13,7 @@ from farense_qlora.data.batches import Batch, collate
 from farense_qlora.data.tokens import Example
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
+from farense_qlora.model.base import make_ready
 from farense_qlora.model.checkpointing import use_checkpointing
 from farense_qlora.model.packed import PackedCache, check_packable
 from farense_qlora.training.step import arrays, batch_loss
@@ -62,7 +63,7 @@ def tiny(family: str, **shape: object) -> nn.Module:
     module = importlib.import_module(f"mlx_lm.models.{family}")
     defaults = {"model_type": family, "tie_word_embeddings": False, **SHAPE}
     model = module.Model(module.ModelArgs.from_dict({**defaults, **shape}))
-    model.freeze()
+    make_ready(model)
     attach(model, Config.of("mini", rank=4))
     for name, array in tree_flatten(model.trainable_parameters()):
         if name.endswith("lora_b"):

@@ -114,7 +114,7 @@ def test_each_type_of_layer_has_its_own(tiny_model: Path, tmp_path: Path) -> Non
     )
     assert mx.allclose(logits(folder), logits(old), atol=1e-4)
     other = {**gemma["rope_parameters"], "sliding_attention": gemma["rope_parameters"]["full_attention"]}
-    with pytest.raises(UserError, match="«linear», em rope_parameters, na camada 0"):
+    with pytest.raises(UserError, match="RoPE «linear», na camada 0"):
         load_base(Config(model=str(saved(folder, tmp_path / "outra", rope_parameters=other)), bits=16))
 
 
@@ -128,8 +128,9 @@ def test_each_type_of_layer_has_its_own(tiny_model: Path, tmp_path: Path) -> Non
             "model_type": "gemma2",
             "rope_parameters": {"rope_type": "linear", "rope_theta": THETA, "factor": 2.0},
         },
+        {"model_type": "glm", "head_dim": 16, "partial_rotary_factor": 0.5},  # which mlx-lm's does not read
     ],
-    ids=["truncate", "partial", "unknown", "family"],
+    ids=["truncate", "partial", "unknown", "family", "old key"],
 )
 def test_what_mlx_lm_cannot_compute_is_refused(
     tiny_model: Path, tmp_path: Path, config: dict[str, object]
@@ -139,7 +140,7 @@ def test_what_mlx_lm_cannot_compute_is_refused(
     with pytest.raises(UserError) as error:
         load_base(Config(model=str(folder), bits=16))
     assert "\n" not in str(error.value)
-    assert "rope_parameters" in str(error.value) or "novidade" in str(error.value)
+    assert "RoPE «" in str(error.value) or "novidade" in str(error.value)
 
 
 @pytest.mark.parametrize("bits", [4, 16])

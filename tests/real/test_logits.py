@@ -35,7 +35,6 @@ def tokens() -> list[int]:
 @pytest.fixture(scope="module")
 def by_mlx_lm(tokens: list[int]) -> np.ndarray:
     model = load(str(smollm2()))[0]
-    model.set_dtype(mx.float32)
     return np.array(model(mx.array([tokens]))[0])
 
 

@@ -31,8 +31,8 @@ SETTINGS = {
     "learning_rate": 2e-3, "dropout": 0.1, "eval_every": 2, "save_every": 1, "probes": 0,
 }  # fmt: skip
 SETS = {
-    "perguntas por outras palavras": 4,
-    "as mesmas, escritas à pressa": 4,
+    "perguntas por outras palavras": 2,
+    "as mesmas, escritas à pressa": 2,
     "factos nunca vistos": 2,
 }
 READERS = {
@@ -46,11 +46,11 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder with four rows, the same as validation, and two unseen ones."""
+    """A project folder with four rows, two of them as validation, and two unseen ones."""
     folder = tmp_path_factory.mktemp("real")
-    some = dict(list(PEOPLE.items())[:4])
-    write_rows(folder / "data" / "train_data.jsonl", some)
-    write_rows(folder / "data" / "val_data.jsonl", some)
+    some = [*PEOPLE.items()][:4]
+    write_rows(folder / "data" / "train_data.jsonl", dict(some))
+    write_rows(folder / "data" / "val_data.jsonl", dict(some[:2]))
     write_rows(folder / "data" / "unseen_facts.jsonl", STRANGERS)
     return folder
 
@@ -142,7 +142,7 @@ def test_every_export_is_read_by_its_own_tool_as_the_trained_model(exported: Pat
     if missing := [name for name in READERS[format] if find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed: make consumers")
     found = json.loads((exported / format / "verification.json").read_text(encoding="utf-8"))
-    assert found["passed"] and found["same_prompts"] == 1.0 and found["questions"] == 4
+    assert found["passed"] and found["same_prompts"] == 1.0 and found["questions"] == 2
     assert found["kl"] < 0.1 * found["kl_base"]
     assert format != "ollama" or "<|im_start|>" in (exported / format / "Modelfile").read_text()
 

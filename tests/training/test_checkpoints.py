@@ -17,9 +17,10 @@ from farense_qlora.files import verify
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.training import checkpoints as module
-from farense_qlora.training.checkpoints import State, best, checkpoints, latest, save_best, tidy
+from farense_qlora.training.checkpoints import best, checkpoints, latest, tidy
 from farense_qlora.training.events import Evaluated
 from farense_qlora.training.run import Run
+from farense_qlora.training.saving import State, save_best
 
 CONFIG = Config.of("mini", rank=2)
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from io import StringIO
 from itertools import count
@@ -115,3 +117,10 @@ def test_an_overview_survives_checkpoints_that_come_and_go(run: Run) -> None:
         done.set()
         worker.join()
     assert overview(run).bytes == sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())
+
+
+def test_to_look_at_runs_neither_mlx_nor_a_library_of_models_is_loaded() -> None:
+    look = "import sys, farense_qlora.training.overview, farense_qlora.ui.monitor; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+    assert "farense_qlora.training.run" in loaded.split()
+    assert not {"mlx.core", "mlx_lm", "transformers", "torch"} & set(loaded.split())

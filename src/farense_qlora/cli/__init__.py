@@ -9,17 +9,20 @@ import os
 import sys
 
 from ..errors import UserError, reason
-from ..model import cpu
+from ..model import cpu, without_torch
 from .parser import build_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 when the answer is no, 2 for bad input, 130 on Ctrl-C."""
+    ours = argv is None and "IPython" not in sys.modules  # or else the process is a notebook's, or a test's
     argv = sys.argv[1:] if argv is None else argv
     args = argparse.Namespace()
     try:
         build_parser().parse_args(argv, args)
         cpu.enable()
+        if ours:
+            without_torch()
         return int(args.command(args) or 0)
     except UserError as error:
         message = str(error)

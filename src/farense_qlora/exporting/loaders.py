@@ -26,11 +26,14 @@ def mlx(request: dict[str, Any]) -> Iterator[Seen]:
     """Plain mlx-lm: `load` and `batch_generate`."""
     import mlx.core as mx
     from mlx_lm import batch_generate, load
+    from mlx_lm.models.switch_layers import SwitchLinear
 
     model, tokenizer = load(request["model"], adapter_path=request.get("adapter"))[:2]
-    rows = request["rows"]
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
+    if mx.default_device() == mx.cpu and any(isinstance(layer, SwitchLinear) for layer in model.modules()):
+        model.set_dtype(mx.float32)  # there MLX computes experts in 32 bits only
+    rows, together = request["rows"], 1 if model.model_type == "gemma2" else BATCH  # whose masks are for one
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
         prompts = [row["prompt"] or list(prompt_of(row, tokenizer)) for row in part]
         said = batch_generate(model, tokenizer, prompts, max_tokens=request["max_tokens"])
         for row, prompt, text in zip(part, prompts, said.texts, strict=True):
@@ -51,7 +54,18 @@ def peft(request: dict[str, Any]) -> Iterator[Seen]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = AutoModelForCausalLM.from_pretrained(request["model"], dtype="auto")
+    try:
+        base, info = AutoModelForCausalLM.from_pretrained(
+            request["model"], dtype="auto", output_loading_info=True
+        )
+        lost = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    except (ValueError, KeyError, RuntimeError) as error:  # it does not know the family
+        base, lost = None, [type(error).__name__]
+    if lost:
+        sys.exit(
+            f"o transformers não lê este modelo como o mlx-lm o escreve ({lost[0]}): exporte como «mlx» ou "
+            "«fused»"
+        )
     model = PeftModel.from_pretrained(base, request["adapter"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(request["model"])
     for row in request["rows"]:

@@ -8,8 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,8 @@ REPORT = "verification.json"
 QUESTIONS = 100
 # A divergence this small is rounding, whatever the adapter did.
 ROUNDING = 1e-5
-# What each tool is made of: its modules and, by their side, the packages that have them.
-TOOLS = {
-    "mlx": {"mlx_lm": "mlx-lm", "mlx": "mlx"},
-    "peft": {"peft": "peft", "torch": "torch"},
-    "llama": {"llama_cpp": "llama-cpp-python"},
-}
+# The packages that each tool is made of.
+TOOLS = {"mlx": ("mlx-lm", "mlx"), "peft": ("peft", "torch"), "llama": ("llama-cpp-python",)}
 Progress = Callable[[str, int, int], object]
 
 
@@ -121,7 +116,7 @@ def verification_table(reports: Sequence[dict[str, Any]]) -> Table:
 
 def need(tool: str) -> None:
     """Raise `UserError` unless the packages of `tool` are installed."""
-    missing = [package for module, package in TOOLS[tool].items() if find_spec(module) is None]
+    missing = [package for package in TOOLS[tool] if not any(distributions(name=package))]
     if missing:
         raise UserError(
             f"para exportar e verificar neste formato falta {' e '.join(missing)}: instale com «pip install "
@@ -218,7 +213,7 @@ def verify(
     got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
     return Verification(
         format=kind,
-        consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool].values()),
+        consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool]),
         questions=len(reference.rows),
         tokens=len(reference.logits),
         kl=divergence(reference.logits, logits),
@@ -276,7 +271,7 @@ def _asked(
             lines = (folder / "stderr").read_text(errors="replace").strip().splitlines()
             said = lines[-1] if lines else f"código {process.returncode}"
             raise UserError(
-                f"o que foi exportado não se deixa carregar por {' e '.join(TOOLS[tool].values())}: {said}"
+                f"o que foi exportado não se deixa carregar por {' e '.join(TOOLS[tool])}: {said}"
             )
         answers = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         # Mapped, the file lives on without its name for as long as the logits are looked at.

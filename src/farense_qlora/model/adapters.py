@@ -15,12 +15,16 @@ from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from ..config import Config
 from ..errors import UserError
 
-LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
+EXPERTS = (SwitchLinear, QuantizedSwitchLinear)
+LINEAR = (nn.Linear, nn.QuantizedLinear, *EXPERTS)
+# What mlx-lm calls the layers that choose among experts.
+ROUTERS = {"gate", "router", "shared_expert_gate"}
 WEIGHTS, DESCRIPTION = "adapters.safetensors", "adapter_config.json"
 
 
 def attach(model: nn.Module, config: Config) -> None:
-    """Add fresh LoRA layers to the frozen `model`: every linear layer of a block, or those the config names.
+    """Add fresh LoRA layers to the frozen `model`: every linear layer of a block but experts and what chooses
+    among them, or those the config names.
 
     The update is `alpha / rank * B A x` (Hu et al., 2021, LoRA); B starts at zero. Raises `UserError` when no
     layer that gets an adapter is called as the config says, or there is nothing to train.
@@ -85,18 +89,21 @@ def _description(model: nn.Module, config: Config) -> dict[str, Any]:
     depth = len(model.layers) if config.num_layers == -1 else min(config.num_layers, len(model.layers))
     scale = config.alpha / config.rank
     parameters: dict[str, Any] = {"rank": config.rank, "scale": scale, "dropout": config.dropout}
+    linear = {
+        name.removesuffix(".linear"): layer  # that of a LoRA layer
+        for block in model.layers[-depth:]
+        for name, layer in block.named_modules()
+        if isinstance(layer, LINEAR) or hasattr(layer, "to_lora")
+    }
+    known = {key.split(".")[-1] for key in linear}
+    if missing := [name for name in config.target_modules if name not in known]:
+        raise UserError(
+            f"target_modules: nas camadas que levam adaptador não há {', '.join(missing)} "
+            f"(há: {', '.join(sorted(known))})"
+        )
+    experts = {key for key, layer in linear.items() if isinstance(layer, EXPERTS)}
     if config.target_modules:
-        keys = {
-            name.removesuffix(".linear")  # inside a LoRA layer
-            for block in model.layers[-depth:]
-            for name, layer in block.named_modules()
-            if isinstance(layer, LINEAR) or hasattr(layer, "to_lora")
-        }
-        known = {key.split(".")[-1] for key in keys}
-        if missing := [name for name in config.target_modules if name not in known]:
-            raise UserError(
-                f"target_modules: nas camadas que levam adaptador não há {', '.join(missing)} "
-                f"(há: {', '.join(sorted(known))})"
-            )
-        parameters["keys"] = sorted(key for key in keys if key.split(".")[-1] in config.target_modules)
+        parameters["keys"] = sorted(key for key in linear if key.split(".")[-1] in config.target_modules)
+    elif experts:
+        parameters["keys"] = sorted(key for key in {*linear} - experts if not ROUTERS & {*key.split(".")})
     return {"num_layers": depth, "lora_parameters": parameters}

@@ -33,6 +33,7 @@ from .folder import (
     with_files,
 )
 from .machine import memory_bytes, on_cpu
+from .packed import group_masks
 from .rope import check_positions
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ __all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "load_tuned", "make_r
 
 # Tokens that stand for what is not text.
 MEDIA = re.compile(r"image|audio|video|vision", re.IGNORECASE)
+# Families that mlx-lm does not decode in batches.
+ONE_BY_ONE = ("llama4", "gpt_bigcode")
 # Bytes of temporary arrays up to which MLX runs ahead with a large model on the CPU.
 RUN_AHEAD = 500_000_000
 
@@ -102,6 +105,11 @@ def load_base(config: Config) -> Base:
         folder = find_model(name)
         path = for_mlx_lm(folder)
         about = read_config(path)
+        if about["model_type"] in ONE_BY_ONE:
+            raise UserError(
+                f"o mlx-lm não responde a várias perguntas ao mesmo tempo com modelos do tipo "
+                f"«{about['model_type']}»: escolha outro modelo base"
+            )
         quantization = about.get("quantization") or about.get("quantization_config")
         if bits == 16 and quantization and path != MINIATURE:
             raise UserError(
@@ -126,11 +134,15 @@ def load_base(config: Config) -> Base:
             "«default»: indique em chat_template o ficheiro do que quer"
         )
     _check_vocabulary(model, tokenizer, folder)
+    learnt = next((part.wpe.weight.shape[0] for part in model.modules() if "wpe" in part), None)
+    if learnt and config.max_seq_length > learnt:  # mlx would read what lies behind the last
+        raise UserError(f"o modelo {name} só aprendeu {learnt} posições: ponha max_seq_length em {learnt}")
     if bits == 16 and quantization:
         dequantize_model(model)
     make_ready(model)
     with _explained(f"o modelo {name}"):
         check_positions(model, about, name)
+        mx.eval(model(mx.array([[0]])))  # what mlx-lm cannot compute fails here, not after an hour
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -167,6 +179,7 @@ def make_ready(model: nn.Module) -> None:
             # Weights stay in memory, as far as macOS recommends.
             mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     cpu.enable(model)
+    group_masks(model)
     model.freeze()
     mx.eval(model.parameters())
     if on_cpu() and not keeps_dense(model):

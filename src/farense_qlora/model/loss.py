@@ -13,6 +13,9 @@ from .cpu.ops import exp
 # Logits held at once, in numbers: 2 million are 8 MB in float32, and MLX holds some four copies of them.
 LOGITS_AT_ONCE = 2_000_000
 ROWS_AT_LEAST = 64  # fewer would not be worth making the head's weight for
+# What mlx-lm's families call the part before the head, and the embedding in it.
+BACKBONES = ("model", "transformer", "backbone")
+EMBEDDINGS = {"embed_tokens", "tok_embeddings", "wte", "embeddings", "embed_in"}
 
 
 def backbone(model: nn.Module) -> nn.Module:
@@ -20,7 +23,7 @@ def backbone(model: nn.Module) -> nn.Module:
 
     Raises `UserError` when `model` has no such part.
     """
-    return _language_model(model).model
+    return _parts(model)[0]
 
 
 def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
@@ -29,9 +32,7 @@ def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
     It is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the model,
     which shares every layer, in whose backbone's place hidden states go through unchanged.
     """
-    bare = copy.copy(_language_model(model))
-    bare.model = _Through(bare.model)
-    return bare
+    return _parts(model)[1]
 
 
 def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
@@ -92,8 +93,16 @@ class _Through:
         return getattr(self._inner, name)
 
 
-def _language_model(model: nn.Module) -> nn.Module:
+def _parts(model: nn.Module) -> tuple[nn.Module, Callable[[mx.array], mx.array]]:
     language = getattr(model, "language_model", model)  # models that also see keep the text part here
-    if not hasattr(language, "model") or not hasattr(language.model, "embed_tokens"):
-        raise UserError(f"ainda não sei treinar modelos da família {type(model).__module__.split('.')[-1]}")
-    return language
+    name = next((name for name in BACKBONES if name in language), None)
+    if name is None or not EMBEDDINGS & {*language[name]}:
+        family = type(model).__module__.split(".")[-1]
+        raise UserError(f"ainda não sei treinar modelos da família {family}: escolha outro modelo base")
+    inner, bare = language[name], copy.copy(language)
+    if "embed_out" in inner:  # GPT-NeoX has its head in there
+        bare, inner = inner.embed_out, copy.copy(inner)
+        inner.embed_out = nn.Identity()
+    else:
+        setattr(bare, name, _Through(inner))
+    return inner, bare

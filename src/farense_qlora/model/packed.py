@@ -3,8 +3,11 @@
 With rotary positions the mask alone is exact: attention depends on relative positions only.
 """
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models import gemma2
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
@@ -21,14 +24,12 @@ class PackedCache:
 
     offset = 0
 
-    def __init__(self, segments: mx.array, grouped: bool):
+    def __init__(self, segments: mx.array):
         self.together = (segments[:, :, None] == segments[:, None, :])[:, None]  # (B, 1, L, L)
-        self.grouped = grouped
 
     def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
         """The mask (B, 1, L, L), true where a position may look; `window_size` is a sliding window."""
-        mask = self.together & create_causal_mask(length, window_size=window_size)
-        return mask[:, None] if self.grouped else mask
+        return self.together & create_causal_mask(length, window_size=window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """What it is given, (B, heads, L, D) each: there is no past to put before it."""
@@ -39,9 +40,22 @@ def hidden_states(model: nn.Module, inputs: mx.array, segments: mx.array | None)
     """The hidden states (B, L, D) of `inputs` (B, L), each position seeing its own segment (B, L) only."""
     if segments is None:
         return backbone(model)(inputs, cache=None)
-    # gemma2 has query heads in groups along an axis of their own, and its mask must have that axis too.
-    grouped = getattr(model.layers[0].self_attn, "repeats", 1) > 1 and model.model_type == "gemma2"
-    return backbone(model)(inputs, cache=[PackedCache(segments, grouped)] * len(model.layers))
+    return backbone(model)(inputs, cache=[PackedCache(segments)] * len(model.layers))
+
+
+def group_masks(model: nn.Module) -> None:
+    """Let Gemma 2 take a mask for each row (B, 1, L, L): its query heads lie in groups along an axis of their
+    own, so that mlx-lm's would hide from one head what it is to hide from one row, or fail."""
+    for layer in model.modules():
+        if type(layer) is gemma2.Attention:
+            layer.__class__ = _GroupedAttention
+
+
+class _GroupedAttention(gemma2.Attention):
+    def __call__(self, x: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
+        if self.repeats > 1 and mask is not None and mask.ndim == 4:
+            mask = mask[:, None]
+        return super().__call__(x, mask, cache)
 
 
 def check_packable(model: nn.Module, name: str) -> None:
@@ -55,6 +69,11 @@ def check_packable(model: nn.Module, name: str) -> None:
         raise UserError(
             f"o modelo {name} tem camadas que não são de atenção (espaço de estados ou semelhantes): não se "
             "pode empacotar; desligue «packing»"
+        )
+    if "wpe" in backbone(model):
+        raise UserError(
+            f"o modelo {name} conta as posições desde o princípio da janela: não se pode empacotar; desligue "
+            "«packing»"
         )
     rows = mx.arange(32).reshape(4, 8)
     alone = hidden_states(model, rows, None).reshape(2, 16, -1)

@@ -33,7 +33,8 @@ def in_old_keys(config: Settings) -> Settings:
 def check_positions(model: nn.Module, config: Settings, name: str) -> None:
     """Raise `UserError`, with the model's `name`, if `model` rotates unlike Transformers does by `config`.
 
-    Only where there are `rope_parameters`; a configuration in the old keys means what mlx-lm makes of it.
+    Only where there are `rope_parameters`, or a part is rotated; what else is in the old keys means what
+    mlx-lm makes of it.
     """
     text = config.get("text_config")
     config = text if isinstance(text, dict) and text.get("rope_parameters") else config
@@ -46,13 +47,15 @@ def check_positions(model: nn.Module, config: Settings, name: str) -> None:
                 if dims and not _rotates(module, dims, rope, config):
                     raise UserError(
                         f"o mlx-lm não calcula as posições do modelo {name} como o transformers (RoPE "
-                        f"«{_kind(rope)}», em rope_parameters, na camada {number}): escolha outro modelo base"
+                        f"«{_kind(rope)}», na camada {number}): escolha outro modelo base"
                     )
 
 
 def _by_layer_type(config: Settings) -> dict[str, Settings]:
     """What `rope_parameters` says of each type of layer, under "" where it is the same for all."""
     rope: Settings = config.get("rope_parameters") or {}
+    if not rope and "partial_rotary_factor" in config and not config.get("rope_scaling"):
+        rope = {"rope_type": "default"}  # which not every family of mlx-lm reads
     if rope and not any(isinstance(value, dict) for value in rope.values()):
         rope = {"": config.get("rope_scaling") or rope}  # Transformers lets the old key win
     shared = {key: config[key] for key in SHARED if config.get(key) is not None}

@@ -15,7 +15,7 @@ from statistics import median
 
 from ..config import Config
 from ..errors import UserError
-from ..model import cpu
+from ..model import cpu, without_torch
 from ..table import Drawn, Table
 from ..text import decimal
 from .cost import remember
@@ -163,6 +163,7 @@ def main() -> int:
 
 def _measure(config: Config, folder: Path) -> dict[str, float]:
     cpu.enable()
+    without_torch()
     from ..data.load import load_data
     from ..model.base import load_base
     from ..model.machine import peak_memory

@@ -21,8 +21,7 @@ from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
 from ..model.machine import on_cpu, peak_memory
 from ..model.packed import check_packable
-from . import anomalies, checkpoints, events
-from .checkpoints import State
+from . import anomalies, checkpoints, events, saving
 from .cost import estimate
 from .events import Event
 from .probes import Probes
@@ -182,13 +181,13 @@ class Trainer:
         self.checkpoint = checkpoints.latest(folder, lambda *damage: self.damaged.append(damage))
         self.state = self._resumed(self.checkpoint, accept_changes) if self.checkpoint else self._begun()
 
-    def _begun(self) -> State:
+    def _begun(self) -> saving.State:
         if self.config.from_adapter:
             start_from(self.base.model, self.config, adapter_folder(self.config.from_adapter))
-        checkpoints.check_room(self.folder, self.config, self.trainable)
-        return State(learning_rate=self.config.learning_rate)
+        saving.check_room(self.folder, self.config, self.trainable)
+        return saving.State(learning_rate=self.config.learning_rate)
 
-    def _resumed(self, checkpoint: Path, accept_changes: bool) -> State:
+    def _resumed(self, checkpoint: Path, accept_changes: bool) -> saving.State:
         changed = checkpoints.changes(checkpoint, self.config, self._fingerprints)
         if changed and not accept_changes:
             raise UserError(
@@ -196,7 +195,7 @@ class Trainer:
                 f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
                 "--accept-changes"
             )
-        return checkpoints.restore(checkpoint, self.step)
+        return saving.restore(checkpoint, self.step)
 
     def started(self) -> events.Started:
         """What is about to be trained."""
@@ -213,7 +212,7 @@ class Trainer:
             repeated_rows=len(self.data.repeats) + len(self.data.leaks),
             notes=tuple(self.data.sentences),
             from_adapter=self.config.from_adapter,
-            elsewhere=checkpoints.elsewhere(self.checkpoint) if self.checkpoint else "",
+            elsewhere=saving.elsewhere(self.checkpoint) if self.checkpoint else "",
             predicted_gb=cost.peak_gb,
             predicted_seconds=cost.seconds / cost.updates if cost.seconds and cost.updates else None,
         )
@@ -268,7 +267,7 @@ class Trainer:
         if best:
             state.best_step, state.best_loss = state.step, loss
             yield from self._when_there_is_room(
-                lambda: checkpoints.save_best(self.folder, self.config, self.base.name, model, state)
+                lambda: saving.save_best(self.folder, self.config, self.base.name, model, state)
             )
         if self._is_due() and state.step:  # early stopping is as if the run had never been stopped
             lower = state.lowest is None or loss < state.lowest
@@ -283,7 +282,7 @@ class Trainer:
     def save(self) -> Iterator[Event]:
         """Write a checkpoint."""
         path = yield from self._when_there_is_room(
-            lambda: checkpoints.save(
+            lambda: saving.save(
                 self.folder, self.state, self.config, self._fingerprints, self.base.name, self.step
             )
         )
@@ -314,7 +313,7 @@ class Trainer:
         if checkpoint is None:
             raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
         before = self.state
-        self.state = checkpoints.restore(checkpoint, self.step)
+        self.state = saving.restore(checkpoint, self.step)
         self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
         path = str(checkpoint.relative_to(self.folder))
         return events.RolledBack(step=self.state.step, path=path, learning_rate=self.state.learning_rate)

@@ -19,7 +19,7 @@ from typing import IO
 
 from ..config import Config
 from ..errors import UserError
-from ..model import cpu
+from ..model import cpu, without_torch
 from .event_log import EventWriter
 from .events import Event, Failed, Saved, Slowed, Stepped
 from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
@@ -122,6 +122,7 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
     with closing(EventWriter(folder, lambda: stops() > 0)) as log:
         try:
             cpu.enable()
+            without_torch()
             from ..data.load import load_data
             from ..model.base import load_base
             from .loop import train
