@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -20,6 +21,7 @@ from farense_qlora.errors import reason
 from farense_qlora.text import decimal
 
 RESULT = "resultado"
+CONTROLS = "Aqui o notebook tem controlos, que só funcionam com ele aberto no Jupyter."
 
 
 def main(notebook: Path, output: Path) -> int:
@@ -81,18 +83,25 @@ def execute(book: nbformat.NotebookNode, folder: Path) -> None:
 
 
 def drop_widgets(book: nbformat.NotebookNode) -> None:
-    """Take the controls out of `book`: without their kernel they are dead."""
+    """Say where `book` had controls in place of them: without their kernel they are dead."""
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if not _is_widget(out)]
+            for output in filter(_is_widget, cell.outputs):
+                output.data = {"text/html": f"<p><em>{CONTROLS}</em></p>", "text/plain": CONTROLS}
 
 
 def to_html(book: nbformat.NotebookNode) -> str:
-    """`book` as one HTML page that loads nothing from elsewhere."""
+    """`book` as one HTML page, in Portuguese, that loads nothing from elsewhere."""
     exporter = HTMLExporter(config=Traits({"HTMLExporter": {"mathjax_url": "", "require_js_url": ""}}))
     page, _ = exporter.from_notebook_node(book)
-    return re.sub(r'<script[^>]*src="[^"]*"[^>]*>\s*</script>', "", page)
+    page = re.sub(r'<script[^>]*src="[^"]*"[^>]*>\s*</script>', "", page)
+    page = re.sub(r'<script type="module">((?!</script>).)*</script>', "", page, flags=re.DOTALL)  # diagrams
+    title = next(
+        (line[2:] for line in book.cells[0].source.splitlines() if line.startswith("# ")), "Notebook"
+    )
+    page = re.sub("<title>.*?</title>", lambda _: f"<title>{escape(title)}</title>", page, count=1)
+    return page.replace('<html lang="en"', '<html lang="pt-PT"', 1)
 
 
 def results(book: nbformat.NotebookNode) -> Iterator[str]:

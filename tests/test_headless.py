@@ -1,10 +1,11 @@
 """A notebook runs in a real kernel, leaves its copies, and its errors become exit codes."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from headless import main
+from headless import CONTROLS, main
 
 
 def write(path: Path, *cells: str) -> Path:
@@ -22,9 +23,11 @@ def test_the_result_is_printed_and_both_copies_are_left(
     assert main(write(tmp_path / "n.ipynb", widget, "x = 20 + 22\nx"), tmp_path / "out") == 0
     assert "\n42\n" in capsys.readouterr().out
     page = (tmp_path / "out" / "n.html").read_text()
-    assert "42" in page and 'src="http' not in page and "Text(value" not in page
+    assert "42" in page and "Text(value" not in page and CONTROLS in page
+    assert not re.search(r"""(src=|import\(?|from)\s*["']https?:""", page)
+    assert '<html lang="pt-PT">' in page and "<title>Notebook</title>" in page
     _, dead, alive = nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells
-    assert alive.outputs and not dead.outputs
+    assert alive.outputs and dead.outputs[0].data["text/plain"] == CONTROLS
 
 
 @pytest.mark.parametrize(

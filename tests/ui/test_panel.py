@@ -169,7 +169,7 @@ def test_what_suits_the_computer_is_one_button_with_what_it_takes(monkeypatch: p
     made = Panel("mini")
     button, takes = made._offer()
     assert button.description == "Usar mistral-7b"
-    free, time = r"\(no disco há .+ GB livres\)", "mede os segundos por atualização"
+    free, time = r"\(no disco há .+ GB livres\)", "em cerca de .* atualizações"
     assert re.search(f"descarregar: 4,08 GB {free}; memória: cerca de 5,. GB; tempo: .*{time}", takes.value)
     button.click()
     assert made.config == Config.of("mistral-7b") and made._offer() == []

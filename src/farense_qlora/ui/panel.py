@@ -216,9 +216,10 @@ class Panel:
         cost, download = estimate(config, self._on_cpu), download_gb(config)
         text = (
             f"Recomendado neste computador. Por descarregar: {size(download)} (no disco há "
-            f"{size(free_gb(HUB))} livres); memória: {_about(cost.peak_gb, 1)} GB; tempo: {_time(cost)}."
+            f"{size(free_gb(HUB))} livres); memória: {_about(cost.peak_gb, 1)} GB; tempo: {_time(cost)}, em "
+            f"{_about(cost.updates)} atualizações."
         )
-        return [button, widgets.HTML(f"<small>{text}</small>", layout=WIDE_FIELD)]
+        return [button, widgets.HTML(f'<div style="line-height:1.35">{text}</div>', layout=WIDE_FIELD)]
 
     def _row(self, name: str) -> widgets.Widget:
         field = self._fields[name]
@@ -281,9 +282,7 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
 
 
 def _time(cost: Estimate) -> str:
-    if cost.seconds is not None:
-        return f"cerca de {duration(cost.seconds)}"
-    return f"«farense-qlora fit» mede os segundos por atualização; são {_about(cost.updates)}"
+    return "por medir: «fit»" if cost.seconds is None else f"cerca de {duration(cost.seconds)}"
 
 
 def _about(count: float | None, digits: int = 0) -> str:
