@@ -71,7 +71,8 @@ def config_tables() -> str:
 
 def profiles_table() -> str:
     """What each profile sets otherwise than the defaults."""
-    from farense_qlora.config import PROFILES, Config
+    from farense_qlora.config import Config
+    from farense_qlora.profiles import PROFILES
 
     changed = set().union(*PROFILES.values()) - {"profile"}
     settings = [Config.of(profile) for profile in PROFILES]

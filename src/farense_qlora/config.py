@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError, validation_message
+from .profiles import PROFILES, SIXTEEN_BITS
 from .text import plain
 
 ROOT = Path(__file__).resolve().parents[2]  # the clone that holds this file
@@ -291,66 +292,3 @@ def _shown(value: object) -> str:
         case float():
             return plain(value)
     return str(value)
-
-
-# What to load with 16 bits in place of a model that is published in 4, a quarter of the download.
-SIXTEEN_BITS = {"mlx-community/Mistral-7B-Instruct-v0.3-4bit": "mistralai/Mistral-7B-Instruct-v0.3"}
-MISTRAL_7B = {
-    "model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit",
-    "rank": 16,
-    "alpha": 32.0,
-    "epochs": 3.0,
-    "batch_size": 1,
-    "grad_accumulation_steps": 8,
-    "answer_style": "sentences",
-    "learning_rate": 2e-4,  # as in the paper (Dettmers et al., 2023, «QLoRA») for 7B
-    "grad_checkpoint": True,
-    "max_seq_length": 512,
-    "eval_every": 100,
-    "save_every": 100,
-    "early_stopping_patience": 3,
-}
-PROFILES: dict[str, dict[str, Any]] = {
-    "mini": {
-        "model": "mini",
-        "rank": 32,
-        "alpha": 64.0,
-        "epochs": 2.5,
-        "batch_size": 16,
-        "learning_rate": 8e-4,
-        "lora_plus_ratio": 8.0,
-        "max_seq_length": 128,
-        "eval_every": 250,
-        "save_every": 300,
-    },
-    # What `make real-long` measures: a small real model, in English for the most part.
-    "smollm2": {
-        "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "bits": 16,  # in 4 a model this small loses too much: 4.2 nats a token, untrained, in place of 3.5
-        "rank": 16,
-        "alpha": 32.0,
-        "epochs": 3.0,
-        "batch_size": 8,
-        "learning_rate": 5e-4,
-        "lora_plus_ratio": 8.0,
-        "max_seq_length": 256,
-        "eval_every": 250,
-        "save_every": 300,
-    },
-    # For 16 GB; the other two differ from it in what decides the memory.
-    "mistral-7b": MISTRAL_7B,
-    "mistral-7b-8gb": {
-        **MISTRAL_7B,
-        "rank": 8,
-        "alpha": 16.0,
-        "num_layers": 16,
-        "max_seq_length": 256,
-    },
-    "mistral-7b-32gb": {
-        **MISTRAL_7B,
-        "batch_size": 4,
-        "grad_accumulation_steps": 2,
-        "grad_checkpoint": False,
-        "max_seq_length": 1024,
-    },
-}

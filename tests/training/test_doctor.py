@@ -9,9 +9,10 @@ import pytest
 from conftest import Command
 from ui_events import events, write_run
 
-from farense_qlora.config import OUTPUT, PROFILES
+from farense_qlora.config import OUTPUT
 from farense_qlora.data import sources
 from farense_qlora.model.machine import machine
+from farense_qlora.profiles import PROFILES
 from farense_qlora.training import doctor as module
 from farense_qlora.training import run as run_module
 from farense_qlora.training.doctor import doctor, recommended_profile

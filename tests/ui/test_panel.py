@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from farense_qlora.config import PROFILES, Config
+from farense_qlora.config import Config
 from farense_qlora.errors import UserError
+from farense_qlora.profiles import PROFILES
 from farense_qlora.training import run as run_module
 from farense_qlora.ui import panel as panel_module
 from farense_qlora.ui.panel import Panel, panel

@@ -275,11 +275,9 @@ def serve(args: argparse.Namespace) -> None:
         ) from None
 
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
-
-    def ready(address: str) -> None:
-        print(f"a servir «{name}» em {address} (Ctrl-C termina)", flush=True)
-
-    serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
+    ready = f"a servir «{name}» em %s (Ctrl-C termina)"
+    where = (args.host, args.port, token, args.cors, limits)
+    serve(config, adapter, name, *where, lambda address: print(ready % address, flush=True))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -304,9 +302,7 @@ def export(args: argparse.Namespace) -> None:
 
         written = list(exports(run, folders, progress=progress, replace=args.replace))
     checked = [verification(folder) for folder in written]
-    said = [
-        {"folder": str(folder), "verification": one} for folder, one in zip(written, checked, strict=True)
-    ]
+    said = [{"folder": str(to), "verification": one} for to, one in zip(written, checked, strict=True)]
     result: dict[str, Any] = {"run": run.name, "exports": said}
     places = ", ".join(map(str, written))
     text = f"{verification_table(checked)}\n\ntreino «{run.name}» exportado para {places}"

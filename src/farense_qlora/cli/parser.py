@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from ..answers.sampling import Sampling
-from ..config import HOME, OUTPUT, PROFILES, Config
+from ..config import HOME, OUTPUT, Config
+from ..profiles import PROFILES
 from ..serving.api import Limits
 from . import commands
 from .portuguese import Parser

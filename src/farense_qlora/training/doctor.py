@@ -13,10 +13,11 @@ from pathlib import Path
 from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
 
-from ..config import CACHE, OUTPUT, PROFILES, RUNS, Config
+from ..config import CACHE, OUTPUT, RUNS, Config
 from ..data.tokens import read_rows
 from ..errors import UserError, disk_error
 from ..model.machine import Machine, machine, memory_limit, on_cpu
+from ..profiles import PROFILES
 from ..table import Table
 from ..text import decimal
 from .checkpoints import checkpoint_bytes

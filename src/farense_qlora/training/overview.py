@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import PROFILES, Config
+from ..config import Config
 from ..errors import UserError
 from ..files import bytes_in
+from ..profiles import PROFILES
 from ..table import Table
 from ..text import decimal, duration, plain, size
 from .events import Event

@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..config import HOME, PROFILES, VAL_DATA, Config
+from ..config import HOME, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_bytes, memory_limit, on_cpu
+from ..profiles import PROFILES
 from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
