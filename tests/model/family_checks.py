@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,8 @@ def outcomes(family: str, tokenizer: Path, folder: Path) -> dict[str, str]:
     kind = tried.model.model_type
     for name in ("perda", "packing", "responde", *LIMITS, "grad_checkpoint"):
         tool = FORMATS[name].tool if name in LIMITS else "mlx"
-        if not all(map(find_spec, [*verify.TOOLS[tool], *(["gguf"] if tool == "llama" else [])])):
+        packages = [*verify.TOOLS[tool], *(["gguf"] if tool == "llama" else [])]
+        if not all(any(distributions(name=package)) for package in packages):
             continue
         try:
             if name in LIMITS:
