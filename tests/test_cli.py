@@ -159,7 +159,7 @@ def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Pat
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
     done = farense("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
     assert re.fullmatch(
-        r"treino «curto» terminado: 2 passos em 0 min \d\d s; melhor perda na validação \d,\d{4} "
+        r"treino «curto» terminado: 2 atualizações em 0 min \d\d s; melhor perda na validação \d,\d{4} "
         r"\(passo \d\); adaptador em .*best\n",
         done.stdout,
     )

@@ -115,7 +115,7 @@ class Config(Settings):
         3.0, "Épocas", "Quantas vezes se percorrem os dados de treino.", gt=0, le=1000
     )
     max_steps: int | None = in_optimization(
-        None, "Máximo de passos", "Termina ao fim de tantas atualizações; vazio = sem limite.", ge=1
+        None, "Máximo de atualizações", "Termina ao fim de tantas atualizações; vazio = sem limite.", ge=1
     )
     batch_size: int = in_optimization(4, "Tamanho do lote", "Linhas por micro-lote.", ge=1, le=4096)
     grad_accumulation_steps: int = in_optimization(

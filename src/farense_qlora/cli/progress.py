@@ -13,7 +13,9 @@ from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, se
 from ..training.numbers import RECENT, numbers
 from ..training.run import Run
 
-LAYOUT = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} passos, {elapsed}, faltam {remaining}{postfix}"
+LAYOUT = (
+    "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} atualizações, {elapsed}, faltam {remaining}{postfix}"
+)
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,12 @@ class Outcome:
 
     def sentence(self) -> str:
         """The same in one sentence in Portuguese."""
-        loss = (
-            ""
-            if self.best_loss is None
-            else (f"; melhor perda na validação {decimal(self.best_loss, 4)} (passo {self.best_step})")
-        )
+        loss = ""
+        if self.best_loss is not None:
+            loss = f"; melhor perda na validação {decimal(self.best_loss, 4)} (passo {self.best_step})"
         return (
-            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} passos em {duration(self.seconds)}"
-            f"{loss}; adaptador em {self.adapter}"
+            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} atualizações em "
+            f"{duration(self.seconds)}{loss}; adaptador em {self.adapter}"
         )
 
 

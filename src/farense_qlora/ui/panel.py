@@ -255,8 +255,8 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
     rows = {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
-        "Passos por época": _about(cost.updates_per_epoch),
-        "Passos ao todo": _about(cost.updates),
+        "Atualizações por época": _about(cost.updates_per_epoch),
+        "Atualizações ao todo": _about(cost.updates),
         "Tempo de treino": _time(cost),
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
