@@ -80,11 +80,12 @@ class FaultyFile:
 
 @pytest.fixture
 def begun(config: Config, tmp_path: Path) -> Path:
-    """A run that stopped after 16 of its 24 updates."""
+    """A run that stopped at once after 16 of its 24 updates: with no evaluation that the others lack."""
     run = tmp_path / "begun"
     run.mkdir()
+    stop = {"requests": lambda: Requests(stop=at_sixteen(run)), "stops": lambda: 2 * at_sixteen(run)}
     with closing(EventWriter(run)) as log:
-        for event in train_here(config, run, requests=lambda: Requests(stop=at_sixteen(run))):
+        for event in train_here(config, run, **stop):
             log.write(event)
     return run
 

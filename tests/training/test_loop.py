@@ -27,7 +27,7 @@ from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import Base, load_base, load_tuned
-from farense_qlora.training import checkpoints, loop
+from farense_qlora.training import checkpoints, loop, saving
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Evaluated, Event, Finished, Saved, Started, Stepped, sentence
 from farense_qlora.training.requests import (
@@ -309,7 +309,7 @@ def test_going_on_on_another_machine_is_said(
 ) -> None:
     config = config_for(tmp_path)
     list(train_here(config, tmp_path / "run", base, **stopped_at_look(3)))
-    monkeypatch.setattr(checkpoints, "_machine", lambda: {"processador": "Apple M4"})
+    monkeypatch.setattr(saving, "_machine", lambda: {"processador": "Apple M4"})
     started = next(iter(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path))))))
     assert re.fullmatch("processador .+, agora Apple M4: as linhas são as mesmas, .+", started.elsewhere)
     assert sentence(started).endswith(f"; {started.elsewhere}")

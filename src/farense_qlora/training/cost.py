@@ -25,7 +25,7 @@ MEASURED = CACHE / "fit.json"
 FAMILIES = ("mistral", "llama", "qwen2", "qwen3")  # whose blocks have the seven linear layers of `linears`
 BYTES_PER_TOKEN = 3.3  # of Portuguese
 JSON_BYTES = 150  # about, of a row in JSON that are not its text
-PROCESS_GB = 0.38  # Python and the libraries, which count where memory is the process's (the CPU)
+PROCESS_GB = 0.16  # Python and the libraries, which count where memory is the process's (the CPU)
 HEAD_GB = 0.032  # the chunk of logits and its copies, see model/loss.py
 
 
