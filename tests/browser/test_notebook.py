@@ -66,13 +66,13 @@ def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
     costs = settings.locator("tr", has_text=re.compile("Memória máxima|Parâmetros a treinar"))
     foretold = costs.all_inner_texts()
     settings.get_by_role("slider").first.focus()  # that of the rank
-    for _ in range(8):
+    for _ in range(32):
         notebook.page.keyboard.press("ArrowRight")
     until(lambda: all(new != old for new, old in zip(costs.all_inner_texts(), foretold, strict=True)))
     expect(settings.get_by_label("Taxa de aprendizagem", exact=True)).to_have_value("0,0008")
 
     rank = settings.get_by_label("Rank", exact=True)
-    expect(rank).to_have_value("40")  # the kernel has dealt with every key
+    expect(rank).to_have_value("64")  # the kernel has dealt with every key
     for value, message in (("0", "tem de ser pelo menos 1"), ("muitas", "tem de ser um número inteiro")):
         rank.fill(value)
         expect(notebook.output("painel")).to_contain_text(message)
