@@ -95,7 +95,7 @@ GEMMA_4 = {
     "hidden_size_per_layer_input": 64,
     **TIED,
 }
-LFM_2 = {
+CONVOLUTIONS = {
     "conv_bias": False,
     "conv_L_cache": 3,
     "block_dim": 64,
@@ -103,6 +103,9 @@ LFM_2 = {
     "block_multiple_of": 64,
     "block_ffn_dim_multiplier": 1.0,
     "block_auto_adjust_ff_dim": False,
+}
+LFM_2 = {
+    **CONVOLUTIONS,
     "full_attn_idxs": [1],
     "layer_types": ["conv", "full_attention"],
     **TIED,

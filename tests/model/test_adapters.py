@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import _get_classes
-from model.families import config_of
+from model.families import CONVOLUTIONS, config_of
 from tiny import SHAPE
 
 from farense_qlora.config import Config
@@ -24,13 +24,7 @@ CONVOLUTIONS_FIRST: dict[str, Any] = {
     "vocab_size": 128,
     "num_hidden_layers": 4,
     "norm_eps": 1e-5,
-    "conv_bias": False,
-    "conv_L_cache": 3,
-    "block_dim": 64,
-    "block_ff_dim": 128,
-    "block_multiple_of": 64,
-    "block_ffn_dim_multiplier": 1.0,
-    "block_auto_adjust_ff_dim": False,
+    **CONVOLUTIONS,
     "full_attn_idxs": [1, 3],
 }
 DENSE_FIRST: dict[str, Any] = {

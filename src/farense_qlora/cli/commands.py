@@ -142,8 +142,7 @@ def report(args: argparse.Namespace) -> None:
 
 def fit(args: argparse.Namespace) -> int:
     """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
-    settings = _settings(args)
-    asked = Config.of(**settings)
+    asked = Config.of(**_settings(args))
 
     def say(trial: Any) -> None:
         if not args.json:
@@ -263,10 +262,8 @@ def serve(args: argparse.Namespace) -> None:
     config, adapter = _adapter(args)
     limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
     token = os.environ.get("FARENSE_API_KEY", "").strip() or None
-    if args.token_file:
-        token = args.token_file.read_text(encoding="utf-8").strip()
-        if not token:
-            raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
+    if args.token_file and not (token := args.token_file.read_text(encoding="utf-8").strip()):
+        raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
     try:
         serve = fq.serve
     except ModuleNotFoundError as error:
@@ -275,9 +272,11 @@ def serve(args: argparse.Namespace) -> None:
         ) from None
 
     name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
-    ready = f"a servir «{name}» em %s (Ctrl-C termina)"
-    where = (args.host, args.port, token, args.cors, limits)
-    serve(config, adapter, name, *where, lambda address: print(ready % address, flush=True))
+
+    def ready(address: str) -> None:
+        print(f"a servir «{name}» em {address} (Ctrl-C termina)", flush=True)
+
+    serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
 
 
 def export(args: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ class Prepared:
 
 
 def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
-    """Read the tables in `facts` and write the three files into `to`, or none of them: not where `kept` says
+    """Read the tables in `facts` and write the data files into `to`, or none of them: not where `kept` says
     that one is a person's. The wordings are those in the folder `questions` beside `facts`, if there is one.
 
     Raises `UserError` if it cannot read or write, or when nothing would be left to train on.

@@ -89,8 +89,10 @@ def llama(request: dict[str, Any]) -> Iterator[Seen]:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     room = max(len(row["tokens"]) for row in request["rows"]) + request["max_tokens"] + 8
-    size = {"n_ctx": room, "n_batch": room}
-    model = Llama(request["model"], **size, lora_path=request.get("adapter"), logits_all=True, verbose=False)
+    adapter = request.get("adapter")
+    model = Llama(
+        request["model"], n_ctx=room, n_batch=room, lora_path=adapter, logits_all=True, verbose=False
+    )
     bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
     template = Jinja2ChatFormatter(model.metadata["tokenizer.chat_template"], eos_token=eos, bos_token=bos)
     settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": request["max_tokens"]}

@@ -114,9 +114,8 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
 
     def stops() -> int:
         os.utime(folder / LOCK)
-        at_once = 2 * (
-            signal.SIGTERM in interrupted
-        )  # the computer is being switched off, or the keeper died
+        # On SIGTERM, of a computer that is switched off or a keeper that died, nothing is to wait.
+        at_once = 2 if signal.SIGTERM in interrupted else 0
         return at_once + len(interrupted) + stops_asked(folder)
 
     with closing(EventWriter(folder, lambda: stops() > 0)) as log:
