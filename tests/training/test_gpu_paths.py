@@ -85,7 +85,8 @@ def test_a_gpu_computes_what_the_cpu_does(
     config = config_for(tmp_path, tiny_model, bits=16, packing=False, max_steps=6)
     on_the_cpu = losses_of(config, tmp_path / "cpu", "float32")
     request.getfixturevalue("gpu")
-    for number, (dtype, within) in enumerate({"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}.items()):
+    # An NVIDIA card multiplies float32 in TF32: 6e-4 apart on an H100.
+    for number, (dtype, within) in enumerate({"float32": 2e-3, "bfloat16": 3e-2, "float16": 1e-2}.items()):
         found = losses_of(config, tmp_path / str(number), dtype)
         assert found == pytest.approx(on_the_cpu, rel=within), dtype
 
