@@ -12,8 +12,10 @@ cpu.enable()  # before mlx, which it makes fast on the CPU
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from random import Random
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,6 +32,7 @@ from farense_qlora.data.careless import some_careless
 from farense_qlora.data.questions import questions
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Example, encode
+from farense_qlora.data.unanswerable import unanswerable
 from farense_qlora.files import atomic_dir
 from farense_qlora.model.base import GROUP_SIZE, MINIATURE
 from farense_qlora.model.cpu.ops import exp, use_cpu_operations
@@ -50,6 +53,8 @@ class Recipe:
     `fixed` of the rows asks again and again for the facts of one invented club, so that the model learns to
     store and fetch; the next episode has another club: what it must know by heart changes, how to learn it
     stays. A share `repeats` of random repeats and, at the end, `closing_steps` of form keep the first two.
+
+    Of the questions a share is `loose`, and a share `careless`; of an episode's, `in_vain` have no answer.
     """
 
     seed: int = 0
@@ -69,8 +74,10 @@ class Recipe:
     muon_learning_rate: float = 2e-2
     learning_rate: float = 2e-3
     question_loss: float = 0.1
-    clubs_for_tokenizer: int = 30
-    careless: float = 0.0
+    clubs_for_tokenizer: int = 15
+    careless: float = 0.4
+    loose: float = 0.25
+    in_vain: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,40 @@ def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
         for question in asked
         for prompt in (*question.prompts, *question.heldout)
     ]
+
+
+def rows_in_vain(seed: int, count: int) -> list[Row]:
+    """`count` questions, in all wordings, that the tables of the invented club `seed` do not answer."""
+    asked = [
+        (question, prompt)
+        for question in unanswerable(*invented(seed))
+        for prompt in (*question.prompts, *question.heldout)
+    ]
+    chosen = np.random.default_rng(seed).choice(len(asked), min(count, len(asked)), replace=False)
+    return [Row(messages=tuple(asked[i][0].messages(asked[i][1]))) for i in chosen]
+
+
+def some_loose(rows: Iterable[Row], share: float, seed: int) -> Iterator[Row]:
+    """The `rows`, a `share` of them asked by little more than their names, numbers and some of the words, in
+    another order: so asked, only what matters is left to go by."""
+    for number, row in enumerate(rows):
+        random = Random(f"{seed} {number} loose")
+        if random.random() < share:
+            question, *rest = row.messages
+            asked = {**question, "content": _loosely(question["content"], random)}
+            row = replace(row, messages=(asked, *rest))
+        yield row
+
+
+def _loosely(question: str, random: Random) -> str:
+    words = question.rstrip(" ?.").split()
+    kept = [
+        word
+        for place, word in enumerate(words)
+        if random.random() < 0.7 or any(map(str.isdigit, word)) or (place and word[0].isupper())
+    ]
+    cut = random.randrange(len(kept)) if kept and random.random() < 0.5 else 0
+    return " ".join(kept[cut:] + kept[:cut]) + "?"
 
 
 def season_requests(seed: int) -> list[Row]:
@@ -248,7 +289,9 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
     episodes = [(recipe.episode_steps, facts) for facts in recipe.episode_facts]
     for steps, facts in [(recipe.form_steps, 0), *episodes, (recipe.closing_steps, 0)]:
         club = next(clubs)
-        rows = some_careless(enumerate(rows_of_club(club, facts)), recipe.careless, club)
+        asked_of = rows_of_club(club, facts)
+        asked_of += rows_in_vain(club, round(recipe.in_vain * len(asked_of)))
+        rows = some_careless(enumerate(some_loose(asked_of, recipe.loose, club)), recipe.careless, club)
         fixed = _encoded(list(rows), tokenizer) if facts else []
         known = round(recipe.fixed * pool) if facts else 0
         asked, copied = (28, 24) if facts else (72, 9)  # what an episode makes it forget first is to copy
@@ -274,8 +317,9 @@ def _fresh(
         club = next(clubs)
         requests = season_requests(club) + coach_requests(club)
         rows = rows_of_club(club)
-        typed = [(int(i), rows[i]) for i in random.choice(len(rows), asked, replace=False)]
-        examples += _encoded(list(some_careless(typed, recipe.careless, club)), tokenizer)
+        chosen = [rows[i] for i in random.choice(len(rows), asked, replace=False)]
+        typed = some_careless(enumerate(some_loose(chosen, recipe.loose, club)), recipe.careless, club)
+        examples += _encoded(list(typed), tokenizer)
         chosen = random.choice(len(requests), copied, replace=False)
         examples += _encoded([requests[i] for i in chosen], tokenizer)
     return [examples[i] for i in random.choice(len(examples), count, replace=False)]
@@ -328,6 +372,7 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
     model, described = quantize_model(model, described, GROUP_SIZE, 4)
     use_cpu_operations(model)
     measured = {"seconds": time.perf_counter() - start, **measure(model, tokenizer)}
+    about = f"{mx.device_info()['device_name']}, mlx {version('mlx')}"
     labels = ("copia clube e época", "copia treinador e clube", "acerta por acaso")
     shares = zip(labels, list(measured.values())[1:], strict=True)
     say(f"guardado em {out}: " + ", ".join(f"{label} {percent(share)}" for label, share in shares))
@@ -335,7 +380,7 @@ def build(out: Path = MINIATURE, recipe: Recipe = Recipe(), say: Callable[[str],
         save_model(folder, model)
         save_config(described, folder / "config.json")
         fast.save_pretrained(folder)
-        made = {"recipe": asdict(recipe), "measured": measured, "curve": curve}
+        made = {"recipe": asdict(recipe), "machine": about, "measured": measured, "curve": curve}
         (folder / "recipe.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     return out
 
