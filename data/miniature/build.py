@@ -291,8 +291,7 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
         club = next(clubs)
         asked_of = rows_of_club(club, facts)
         asked_of += rows_in_vain(club, round(recipe.in_vain * len(asked_of)))
-        rows = some_careless(enumerate(some_loose(asked_of, recipe.loose, club)), recipe.careless, club)
-        fixed = _encoded(list(rows), tokenizer) if facts else []
+        fixed = _encoded(_typed(asked_of, recipe, club), tokenizer) if facts else []
         known = round(recipe.fixed * pool) if facts else 0
         asked, copied = (28, 24) if facts else (72, 9)  # what an episode makes it forget first is to copy
         for done in range(0, steps, 8):
@@ -301,6 +300,12 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
             examples += _fresh(recipe, clubs, pool - len(examples), asked, copied, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
+
+
+def _typed(rows: Sequence[Row], recipe: Recipe, seed: int) -> list[Row]:
+    """The `rows` as people ask: the recipe's shares of them loosely and carelessly."""
+    loose = some_loose(rows, recipe.loose, seed)
+    return list(some_careless(enumerate(loose), recipe.careless, seed))
 
 
 def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
@@ -318,10 +323,9 @@ def _fresh(
         requests = season_requests(club) + coach_requests(club)
         rows = rows_of_club(club)
         chosen = [rows[i] for i in random.choice(len(rows), asked, replace=False)]
-        typed = some_careless(enumerate(some_loose(chosen, recipe.loose, club)), recipe.careless, club)
-        examples += _encoded(list(typed), tokenizer)
-        chosen = random.choice(len(requests), copied, replace=False)
-        examples += _encoded([requests[i] for i in chosen], tokenizer)
+        examples += _encoded(_typed(chosen, recipe, club), tokenizer)
+        repeated = random.choice(len(requests), copied, replace=False)
+        examples += _encoded([requests[i] for i in repeated], tokenizer)
     return [examples[i] for i in random.choice(len(examples), count, replace=False)]
 
 
