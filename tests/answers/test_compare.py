@@ -119,7 +119,7 @@ def test_compare_trains_both_and_leaves_a_whole_report(
         "compare.html", "compare.json", "compare.md", "compare.png",
     }  # fmt: skip
     page = (tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert "LoRA face a base" in page and "http" not in page
+    assert "LoRA face à base" in page and "http" not in page
     assert "<td>perplexidade na validação</td>" in page
 
     again = farense("compare", "--runs", *said["runs"], "--to", tmp_path, "--json")

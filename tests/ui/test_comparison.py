@@ -39,7 +39,7 @@ def test_the_figure_has_a_panel_for_each_set_and_a_bar_for_each_contender() -> N
 
 def test_the_view_reads_in_a_notebook_and_in_a_terminal() -> None:
     for text in (comparison()._repr_html_(), repr(ComparisonView(comparison()))):
-        assert "75,0 % [" in text and "LoRA face a base" in text
+        assert "75,0 % [" in text and "LoRA face à base" in text
 
 
 def test_only_questions_answered_differently_are_voted_on() -> None:

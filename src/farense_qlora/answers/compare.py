@@ -110,7 +110,8 @@ class Difference:
             value, low, high = (f"{'−' if n < 0 else '+'}{decimal(abs(100 * n), 1)}" for n in numbers)
             value += " p.p."
         verdict = "sim" if self.clear else "não se distingue"
-        return self.measure, f"{self.one} face a {self.other}", f"{value} [{low}; {high}]", verdict
+        to = "à base" if self.other == BASE else f"a {self.other}"
+        return self.measure, f"{self.one} face {to}", f"{value} [{low}; {high}]", verdict
 
 
 @dataclass(frozen=True, kw_only=True)
