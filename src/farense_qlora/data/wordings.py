@@ -2,18 +2,22 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import UserError, reason
-from .language import CONTRACTIONS, Club, capital, competition, counted, sentence, with_article
+from .language import Club, capital, competition, counted, sentence, with_article
 
 UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
+# What stands for a value, {equipa} or {equipa:por}; a brace alone is a mark without a name.
+MARK = re.compile(r"\{(\w+(?::\w+)?)\}|[{}]")
+END = "\0"  # of a text, where several are one
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -41,17 +45,16 @@ class Question:
 
     def messages(self, prompt: str) -> list[dict[str, str]]:
         """The conversation that begins with `prompt`."""
-        turns = ((prompt, self.answer), *self.followups)
-        return [
-            {"role": role, "content": text}
-            for turn in turns
-            for role, text in zip(("user", "assistant"), turn, strict=True)
-        ]
+        messages = []
+        for question, answer in ((prompt, self.answer), *self.followups):
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
+        return messages
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Everything that is said, by either side."""
-        later = [text for turn in self.followups for text in turn]
+        later = chain(*self.followups)
         return (*self.prompts, *self.heldout, *self.other, self.answer, self.full, *later)
 
 
@@ -77,24 +80,6 @@ class Template(BaseModel):
     needs: tuple[str, ...] = ()
 
 
-class Noun(str):
-    """A name; "{rival:com}" gives it its article after that preposition, "{rival:o}" the article alone."""
-
-    def __format__(self, preposition: str) -> str:
-        if not preposition or not self:
-            return str(self)
-        if preposition != "o" and preposition not in CONTRACTIONS:
-            raise ValueError(preposition)
-        return with_article(competition(self), "" if preposition == "o" else preposition)
-
-
-class Count(int):
-    """A number; "{golos:golo}" says of what: "1 golo", "2 golos"."""
-
-    def __format__(self, noun: str) -> str:
-        return counted(self, noun) if noun else str(int(self))
-
-
 @dataclass(frozen=True)
 class Wordings:
     """The templates of one table, of `file`, as they are filled for `club`."""
@@ -117,65 +102,91 @@ class Wordings:
             raise UserError(f"{self.file}: falta a entrada «{name}»")
         if not yes and not template.no:
             raise UserError(f"{self.file}, «{name}»: falta o campo «no»")
-        known = self.club.forms | {
-            key: Noun(value) if isinstance(value, str) else Count(value) for key, value in values.items()
-        }
-
-        def filled(text: str) -> str:
-            try:
-                return capital(text.format_map(known))
-            except (KeyError, ValueError, IndexError, AttributeError):
-                raise UserError(
-                    f"{self.file}, «{name}»: não sei preencher «{text}»; os valores são {', '.join(known)}"
-                ) from None
-
+        answer = template.answer if yes else template.no
+        full = (yes and template.full) or answer
+        parts = (template.train, template.heldout, template.other, (answer, full), *template.followups)
+        prompts, heldout, other, answers, *followups = self._filled(name, parts, values)
         table = self.file.stem
         return Question(
             kind=template.kind,
             table=table,
             subject=subject,
             fact="/".join(filter(None, (table, subject, name if part is None else part))),
-            prompts=tuple(map(filled, template.train)),
-            heldout=tuple(map(filled, template.heldout)),
-            other=tuple(map(filled, template.other)),
-            answer=(answer := sentence(filled(template.answer if yes else template.no))),
-            full=sentence(filled(template.full)) if template.full and yes else answer,
-            followups=tuple(
-                (filled(prompt), sentence(filled(answer))) for prompt, answer in template.followups
-            ),
+            prompts=prompts,
+            heldout=heldout,
+            other=other,
+            answer=sentence(answers[0]),
+            full=sentence(answers[1]),
+            followups=tuple((prompt, sentence(answer)) for prompt, answer in followups),
             guessable=guessable,
         )
 
+    def _filled(
+        self, name: str, parts: tuple[tuple[str, ...], ...], values: Mapping[str, str | int]
+    ) -> list[tuple[str, ...]]:
+        """The `parts` with the club and the `values` in place of the marks."""
+        pieces, marks = _pieces(parts)
+        said = dict(self.club.forms)
+        for mark in marks - said.keys():
+            value, _, form = mark.partition(":")
+            try:
+                said[mark] = spoken(values[value], form)
+            except KeyError:
+                text = next(text for text in chain(*parts) if mark in MARK.findall(text))
+                known = ", ".join([*self.club.forms, *values])
+                raise UserError(
+                    f"{self.file}, «{name}»: não sei preencher «{text}»; os valores são {known}"
+                ) from None
+        pieces = pieces.copy()
+        pieces[1::2] = [said[mark] for mark in pieces[1::2]]
+        texts = iter("".join(pieces).split(END))
+        return [tuple(map(capital, islice(texts, len(part)))) for part in parts]
 
-def read_templates(file: Path, allowed: Iterable[str] = ()) -> dict[str, Template]:
+
+@cache
+def _pieces(parts: tuple[tuple[str, ...], ...]) -> tuple[list[str], frozenset[str]]:
+    """The texts of all `parts` as one, which is filled faster: words and marks in turn; and its marks."""
+    pieces = [piece or "" for piece in MARK.split(END.join(chain(*parts)))]
+    return pieces, frozenset(pieces[1::2])
+
+
+def spoken(value: str | int, form: str) -> str:
+    """What a mark says: {rival} the value, {rival:com} the name after that preposition, {rival:o} with its
+    article alone, and {golos:golo} the number of what: "1 golo", "2 golos"."""
+    if not form or value == "":
+        return str(value)
+    if isinstance(value, int):
+        return counted(value, form)
+    return with_article(competition(value), "" if form == "o" else form)
+
+
+def read_templates(file: Path, allowed: Collection[str] = ()) -> dict[str, Template]:
     """The entries of `file` by name; raises `UserError` naming file and entry.
 
     Where entries are `allowed` by name, another one is an error: nothing would ever ask it.
     """
     try:
-        return _read(file, file.stat().st_mtime_ns, frozenset(allowed))
+        templates = _templates(file.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"não consigo ler {file}: {reason(error)}") from None
-
-
-@cache
-def _read(file: Path, _changed: int, allowed: frozenset[str]) -> dict[str, Template]:
-    try:
-        templates = TypeAdapter(dict[str, Template]).validate_python(tomllib.loads(file.read_text("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} não é TOML válido: {error}") from None
     except ValidationError as error:
         found = error.errors()[0]
         entry, *place = map(str, found["loc"])
-        where, name = f"{file}, «{entry}»", ".".join(place) or entry
-        if found["type"] == "missing":
-            raise UserError(f"{where}: falta o campo «{name}»") from None
-        if found["type"] == "extra_forbidden":
-            raise UserError(f"{where}: não há o campo «{name}»") from None
-        raise UserError(f"{where}: não serve o que está em «{name}»") from None
-    unknown = sorted(templates.keys() - allowed) if allowed else []
-    if unknown:
-        raise UserError(
-            f"{file}: nada pergunta por «{unknown[0]}»; as entradas são {', '.join(sorted(allowed))}"
-        )
+        where, field = f"{file}, «{entry}»", ".".join(place) or entry
+        wrong = {
+            "missing": UserError(f"{where}: falta o campo «{field}»"),
+            "extra_forbidden": UserError(f"{where}: não há o campo «{field}»"),
+        }
+        other = UserError(f"{where}: não serve o que está em «{field}»")
+        raise wrong.get(found["type"], other) from None
+    if unknown := sorted(templates.keys() - allowed) if allowed else []:
+        known = ", ".join(sorted(allowed))
+        raise UserError(f"{file}: nada pergunta por «{unknown[0]}»; as entradas são {known}")
     return templates
+
+
+@cache
+def _templates(toml: str) -> dict[str, Template]:
+    return TypeAdapter(dict[str, Template]).validate_python(tomllib.loads(toml))
