@@ -4,7 +4,7 @@ import csv
 import re
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, get_args
 
 from ..errors import UserError, reason
 
@@ -129,25 +129,14 @@ class Tables:
     opponents: tuple[Opponent, ...]
 
 
-Record = TypeVar("Record")
-
-
 def read_tables(folder: Path) -> Tables:
     """The eight tables in `folder`; raises `UserError` naming file, line and column."""
-    return Tables(
-        seasons=_read(folder / "seasons.csv", Season),
-        phases=_read(folder / "phases.csv", Phase),
-        cups=_read(folder / "cups.csv", Cup),
-        honours=_read(folder / "honours.csv", Honour),
-        club=_read(folder / "club.csv", ClubFact),
-        coaches=_read(folder / "coaches.csv", Coach),
-        presidents=_read(folder / "presidents.csv", President),
-        opponents=_read(folder / "opponents.csv", Opponent),
-    )
+    records = {table.name: get_args(table.type)[0] for table in fields(Tables)}
+    return Tables(**{name: _read(folder / f"{name}.csv", record) for name, record in records.items()})
 
 
-def _read(path: Path, record: type[Record]) -> tuple[Record, ...]:
-    columns = fields(record)  # type: ignore[arg-type]
+def _read(path: Path, record: Any) -> tuple[Any, ...]:
+    columns = fields(record)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
