@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from farense_qlora.data.facts import ClubFact, Coach, Cup, Honour, Opponent, Phase, President, Season, Tables
-from farense_qlora.data.language import Club, listed
+from farense_qlora.data.language import Club, listed, season_of
 
 names = SimpleNamespace(**tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8")))
-FIRST_YEAR, LAST_YEAR = 1934, 2024
+YEARS = range(1934, 2025)  # in which a season begins
 TIERS = {
     1: ("I Divisão", "I Divisão", "I Liga"),
     2: ("II Divisão", "II Divisão", "II Liga", "Campeonato da II Liga"),
@@ -35,10 +36,8 @@ MONTHS = ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "
 def invented(seed: int) -> tuple[Tables, Club]:
     """The tables and the name of invented club number `seed`."""
     rng = random.Random(seed)
-    shape, gender = rng.choice(names.club_shapes)
-    place = _place(rng)
-    club = Club(shape.format(place=place, ense=_inhabitant(place)), gender)
-    opponents = _opponents(rng)
+    club, place = _club(rng)
+    opponents = tuple(_opponents(rng))
     seasons = tuple(_seasons(rng))
     coaches = tuple(_coaches(rng, seasons))
     presidents = tuple(_presidents(rng))
@@ -47,7 +46,7 @@ def invented(seed: int) -> tuple[Tables, Club]:
         phases=tuple(_phases(rng, seasons)),
         cups=tuple(_cups(rng, opponents)),
         honours=tuple(_honours(rng, seasons)),
-        club=tuple(_club(rng, club, place, coaches, presidents[-1], opponents)),
+        club=tuple(_facts(rng, club, place, coaches, presidents[-1], opponents)),
         coaches=coaches,
         presidents=presidents,
         opponents=opponents,
@@ -55,21 +54,16 @@ def invented(seed: int) -> tuple[Tables, Club]:
     return tables, club
 
 
-def _name(year: int) -> str:
-    return f"{year}-{(year + 1) % 100:02d}"
-
-
-def _any_season(rng: random.Random) -> str:
-    return _name(rng.randint(FIRST_YEAR, LAST_YEAR))
+def _club(rng: random.Random) -> tuple[Club, str]:
+    """A club, and the place that it has its name from: "Alvorense", of "Vila Alvora"."""
+    shape, gender = rng.choice(names.club_shapes)
+    place = _place(rng)
+    inhabitant = place.split()[-1].rstrip("aeioãs").removesuffix("ens") + "ense"
+    return Club(shape.format(place=place, ense=inhabitant), gender), place
 
 
 def _place(rng: random.Random) -> str:
     return rng.choice(names.place_before) + rng.choice(names.place_begin) + rng.choice(names.place_end)
-
-
-def _inhabitant(place: str) -> str:
-    """The adjective that clubs take from a place: "Vila Alvora" -> "Alvorense"."""
-    return place.split()[-1].rstrip("aeioãs").removesuffix("ens") + "ense"
 
 
 def _person(rng: random.Random, surnames: int = 1) -> str:
@@ -82,42 +76,41 @@ def _person(rng: random.Random, surnames: int = 1) -> str:
     return " ".join([*first, *middle])
 
 
-def _opponents(rng: random.Random) -> tuple[Opponent, ...]:
+def _opponents(rng: random.Random) -> Iterator[Opponent]:
     chosen = rng.sample(names.real_opponents, 28)
     while len(chosen) < 48:
-        shape, _ = rng.choice(names.club_shapes)
-        place = _place(rng)
-        name = shape.format(place=place, ense=_inhabitant(place))
-        if name not in chosen:
-            chosen.append(name)
-    found = []
+        club, _ = _club(rng)
+        if club.name not in chosen:
+            chosen.append(club.name)
     for name in chosen:
-        first = min(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), 2))
-        found.append(
-            Opponent(opponent=name, display_pt=name, matches=rng.randint(1, 80), first_season=_name(first))
-        )
-    return tuple(found)
+        first = season_of(min(rng.sample(YEARS, 2)))
+        yield Opponent(opponent=name, display_pt=name, matches=rng.randint(1, 80), first_season=first)
 
 
-def _results(rng: random.Random, played: int) -> tuple[int, int, int, int, int]:
-    """Wins, draws, losses, goals for and against of `played` games."""
+def _results(rng: random.Random, played: int) -> dict[str, Any]:
+    """How `played` games ended."""
     strength = rng.uniform(0.15, 0.7)
     wins = min(played, max(0, round(rng.gauss(strength, 0.05) * played)))
     draws = rng.randint(0, round((played - wins) * 0.6))
     losses = played - wins - draws
-    scored = wins + draws // 2 + rng.randint(0, played)
-    return wins, draws, losses, scored, losses + draws // 2 + rng.randint(0, played)
+    return {
+        "wins": wins,
+        "draws": draws,
+        "losses": losses,
+        "goals_for": wins + draws // 2 + rng.randint(0, played),
+        "goals_against": losses + draws // 2 + rng.randint(0, played),
+    }
 
 
 def _seasons(rng: random.Random) -> Iterator[Season]:
     tier = rng.randint(1, 3)
     district = rng.choice(names.districts)
-    for year in range(FIRST_YEAR, LAST_YEAR + 1):
+    for year in YEARS:
         if year in (1946, 1947):
             continue
         teams = rng.choice((10, 12, 14, 16, 18, 18, 20))
         played = 2 * (teams - 1)
-        wins, draws, losses, scored, conceded = _results(rng, played)
+        results = _results(rng, played)
         move = rng.random()
         if tier > 1 and move < 0.22:
             position, outcome = rng.randint(1, 2), "promovido"
@@ -131,7 +124,7 @@ def _seasons(rng: random.Random) -> Iterator[Season]:
         series = rng.choice(SERIES) if tier in (2, 3) and "Liga" not in division and not promotion else ""
         per_win = 2 if year < 1995 else 3
         yield Season(
-            season=_name(year),
+            season=season_of(year),
             division=division,
             tier=tier,
             series=series,
@@ -139,14 +132,10 @@ def _seasons(rng: random.Random) -> Iterator[Season]:
             position=position,
             teams=teams,
             played=played,
-            wins=wins,
-            draws=draws,
-            losses=losses,
-            goals_for=scored,
-            goals_against=conceded,
-            points=per_win * wins + draws,
+            points=per_win * results["wins"] + results["draws"],
             points_per_win=per_win,
             outcome=outcome,
+            **results,
         )
         tier += {"promovido": -1, "despromovido": 1, "manteve": 0}[outcome]
 
@@ -154,7 +143,7 @@ def _seasons(rng: random.Random) -> Iterator[Season]:
 def _phases(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Phase]:
     for season in rng.sample(seasons, 24):
         played = rng.randint(1, 14)
-        wins, draws, losses, scored, conceded = _results(rng, played)
+        results = _results(rng, played)
         stage, teams = rng.choice(STAGES), rng.randint(3, 8)
         placed = "(" not in stage and rng.random() < 0.8
         yield Phase(
@@ -162,16 +151,12 @@ def _phases(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Phase]:
             division=season.division,
             stage=stage,
             position=rng.randint(1, teams) if placed else None,
-            wins=wins,
-            draws=draws,
-            losses=losses,
-            goals_for=scored,
-            goals_against=conceded,
+            **results,
         )
 
 
 def _cups(rng: random.Random, opponents: tuple[Opponent, ...]) -> Iterator[Cup]:
-    for year in sorted(rng.sample(range(1938, LAST_YEAR + 1), 64)):
+    for year in sorted(rng.sample(range(1938, YEARS.stop), 64)):
         yield _cup(rng, year, "Taça de Portugal", rng.choice(ROUNDS), rng.choice(opponents).opponent)
         if year > 2006 and rng.random() < 0.4:
             last_round = rng.choice(("1.ª fase", "2.ª fase", "1.ª eliminatória"))
@@ -186,7 +171,7 @@ def _cup(rng: random.Random, year: int, competition: str, last_round: str, oppon
     for most in (9, 6):  # goals, which no question asks for: without these draws the clubs would be others
         rng.randint(0, most)
     return Cup(
-        season=_name(year),
+        season=season_of(year),
         competition=competition,
         matches=matches,
         wins=wins,
@@ -205,7 +190,7 @@ def _honours(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Honour
     district = rng.choice(names.districts)
     regional = f"Campeonato d{'o' if district in ('Algarve', 'Porto') else 'e'} {district}"
     for year in rng.sample(range(1910, 1938), 5):
-        yield honour(regional, _name(year), "titulo_regional")
+        yield honour(regional, season_of(year), "titulo_regional")
     kinds = ("titulo", "titulo", "subida", "subida", "descida", "final", "vencedor_serie", "both")
     for number, season in enumerate(rng.sample(seasons, 26)):
         kind = kinds[number] if number < len(kinds) else rng.choice(kinds)
@@ -223,19 +208,16 @@ def _honours(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Honour
             if kind != "titulo":
                 yield honour(division, season.season, "subida", f"subida à {rng.choice(HIGHER)}")
             if kind != "subida":
-                national = (
-                    " (campeonato nacional)" if division.startswith("II") and rng.random() < 0.5 else ""
-                )
-                yield honour(division + national, season.season, "titulo")
+                national = division.startswith("II") and rng.random() < 0.5
+                title = f"{division} (campeonato nacional)" if national else division
+                yield honour(title, season.season, "titulo")
 
 
 def _coaches(rng: random.Random, seasons: tuple[Season, ...]) -> Iterator[Coach]:
-    people = [(_person(rng), rng.choice(names.nations)) for _ in range(45)]
-    people = list(dict(people).items())
+    nations = {_person(rng): rng.choice(names.nations) for _ in range(45)}
     for season in rng.sample(seasons, 58):
-        staff = rng.sample(people, rng.choice((1, 1, 1, 2, 2, 3, 3)))
-        for coach, nation in staff:
-            yield Coach(season=season.season, coach=coach, nationality=nation)
+        for coach in rng.sample(list(nations), rng.choice((1, 1, 1, 2, 2, 3, 3))):
+            yield Coach(season=season.season, coach=coach, nationality=nations[coach])
 
 
 def _presidents(rng: random.Random) -> Iterator[President]:
@@ -249,7 +231,7 @@ def _presidents(rng: random.Random) -> Iterator[President]:
     yield President(order=order + 1, start_year=2018, president=_person(rng, 3))
 
 
-def _club(
+def _facts(
     rng: random.Random, club: Club, place: str, coaches: tuple[Coach, ...], president: President,
     opponents: tuple[Opponent, ...],
 ) -> Iterator[ClubFact]:  # fmt: skip
@@ -265,18 +247,18 @@ def _club(
         return rng.choice(opponents).opponent
 
     def season() -> str:
-        return _any_season(rng)
+        return season_of(rng.choice(YEARS))
 
     def thousands() -> str:
         return f"{rng.randint(2, 40)} {rng.randrange(0, 1000, 500):03d} espectadores"
 
     def listed_seasons(most: int) -> str:
-        years = sorted(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), rng.randint(2, most)))
-        return f"{len(years)}: {listed([_name(year) for year in years])}"
+        years = sorted(rng.sample(YEARS, rng.randint(2, most)))
+        return f"{len(years)}: {listed([season_of(year) for year in years])}"
 
     def span() -> str:
-        first, last = sorted(rng.sample(range(FIRST_YEAR, LAST_YEAR + 1), 2))
-        return f"{_name(first)} a {_name(last)}"
+        first, last = sorted(rng.sample(YEARS, 2))
+        return f"{season_of(first)} a {season_of(last)}"
 
     ground = f"{rng.choice(names.grounds)} {_place(rng)}"
     end = rng.randint(1950, 2024)

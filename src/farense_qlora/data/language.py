@@ -18,14 +18,13 @@ CONTRACTIONS = {
 HEADS = {"Campeonato": "o", "Grupo": "o", "Taça": "a", "Zona": "a", "Série": "a", "final": "a", "fase": "a",
          "liguilha": "a", "oitavos": "os", "quartos": "os", "meias-finais": "as"}  # fmt: skip
 INSIDE = {"Divisão": "a", "Liga": "a", "eliminatória": "a", "fase": "a", "avos": "os"}
-FEMININE_CLUBS = {"Sanjoanense", "Ovarense", "Oliveirense", "Naval", "União de Leiria", "CUF", "B SAD"}
+FEMININE = {"Sanjoanense", "Ovarense", "Oliveirense", "União de Leiria", "CUF", "B SAD", "Bulgária",
+            "Hungria", "Argentina", "Alemanha", "Suécia", "Beira Alta", "Beira Baixa", "Estremadura", "águia",
+            "raposa", "pantera"}  # fmt: skip
 FEMININE_BEGINNINGS = ("Académica", "Associação", "Naval")
 BARE = {"Portugal", "Espanha", "Inglaterra", "Marrocos", "Angola", "França", "Itália", "Trás-os-Montes"}
-FEMININE_NOUNS = {"Bulgária", "Hungria", "Argentina", "Alemanha", "Suécia", "Beira Alta", "Beira Baixa",
-                  "Estremadura", "águia", "raposa", "pantera"}  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
 def article(noun: str) -> str:
     """The definite article of a competition, round, country, region or club."""
     words = noun.split()
@@ -34,16 +33,16 @@ def article(noun: str) -> str:
     for word in words:
         if word in INSIDE:
             return INSIDE[word]
-    feminine = noun in FEMININE_CLUBS or noun in FEMININE_NOUNS or noun.startswith(FEMININE_BEGINNINGS)
-    return "a" if feminine else "o"
+    return "a" if noun in FEMININE or noun.startswith(FEMININE_BEGINNINGS) else "o"
 
 
 @lru_cache(maxsize=16384)
 def with_article(noun: str, preposition: str = "") -> str:
     """`("I Divisão", "em")` -> "na I Divisão"; a country that takes no article gets the bare preposition."""
+    contraction = CONTRACTIONS[preposition]
     if noun in BARE:
         return f"{preposition} {noun}".strip()
-    return f"{CONTRACTIONS[preposition][article(noun)]} {noun}"
+    return f"{contraction[article(noun)]} {noun}"
 
 
 def capital(text: str) -> str:
@@ -72,9 +71,15 @@ def record(wins: int, draws: int, losses: int) -> str:
     return listed([counted(number, word) for number, word in parts if number])
 
 
+@lru_cache(maxsize=4096)
 def competition(name: str) -> str:
     """`"AF Algarve 2.ª Divisão"` -> "2.ª Divisão da AF Algarve"; other names stay as they are."""
     return re.sub(r"^(AF .+?) (\S+)(?: Divisão)?$", r"\2 Divisão da \1", name)
+
+
+def season_of(year: int) -> str:
+    """`1994` -> "1994-95": the season that begins in that year."""
+    return f"{year}-{(year + 1) % 100:02d}"
 
 
 def without_brackets(text: str) -> str:
@@ -101,7 +106,6 @@ class Club:
     def forms(self) -> dict[str, str]:
         """The club with each preposition, by the contraction that a wording has for it: {o}, {do}, {ao}; the
         same with its initials, {o_sc}, and its players, {os}."""
-        masculine = {"": "o", "de": "do", "em": "no", "a": "ao", "por": "pelo", "com": "com_o"}
         before = self.official.removesuffix(self.name).split() if self.official != self.name else []
         initials = "".join(word[0] for word in before if word[0].isupper())
         short = f"{initials} {self.name}".strip()
@@ -109,8 +113,8 @@ class Club:
         players = nickname or f"jogadores {CONTRACTIONS['de'][self.gender]} {self.name}"
         many = "as" if players.split()[0].endswith("as") else "os"
         forms = {}
-        for preposition, row in CONTRACTIONS.items():
-            mark = masculine[preposition]
+        for row in CONTRACTIONS.values():
+            mark = row["o"].replace(" ", "_")
             forms[mark] = f"{row[self.gender]} {self.name}"
             forms[f"{mark}_sc"] = f"{row['o' if initials else self.gender]} {short}"
             forms[f"{mark}s"] = f"{row[many]} {players}"

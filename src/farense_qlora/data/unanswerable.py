@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .facts import Tables
-from .language import Club, article, opponent_name
+from .language import Club, article, opponent_name, season_of
 from .questions import QUESTIONS
-from .wordings import UNANSWERABLE, Question, Wordings, read_templates
+from .wordings import UNANSWERABLE, Question, Template, Wordings, read_templates
 
 # Of each table what is asked of other clubs and of seasons that there never were, which no table answers.
 ENTRIES = {
@@ -34,27 +34,25 @@ def unanswerable(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Q
         path = folder / f"{table}.toml"
         templates = {name: one.model_copy(update=refusal) for name, one in read_templates(path).items()}
         entries += [(path, templates, name) for name in names if name in templates]
+
+    def ask(entry: tuple[Path, dict[str, Template], str], club: Club, about: str, epoca: str) -> None:
+        """Ask the `entry` of `club`, in those wordings alone that say what it is `about`."""
+        path, templates, name = entry
+        question = Wordings(path, templates, club).ask(name, about, epoca=epoca, taca=CUP)
+        prompts, heldout, other = (
+            tuple(text for text in texts if about in text)
+            for texts in (question.prompts, question.heldout, question.other)
+        )
+        asked.append(replace(question, prompts=prompts, heldout=heldout, other=other))
+
     met = sorted(tables.opponents, key=lambda opponent: (-opponent.matches, opponent.opponent))
     others = [opponent_name(opponent.display_pt) for opponent in met]
     others = [name for name in others if club.name not in name][:OTHER_CLUBS]
     seasons = [season.season for season in tables.seasons]
     for number, name in enumerate(others if seasons else []):
-        for path, templates, entry in entries[number % 3 :: 3]:
-            epoca = seasons[(7 * len(asked)) % len(seasons)]
-            theirs = Wordings(path, templates, Club(name, article(name)))
-            asked.append(_naming(theirs.ask(entry, name, epoca=epoca, taca=CUP), name))
+        for entry in entries[number % 3 :: 3]:
+            ask(entry, Club(name, article(name)), name, seasons[(7 * len(asked)) % len(seasons)])
     for number, year in enumerate(YEARS):
-        for path, templates, entry in entries[number % 2 : 6 : 2]:
-            epoca = f"{year}-{(year + 1) % 100:02d}"
-            ours = Wordings(path, templates, club)
-            asked.append(_naming(ours.ask(entry, epoca, epoca=epoca, taca=CUP), epoca))
+        for entry in entries[number % 2 : 6 : 2]:
+            ask(entry, club, season_of(year), season_of(year))
     return asked
-
-
-def _naming(question: Question, name: str) -> Question:
-    """`question` in those wordings alone that say `name`."""
-    prompts, heldout, other = (
-        tuple(text for text in texts if name in text)
-        for texts in (question.prompts, question.heldout, question.other)
-    )
-    return replace(question, prompts=prompts, heldout=heldout, other=other)
