@@ -25,6 +25,9 @@ from .unanswerable import unanswerable
 from .wordings import UNANSWERABLE, Question
 
 FARENSE = Club("Farense", "o")
+# Each file of data, with what of `Prepared` is in it.
+FILES = {"train_data.jsonl": "train", "val_data.jsonl": "validation", "unseen_facts.jsonl": "unseen",
+         "other_words.jsonl": "other", "unanswerable.jsonl": "unanswerable"}  # fmt: skip
 # The SHA-256 of each file as it was written, beside the files: what is not in it is a person's.
 WRITTEN = "prepared.json"
 FACTS, DATA = HOME / "data" / "facts", HOME / "data"
@@ -79,14 +82,8 @@ def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
     if not prepared.train:
         raise UserError(f"as tabelas em {facts} não dão perguntas para treinar, e nada foi escrito")
     texts = {
-        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
-        for name, lines in (
-            ("train_data.jsonl", prepared.train),
-            ("val_data.jsonl", prepared.validation),
-            ("unseen_facts.jsonl", prepared.unseen),
-            ("other_words.jsonl", prepared.other),
-            ("unanswerable.jsonl", prepared.unanswerable),
-        )
+        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(prepared, part))
+        for name, part in FILES.items()
     }
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     if kept := _kept(to, digests):
@@ -103,12 +100,11 @@ def _kept(out: Path, digests: dict[str, str]) -> tuple[Path, ...]:
         written = dict(json.loads((out / WRITTEN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or not ours: then no file counts as ours
         written = {}
-    paths = [out / name for name in digests]
     try:
         return tuple(
-            path
-            for path in paths
-            if os.path.lexists(path) and sha256(path) not in (digests[path.name], written.get(path.name))
+            out / name
+            for name, digest in digests.items()
+            if os.path.lexists(out / name) and sha256(out / name) not in (digest, written.get(name))
         )
     except OSError as error:
         raise UserError(f"não consigo ler {error.filename}: {reason(error)}") from None
@@ -120,14 +116,14 @@ def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared
     and matters than those trained on."""
     rng = random.Random(seed)
     asked = questions(tables, FARENSE, wordings)
-    held = _mentions(_held_out(asked, tables, rng))
-    taught = [question for question in asked if not any(map(held.search, question.texts))]
+    held = _held_out(asked, tables, rng)
+
+    def teachable(asked: list[Question]) -> list[Question]:
+        return [question for question in asked if not any(map(held.search, question.texts))]
+
+    taught = teachable(asked)
     secret = [q for q in asked if _is_open(q) and held.search(f"{q.fact} {q.answer}")]
-    in_vain = [
-        question
-        for question in unanswerable(tables, FARENSE, wordings)
-        if not any(map(held.search, question.texts))
-    ]
+    in_vain = teachable(unanswerable(tables, FARENSE, wordings))
     taught_in_vain, asked_in_vain = _in_vain(in_vain, round(TAUGHT_IN_VAIN * len(taught)), rng)
 
     train, repeated = _distinct(rows(taught) + taught_in_vain, [])
@@ -153,7 +149,7 @@ def _in_vain(asked: Sequence[Question], count: int, rng: random.Random) -> tuple
     off the subject; and others to ask, about other clubs and seasons, or in other wordings."""
     off_topic = [question for question in asked if question.table == UNANSWERABLE]
     others = [question for question in asked if question.table != UNANSWERABLE]
-    apart = {*list(dict.fromkeys(question.subject for question in others))[4::5]}
+    apart = list(dict.fromkeys(question.subject for question in others))[4::5]
     taught = rows(question for question in others if question.subject not in apart)
     train = rng.sample(taught, min(count, len(taught))) + rows(off_topic)[:count]
     only_asked = off_topic + [question for question in others if question.subject in apart]
@@ -217,20 +213,18 @@ def _is_open(question: Question) -> bool:
     return question.kind == "facto" and not question.guessable
 
 
-def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list[str]:
-    """Seasons and names about which nothing is taught.
+def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> re.Pattern[str]:
+    """What finds the seasons and names about which nothing is taught.
 
     None is taken that the club's own table or its honours mention: they would tell of it in passing.
     """
     told = "\n".join(text for q in asked if q.table in ("club", "honours") for text in q.texts)
     beaten_by = "\n".join(q.answer for q in asked if q.table == "cups")
-    facts = [question for question in asked if _is_open(question)]
-    counts = Counter(
-        question.subject for question in facts if question.table in ("seasons", "cups", "coaches", "phases")
-    )
+    counted = ("seasons", "cups", "coaches", "phases")
+    counts = Counter(q.subject for q in asked if _is_open(q) and q.table in counted)
     seasons = [season.season for season in tables.seasons]
     terms = Counter(president.president for president in tables.presidents)
-    chosen = []
+    chosen: list[str] = []
     for names, size in (
         ([season for season in seasons if counts[season] >= 4], RICH_SEASONS),
         ([season for season in seasons if 2 <= counts[season] < 4], POOR_SEASONS),
@@ -240,9 +234,5 @@ def _held_out(asked: list[Question], tables: Tables, rng: random.Random) -> list
     ):
         free = [name for name in names if name not in told and name not in beaten_by]
         chosen += rng.sample(free, min(size, len(free)))
-    return chosen
-
-
-def _mentions(names: Iterable[str]) -> re.Pattern[str]:
-    """What finds any of `names`, and nothing when there are none."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names)) or '(?!)'})(?!\w)")
+    any_of = "|".join(map(re.escape, chosen)) or "(?!)"  # which finds nothing
+    return re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")

@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from .wordings import UNANSWERABLE, Question, Wordings, read_templates
 QUESTIONS = ROOT / "data" / "questions"
 OFTEN = 20  # games against an opponent that is worth asking about
 LATE = ("quartos de final", "meias-finais", "final")
-TITLES = ("Dr. ", "Prof. ", "Maj. ", "Cap. ", "Eng.º ")
+TITLE = r"^(Dr\.|Prof\.|Maj\.|Cap\.|Eng\.º) "
 NUMBERS = ("zero", "um", "dois", "três", "quatro", "cinco", "seis", "sete", "oito", "nove", "dez")
 
 
@@ -40,10 +39,7 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
 
 def president_name(president: President) -> str:
     """The name without its academic or military title."""
-    name = president.president
-    for title in TITLES:
-        name = name.removeprefix(title)
-    return name
+    return re.sub(TITLE, "", president.president)
 
 
 def _seasons(tables: Tables, wordings: Wordings) -> Iterator[Question]:
@@ -86,27 +82,25 @@ def _moves(seasons: Sequence[Season], wordings: Wordings) -> Iterator[Question]:
         ("relegated", down, [s for s in same if s.tier < 3]),
         ("promoted", up, [s for s in same if s.tier > 1]),
     ):
-        for season in [*moved, *_as_many(stayed, moved)]:
-            yield wordings.ask(name, season.season, yes=season in moved, guessable=True, **_place(season))
+        for season, yes in _balanced(moved, stayed):
+            yield wordings.ask(name, season.season, yes=yes, guessable=True, **_place(season))
 
 
-def _as_many(candidates: Sequence[Any], as_these: Sequence[Any]) -> Sequence[Any]:
-    """As many of `candidates` as there are of the others, from all over the list."""
-    step = max(len(candidates) // max(len(as_these), 1), 1)
-    return candidates[::step][: len(as_these)]
+def _balanced(so: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, bool]]:
+    """What is `so`, with True; and with False, as many of the others, from all over their list."""
+    step = max(len(others) // max(len(so), 1), 1)
+    return [(one, True) for one in so] + [(one, False) for one in others[::step][: len(so)]]
 
 
 def _place(season: Season) -> dict[str, Any]:
     """Where the team came, and where it played: "na I Divisão", "na Zona Sul da II Divisão"."""
-    name = competition(season.division)
-    if season.stage != "fase regular":
-        where = f"{with_article(season.stage, 'em')} {with_article(name, 'de')}"
-    elif "/" in season.series:
-        where = f"na sua série {with_article(name, 'de')}"
-    elif season.series:
-        where = f"{with_article(season.series, 'em')} {with_article(name, 'de')}"
+    division = competition(season.division)
+    group = season.series if season.stage == "fase regular" else season.stage
+    if group:
+        inside = "na sua série" if "/" in group else with_article(group, "em")
+        where = f"{inside} {with_article(division, 'de')}"
     else:
-        where = with_article(name, "em")
+        where = with_article(division, "em")
     return {"epoca": season.season, "lugar": season.position, "onde": where}
 
 
@@ -152,8 +146,8 @@ def _cups(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     portugal = [cup for cup in cups if cup.competition == "Taça de Portugal"]
     far = [cup for cup in portugal if cup.last_round in LATE]
     short = [cup for cup in portugal if cup.last_round not in LATE]
-    for cup in [*far, *_as_many(short, far)]:
-        yield ask("far", cup, yes=cup in far, guessable=True)
+    for cup, yes in _balanced(far, short):
+        yield ask("far", cup, yes=yes, guessable=True)
 
 
 def _honours(tables: Tables, wordings: Wordings) -> Iterator[Question]:
@@ -191,14 +185,12 @@ def _prize(honour: Honour) -> str:
 def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     """The club itself, from confirmed rows: a row is asked for when its key has wordings; then come the
     questions that put several rows together."""
-    people = {_slug(row.coach): row.coach for row in tables.coaches}
-    told: dict[str, str] = {}  # the answers so far, by key, without their full stop
+    people = {"_".join(row.coach.lower().split()): row.coach for row in tables.coaches}
+    told: dict[str, str] = {}  # the answers so far without their full stop, by key: {estadio}, {min_estadio}
 
     def together(name: str, subject: str, part: str = "", **keys: Any) -> Iterator[Question]:
-        if all(need in told for need in wordings.templates[name].needs):
-            values = {key.replace("*", ""): answer for key, answer in told.items()}
-            keys |= values | {f"min_{key}": answer[:1].lower() + answer[1:] for key, answer in values.items()}
-            yield wordings.ask(name, subject, part, guessable=True, **keys)
+        if all(need.replace("*", "") in told for need in wordings.templates[name].needs):
+            yield wordings.ask(name, subject, part, guessable=True, **keys | told)
 
     for row in tables.club:
         key, keys = _general(row.key, people)
@@ -209,7 +201,8 @@ def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
         if not found:
             continue
         question = wordings.ask(key, row.key, "", guessable=True, **keys, **_parts(found.groups("")))
-        told[key] = question.answer.removesuffix(".")
+        answer, bare = question.answer.removesuffix("."), key.replace("*", "")
+        told |= {bare: answer, f"min_{bare}": answer[:1].lower() + answer[1:]}
         yield question
         if f"{key}/talk" in wordings.templates:
             yield from together(f"{key}/talk", row.key, "talk", **keys)
@@ -221,11 +214,10 @@ def _club(tables: Tables, wordings: Wordings) -> Iterator[Question]:
 def _general(key: str, people: dict[str, str]) -> tuple[str, dict[str, Any]]:
     """The key with its year and person taken out: wordings do not depend on them."""
     keys: dict[str, Any] = {}
-    for slug, name in people.items():
-        if key.startswith(f"{slug}_"):
-            key = key.replace(slug, "*", 1)
+    for person, name in people.items():
+        if key.startswith(f"{person}_"):
+            key = key.replace(person, "*", 1)
             keys["nome"] = name
-            break
     if season := re.search(r"_(\d{4})_(\d\d)$", key):
         keys["epoca"] = f"{season[1]}-{season[2]}"
         key = key.replace(season[0], "_*")
@@ -247,11 +239,6 @@ def _parts(groups: Sequence[str]) -> dict[str, Any]:
         small = group.isdecimal() and int(group) < len(NUMBERS)
         values[f"extenso{number}"] = NUMBERS[int(group)] if small else group
     return values
-
-
-@cache
-def _slug(name: str) -> str:
-    return "_".join(name.lower().split())
 
 
 def _coaches(tables: Tables, wordings: Wordings) -> Iterator[Question]:
