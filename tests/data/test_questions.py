@@ -235,15 +235,16 @@ def test_a_table_with_nothing_but_its_header_is_asked_nothing(table: str, tables
 def test_odd_cells_make_no_odd_sentences(tables: Tables) -> None:
     """A bracket that is not closed, a phase and a cup in which nothing was played, a value of nothing."""
     rival = next(row for row in tables.opponents if row.opponent == "Benfica")
-    phase = replace(tables.phases[0], wins=0, draws=0, losses=0)
-    cup = replace(tables.cups[0], wins=0, draws=0, losses=0, matches=9)
+    nothing = {"wins": 0, "draws": 0, "losses": 0}
+    phase = tables.phases[0].model_copy(update=nothing)
+    cup = tables.cups[0].model_copy(update={**nothing, "matches": 9})
     fact = next(row for row in tables.club if row.key == "mascote")
     odd = replace(
         tables,
-        opponents=(replace(rival, display_pt="Benfica (Lisboa"),),
+        opponents=(rival.model_copy(update={"display_pt": "Benfica (Lisboa"}),),
         phases=(phase,),
         cups=(cup,),
-        club=(replace(fact, value_pt="(nenhuma)"),),
+        club=(fact.model_copy(update={"value_pt": "(nenhuma)"}),),
     )
     texts = [text for question in questions(odd, FARENSE) for text in question.texts]
     assert "Quantos jogos fez o Farense com o Benfica?" in texts

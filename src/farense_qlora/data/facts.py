@@ -1,24 +1,31 @@
 """Read the fact tables into typed, frozen records; the error names a table that is missing or malformed."""
 
 import csv
-import re
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
 from ..errors import UserError, reason
 
 # What a cell says that is either true or not, in any case.
 MARKS = {"sim": True, "não": False, "nao": False}
-# A record's fields are columns of its table, and whatever else the table has is left alone. A cell may be
-# empty where its field has a default.
+Mark = Annotated[bool, BeforeValidator(lambda cell: MARKS.get(str(cell).casefold(), cell)), Strict()]
+SeasonName = Annotated[str, Field(pattern=r"^\d{4}-\d\d$")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Season:
+class Record(BaseModel):
+    """A row of a table: its fields are columns, and whatever else the table has is left alone. A cell may be
+    empty where its field has a default."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Season(Record):
     """One season in the league: where the club came and with what figures."""
 
-    season: str
+    season: SeasonName
     division: str
     tier: int
     series: str = ""
@@ -36,11 +43,10 @@ class Season:
     outcome: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(Record):
     """One phase of a season that had several."""
 
-    season: str
+    season: SeasonName
     division: str
     stage: str
     position: int | None = None
@@ -51,11 +57,10 @@ class Phase:
     goals_against: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cup:
+class Cup(Record):
     """One cup in one season, as far as the club got."""
 
-    season: str
+    season: SeasonName
     competition: str
     matches: int
     wins: int
@@ -63,40 +68,36 @@ class Cup:
     losses: int
     last_round: str
     last_opponent: str = ""
-    eliminated: bool = False
+    eliminated: Mark = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Honour:
+class Honour(Record):
     """A title or a final; only the `verified` are taught."""
 
     competition: str
-    season: str
+    season: SeasonName
     kind: str
-    verified: bool = False
+    verified: Mark = False
     notes: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClubFact:
+class ClubFact(Record):
     """Something about the club itself; only the `verified` are taught."""
 
     key: str
     value_pt: str
-    verified: bool = False
+    verified: Mark = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coach:
+class Coach(Record):
     """One coach of one season."""
 
-    season: str
+    season: SeasonName
     coach: str
     nationality: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class President:
+class President(Record):
     """One president; `end_year` is None while in office."""
 
     order: int
@@ -105,14 +106,13 @@ class President:
     president: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opponent:
+class Opponent(Record):
     """One opponent over all seasons."""
 
     opponent: str
     display_pt: str
     matches: int
-    first_season: str
+    first_season: SeasonName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,42 +135,32 @@ def read_tables(folder: Path) -> Tables:
     return Tables(**{name: _read(folder / f"{name}.csv", record) for name, record in records.items()})
 
 
-def _read(path: Path, record: Any) -> tuple[Any, ...]:
-    columns = fields(record)
+def _read(path: Path, record: type[Record]) -> tuple[Any, ...]:
+    columns = record.model_fields
+    rows = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [column.name for column in columns if column.name not in (reader.fieldnames or ())]
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{path}: falta a coluna «{missing[0]}»")
-            return tuple(
-                record(**{c.name: _cell(path, reader.line_num, c, row[c.name]) for c in columns})
-                for row in reader
-            )
+            for row in reader:
+                cells = {name: (row[name] or "").strip() for name in columns}
+                rows.append(record(**{name: cell for name, cell in cells.items() if cell}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        cell, where = first["input"], f"{path}, linha {reader.line_num}, coluna «{first['loc'][0]}»"
+        wrong = {  # by how pydantic's name for it begins
+            "missing": UserError(f"{where}: a célula está vazia"),
+            "bool": UserError(f"{where}: «{cell}» não é «sim» nem «não»"),
+            "string": UserError(f"{where}: «{cell}» não é uma época como 1994-95"),
+            "int": UserError(f"{where}: «{cell}» não é um número"),
+        }
+        raise wrong[first["type"].partition("_")[0]] from None
     except FileNotFoundError:
         raise UserError(f"não encontro a tabela de factos {path}") from None
     except OSError as error:
         raise UserError(f"não consigo ler {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: não é texto UTF-8 (byte {error.start})") from None
-
-
-def _cell(path: Path, line: int, column: "Field[Any]", text: str | None) -> Any:
-    text = (text or "").strip()
-    where = f"{path}, linha {line}, coluna «{column.name}»"
-    if not text and column.default is not MISSING:
-        return column.default
-    if column.type is bool:
-        if text.casefold() not in MARKS:
-            raise UserError(f"{where}: «{text}» não é «sim» nem «não»")
-        return MARKS[text.casefold()]
-    if column.type is str:
-        if not text:
-            raise UserError(f"{where}: a célula está vazia")
-        if column.name.endswith("season") and not re.fullmatch(r"\d{4}-\d\d", text):
-            raise UserError(f"{where}: «{text}» não é uma época como 1994-95")
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{where}: «{text}» não é um número") from None
+    return tuple(rows)
