@@ -32,8 +32,9 @@ def unanswerable(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Q
     entries = []
     for table, names in ENTRIES.items():
         path = folder / f"{table}.toml"
-        templates = {name: one.model_copy(update=refusal) for name, one in read_templates(path).items()}
-        entries += [(path, templates, name) for name in names if name in templates]
+        known = read_templates(path)
+        templates = {name: known[name].model_copy(update=refusal) for name in names if name in known}
+        entries += [(path, templates, name) for name in templates]
 
     def ask(entry: tuple[Path, dict[str, Template], str], club: Club, about: str, epoca: str) -> None:
         """Ask the `entry` of `club`, in those wordings alone that say what it is `about`."""
