@@ -55,9 +55,9 @@ def sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def counted(number: int, singular: str, plural: str = "") -> str:
+def counted(number: int, noun: str) -> str:
     """`(1, "golo")` -> "1 golo"; `(2, "golo")` -> "2 golos"."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    return f"{number} {noun if number == 1 else noun + 's'}"
 
 
 def listed(items: Sequence[str]) -> str:

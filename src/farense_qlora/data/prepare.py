@@ -183,16 +183,14 @@ def _distinct(candidates: Rows, others: Rows) -> tuple[Rows, list[str]]:
     prompts = [prompt(row) for row in [*candidates, *others]]
     groups = alike_groups([Row(text=text) for text in prompts]).tolist() if others else prompts
     near = set(groups[len(candidates) :])
-    seen: set[str] = set()
-    kept: Rows = []
+    kept: dict[str, dict[str, Any]] = {}
     removed = []
     for row, group in zip(candidates, groups, strict=False):
-        if group in near or prompt(row) in seen:
+        if group in near or prompt(row) in kept:
             removed.append(prompt(row))
         else:
-            kept.append(row)
-        seen.add(prompt(row))
-    return kept, removed
+            kept[prompt(row)] = row
+    return list(kept.values()), removed
 
 
 def _sample(candidates: Rows, size: int, rng: random.Random) -> Rows:
