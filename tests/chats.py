@@ -27,9 +27,6 @@ from tokenizers import (
     trainers,
 )
 
-from farense_qlora.data.chat import Piece, encode_rows
-from farense_qlora.data.rows import Row
-
 TEMPLATES = Path(__file__).parent / "templates"
 FOLDERS = TemporaryDirectory(prefix="farense-chats-")
 SENTENCES = [
@@ -437,11 +434,3 @@ def _pieces(layout: str) -> Tokenizer:
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence(back if layout == "never" else [*back, decoders.Strip(" ", 1, 0)])
     return tokenizer
-
-
-def encode_row(row: Row, tokenizer: Any) -> list[Piece]:
-    """The pieces of one row; raises the error that says why there are none."""
-    (pieces,) = encode_rows([row], tokenizer)
-    if isinstance(pieces, ValueError):
-        raise pieces
-    return pieces

@@ -15,12 +15,12 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from chats import FAMILIES, TEMPLATES, Family, encode_row, tokenizer_of
+from chats import FAMILIES, TEMPLATES, Family, tokenizer_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
 
-from farense_qlora.data.chat import Piece, prompt_tokens
+from farense_qlora.data.chat import Piece, encode_row, prompt_tokens
 from farense_qlora.data.rows import Row, parse_row
 
 TOOLS = [

@@ -139,7 +139,7 @@ def test_every_bad_row_is_named_whatever_is_wrong_with_it(tiny_model: Path, tmp_
     assert good.lines.tolist() == [1, 5] and [bad.line for bad in good.bad] == [2, 3, 4]
     alone = encode([row("Foi?", "Sim."), row("Foi?", "Não.")], base.tokenizer, 64)
     assert good.keys.tolist() == alone.keys.tolist() and good.asked.tolist() == alone.asked.tolist()
-    assert good.count("text") == good.count("thought") == good.folded == 0
+    assert good.count("text") == good.count("thought") == good.count("folded") == 0
 
 
 def test_a_row_of_ten_megabytes_is_cut_or_refused_by_name(tmp_path: Path, tiny_model: Path) -> None:

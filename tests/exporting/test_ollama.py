@@ -8,7 +8,8 @@ from gotemplate import ollama
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
-from farense_qlora.data.chat import prompt_text
+from farense_qlora.data.template import Template
+from farense_qlora.data.turns import write_prompt
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.ollama import go_template
 
@@ -36,8 +37,8 @@ def test_ollama_says_what_the_model_was_taught(name: str) -> None:
     for start in ([], [SYSTEM]):
         for length in (1, 3, 5, 7):
             messages = [{**turn, "content": turn["content"].strip()} for turn in (*start, *TURNS[:length])]
-            expected = prompt_text(messages, tokenizer).removeprefix(tokenizer.bos_token or "")
-            assert ollama(template, messages) == expected
+            prompt, _ = write_prompt(Template(tokenizer), messages)
+            assert ollama(template, messages) == prompt.removeprefix(tokenizer.bos_token or "")
 
 
 def test_several_system_texts_are_one(tiny_tokenizer: TokenizerWrapper) -> None:

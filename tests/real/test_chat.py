@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from chats import encode_row
 from mlx_lm.utils import load_tokenizer
 from real.models import needs_smollm2, smollm2
 
-from farense_qlora.data.chat import prompt_tokens
+from farense_qlora.data.chat import encode_row, prompt_tokens
 from farense_qlora.data.rows import parse_row
 
 pytestmark = needs_smollm2

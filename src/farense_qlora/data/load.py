@@ -241,7 +241,7 @@ def _summary(source: str, encoded: Encoded, repeats: tuple[Repeat, ...]) -> str:
     counts = {
         "de texto corrido, que se aprende todo": encoded.count("text"),
         "partidas, uma por resposta": encoded.split,
-        "com o texto do sistema na pergunta, que o modelo não o aceita à parte": encoded.folded,
+        "com o texto do sistema na pergunta, que o modelo não o aceita à parte": encoded.count("folded"),
         "com pensamento": encoded.count("thought"),
         "cortadas": encoded.truncated,
         "repetidas, de fora": len(repeats),

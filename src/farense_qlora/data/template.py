@@ -5,11 +5,13 @@ A template is a program of somebody else's: it may raise anything, move what it 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+
+from .rows import Message
 
 # Templates that write the date of today get this one, or what was trained would not be what is asked.
 TODAY = datetime(2026, 1, 1)
@@ -18,8 +20,6 @@ PLAIN = (
     "{% for message in messages %}{{ message.content }}"
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
 )
-
-Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,17 @@ class Template:
             tools=list(self.tools) or None,
             tokenize=False,
             add_generation_prompt=prompt,
-            **settings(self.tokenizer, bool(self.tools), self.thinking),
+            **self.settings,
         )
         return text
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """With what `apply_chat_template` writes for others, mlx-lm or Transformers, what it writes here."""
+        if getattr(self.tokenizer, "_chat_template", None) is not None:  # a function of mlx-lm's own
+            return {"enable_thinking": self.thinking}
+        text = chat_template(self.tokenizer, bool(self.tools))
+        return {"enable_thinking": self.thinking, "chat_template": text}
 
     def write_stand_ins(self, messages: Sequence[Message], prompt: bool = False) -> str | None:
         """`write` of stand-ins, which most rows have in common, or None where that raises."""
@@ -52,9 +60,8 @@ class Template:
         It is tried on stand-ins for what is said: the words of one message may well stand in another.
         """
         tried = [stand_in(message, number) for number, message in enumerate(messages)]
-        names = [f"q7zkt{number}kz7q" for number in range(len(self.tools))]
-        tools = [_named(tool, name) for tool, name in zip(self.tools, names, strict=True)]
-        other = Template(self.tokenizer, tools, self.thinking)
+        tools = {f"q7zkt{number}kz7q": tool for number, tool in enumerate(self.tools)}
+        other = replace(self, tools=[_named(tool, name) for name, tool in tools.items()])
         text = other.write_stand_ins([probe for probe, _ in tried], prompt=True)
         if text is None:  # it did take what stands there
             return ""
@@ -62,7 +69,7 @@ class Template:
             # The thoughts of earlier turns are the template's to show or not.
             if any(word not in text for word in words if not word.startswith("q7zkr")):
                 return f"o que diz a mensagem de «{message['role']}»: {message['content'].strip()[:40]!r}"
-        for tool, name in zip(self.tools, names, strict=True):
+        for name, tool in tools.items():
             if name not in text:
                 return f"a ferramenta «{tool.get('function', tool)['name']}»"
         return ""
@@ -104,7 +111,7 @@ def _written(tried: str, tokenizer: Any, _template: str, thinking: bool, prompt:
         return None
 
 
-def stand_in(message: Message, number: int) -> tuple[dict[str, Any], list[str]]:
+def stand_in(message: Message, number: int) -> tuple[Message, list[str]]:
     """A message like `message`, the `number`th, whose texts are words that stand nowhere else; and these."""
     probe = dict(message)
     words: list[str] = []
@@ -126,17 +133,10 @@ def stand_in(message: Message, number: int) -> tuple[dict[str, Any], list[str]]:
     return probe, words
 
 
-def _named(tool: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _named(tool: dict[str, Any], name: str) -> dict[str, Any]:
     """`tool` under another name."""
     function = tool.get("function")
     return {**tool, "function": {**function, "name": name}} if function else {**tool, "name": name}
-
-
-def settings(tokenizer: Any, tools: bool = False, thinking: bool = False) -> dict[str, Any]:
-    """With what `apply_chat_template` writes for others, mlx-lm or Transformers, what it writes here."""
-    if getattr(tokenizer, "_chat_template", None) is not None:  # one of mlx-lm's own, which are functions
-        return {"enable_thinking": thinking}
-    return {"enable_thinking": thinking, "chat_template": chat_template(tokenizer, tools)}
 
 
 def chat_template(tokenizer: Any, tools: bool = False) -> str:

@@ -19,14 +19,12 @@ from ..config import CACHE, Config
 from ..errors import UserError
 from ..files import atomic_write, sha256
 from .careless import some_careless
-from .chat import encode_rows
+from .chat import encode_row
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
 from .sources import fingerprint, parse_columns, read_values
 from .template import chat_template
 
-# Modules in which a change shows in the tokens.
-MAKERS = ("careless", "chat", "duplicates", "rows", "sources", "template", "tokens", "turns")
 ROWS_A_CHUNK = 2_000
 SHOWN = 20  # bad rows that an error lists
 SCHEMA = pa.schema(
@@ -119,13 +117,9 @@ class Encoded(Sequence[Example]):
         """How many rows became an example an answer."""
         return int((np.unique(self.lines, return_counts=True)[1] > 1).sum())
 
-    @property
-    def folded(self) -> int:
-        """How many rows have their system text in a user's turn, since the template takes none."""
-        return self.count("folded")
-
     def count(self, flag: str) -> int:
-        """How many rows are bare "text", have a "thought", or are "folded"."""
+        """How many rows are bare "text", have a "thought", or are "folded": with their system text in a
+        user's turn, since the template takes none."""
         return len(np.unique(self.lines[self._column(flag)]))
 
     def where(self, kept: np.ndarray) -> "Encoded":
@@ -186,16 +180,15 @@ def encode_file(
     """
     source = _name(source)
     target = CACHE / "tokens" / f"{_key(source, config, base, careless)}.arrow"
-    table = _stored(target)
-    if table is None:
+    try:
+        table = _mapped(target)
+    except (OSError, pa.ArrowException):  # not there, or damaged
         rows = _read(source, config.columns, config.encoding)
         with atomic_write(target) as partial, pa.ipc.new_file(str(partial), SCHEMA) as writer:
             for batch in _batches(rows, base.tokenizer, config.answer_style, careless, config.seed):
                 writer.write_batch(batch)
                 progress(len(np.unique(batch["line"])))
-        table = _stored(target)
-    if table is None:
-        raise UserError(f"não consigo voltar a ler {target}: o disco não guardou o que se escreveu")
+        table = _mapped(target)
     return _encoded(table, config.max_seq_length, source, config.skip_bad)
 
 
@@ -206,21 +199,17 @@ def _name(source: str | Path) -> str:
 def _key(source: str, config: Config, base: HasTokenizer, careless: float = 0.0) -> str:
     """A key of all that decides the tokens: the data, the tokenizer's files, its chat template, our code."""
     tokenizer = base.tokenizer
-    files = [Path(__file__).with_name(f"{name}.py") for name in MAKERS]
-    files += [path for path in sorted(base.path.rglob("*")) if path.is_file()]
+    files = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(base.path.rglob("*"))]
     parts: list[Any] = [(careless, config.seed) if careless else "", config.answer_style]
     parts += [config.columns, config.encoding, fingerprint(source), *sorted(tokenizer.eos_token_ids)]
     parts += [chat_template(tokenizer), chat_template(tokenizer, True)]
-    parts += [sha256(path) for path in files if path.suffix in (".py", ".json", ".model", ".jinja", ".txt")]
+    decisive = (".py", ".json", ".model", ".jinja", ".txt")
+    parts += [sha256(path) for path in files if path.suffix in decisive and path.is_file()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _stored(target: Path) -> pa.Table | None:
-    """The table in `target`, mapped; None if it is not there, or damaged."""
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(target))).read_all()
-    except (OSError, pa.ArrowException):
-        return None
+def _mapped(target: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(target))).read_all()
 
 
 def _read(source: str, columns: str, encoding: str) -> Iterator[Numbered]:
@@ -241,33 +230,33 @@ def _batches(
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
         good = [(line, row.in_style(style)) for line, row in some if isinstance(row, Row)]
-        encoded = iter(encode_rows(list(some_careless(good, careless, seed)), tokenizer))
+        typed = iter(some_careless(good, careless, seed))
         records: list[dict[str, Any]] = []
         for line, row in some:
-            pieces = next(encoded) if isinstance(row, Row) else row
-            if isinstance(pieces, ValueError) or isinstance(row, ValueError):
-                records.append(NOTHING | {"line": line, "reason": str(pieces)})
+            try:
+                if isinstance(row, ValueError):
+                    raise row
+                pieces = encode_row(next(typed), tokenizer)
+            except ValueError as error:
+                records.append(NOTHING | {"line": line, "reason": str(error)})
                 continue
-            about = {
-                "line": line,
-                "key": row_key(row),
-                "asked": asked_key(row),
-                "text": bool(row.text),
-                "thought": any("reasoning_content" in message for message in row.messages),
-            }
             for number, piece in enumerate(pieces):
                 learnt = np.array(piece.supervised, np.uint8)
                 where = np.flatnonzero(learnt[1:]) + 1
                 record = {
+                    "line": line,
                     "row": None if number else row.to_json(),
+                    "key": row_key(row),
+                    "asked": asked_key(row),
+                    "text": bool(row.text),
+                    "thought": any("reasoning_content" in message for message in row.messages),
                     "folded": piece.folded,
                     "first": where[0] if len(where) else len(learnt),
                     "tokens": np.array(piece.tokens, np.int32),
                     "supervised": learnt,
                 }
-                records.append(about | record)
-        columns = [pa.array([one.get(field.name) for one in records], field.type) for field in SCHEMA]
-        yield pa.record_batch(columns, SCHEMA)
+                records.append(record)
+        yield pa.RecordBatch.from_pylist(records, SCHEMA)
 
 
 def _encoded(table: pa.Table, max_seq_length: int, source: str, skip_bad: bool) -> Encoded:

@@ -6,10 +6,10 @@ lose), the answer alone is taken, behind the prompt.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
+from .rows import Message
 from .template import Template, stand_in
 
 # Stand in for a question and its answer, to see what a template writes around them.
@@ -25,11 +25,11 @@ def around(template: Template) -> tuple[str, str]:
     return lead.strip(), tail.strip()
 
 
-def write_prompt(template: Template, messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+def write_prompt(template: Template, messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """The prompt, and the messages that the template made it of: as they are or, when it does not take the
     system's texts, with each of them in the user's turn that follows. Raises `ValueError`."""
     refused = lost = ""
-    for asked in _ways(messages):
+    for asked in _ways(list(messages)):
         try:
             text = template.write(asked, prompt=True)
         except Exception as error:  # as every template may
@@ -46,7 +46,7 @@ def write_prompt(template: Template, messages: list[dict[str, Any]]) -> tuple[st
     )
 
 
-def _ways(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _ways(messages: list[Message]) -> Iterator[list[Message]]:
     """`messages` as they can be put to a template: calls with arguments as objects or as JSON, system texts
     apart or in the user's turn."""
     folded = _fold(messages)
@@ -56,9 +56,10 @@ def _ways(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             yield [_as_json(message) for message in way]
 
 
-def _fold(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """`messages` with every system text before the question that follows it; None when there is none."""
-    folded, waiting = [], ""
+def _fold(messages: list[Message]) -> list[Message]:
+    """`messages` with every system text before the question that follows it; empty when there is none."""
+    folded: list[Message] = []
+    waiting = ""
     for message in messages:
         if message["role"] == "system":
             waiting += f"{message['content']}\n\n" if message["content"].strip() else ""
@@ -67,10 +68,10 @@ def _fold(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
             waiting = ""
         else:
             folded.append(message)
-    return None if waiting or len(folded) == len(messages) else folded
+    return [] if waiting or len(folded) == len(messages) else folded
 
 
-def _as_json(message: dict[str, Any]) -> dict[str, Any]:
+def _as_json(message: Message) -> Message:
     """`message` with the arguments of its calls as JSON: some templates write them as they come."""
     calls = []
     for call in message.get("tool_calls", ()):
@@ -79,19 +80,16 @@ def _as_json(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def write_answer(
-    template: Template, prompt: str, asked: list[dict[str, Any]], message: dict[str, Any]
-) -> str:
+def write_answer(template: Template, prompt: str, asked: list[Message], message: Message) -> str:
     """What the model is to say after the `prompt` of `asked`: the answer as the template writes it, and its
     end. Raises `ValueError`."""
-    said, thought = _said(message)
-    calls = message.get("tool_calls")
+    said, calls = message["content"].strip(), message.get("tool_calls")
+    thought = message.get("reasoning_content", "").strip()
     told = f"{said}\0{thought}\0{json.dumps(calls or '', ensure_ascii=False)}"
     if stop := next((stop for stop in template.stops if stop in told), None):
         raise ValueError(f"a resposta contém «{stop}», que é o que faz o modelo parar: tire-o")
     before = [stand_in(one, number)[0] for number, one in enumerate(asked)]
-    probe, words = stand_in(message, len(asked))
-    for way, tried in zip(_answers(template, message), _answers(template, probe), strict=True):
+    for way, tried, words in _answers(template, message, len(asked)):
         try:
             text = template.write([*asked, way])
         except Exception:  # as every template may
@@ -109,32 +107,33 @@ def write_answer(
     return _answer_alone(template, prompt, asked, message)
 
 
-def _said(message: dict[str, Any]) -> tuple[str, str]:
-    """What an answer says and what it thinks."""
-    return message["content"].strip(), message.get("reasoning_content", "").strip()
-
-
-def _answers(template: Template, message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """`message` as templates take it: thoughts in a field of their own, or before the text."""
-    thought = message.get("reasoning_content")
-    yield message
+def _answers(
+    template: Template, message: Message, number: int
+) -> Iterator[tuple[Message, Message, list[str]]]:
+    """`message` as templates take it: calls with arguments as objects or as JSON, a thought in a field of its
+    own or before the text. With each a stand-in for it as the `number`th, and the words that this has."""
+    probe, words = stand_in(message, number)
+    yield message, probe, words
     if message.get("tool_calls"):
-        yield _as_json(message)
-    if thought:
-        content = f"{template.thought_marks[0]}\n{template.closed(thought)}{message['content']}"
-        yield {**{k: v for k, v in message.items() if k != "reasoning_content"}, "content": content}
+        yield _as_json(message), _as_json(probe), words
+    if message.get("reasoning_content"):
+        yield _with_thought(template, message), _with_thought(template, probe), words
 
 
-def _answer_alone(
-    template: Template, prompt: str, asked: list[dict[str, Any]], message: dict[str, Any]
-) -> str:
+def _with_thought(template: Template, message: Message) -> Message:
+    """`message` with its thought before its text."""
+    rest = dict(message)
+    thought = template.closed(rest.pop("reasoning_content"))
+    return {**rest, "content": f"{template.thought_marks[0]}\n{thought}{message['content']}"}
+
+
+def _answer_alone(template: Template, prompt: str, asked: list[Message], message: Message) -> str:
     """The answer to a prompt that the template does not go on from: what it writes around any answer."""
-    said, thought = _said(message)
     question = [*asked[:-1], {**asked[-1], "content": QUESTION}] if asked else []
     try:
-        before = template.write(question, prompt=True).split(QUESTION)
         if message.get("tool_calls"):
             return _call_alone(template, question, message)
+        before = template.write(question, prompt=True).split(QUESTION)
         whole = template.write([*question, {"role": "assistant", "content": ANSWER}]).split(QUESTION)
         lead, after = whole[-1].split(ANSWER)
     except Exception as error:  # as every template may; also an answer that is not there, or twice
@@ -142,9 +141,9 @@ def _answer_alone(
     # The template writes less than the prompt (a thought that the prompt has), or more (a space).
     lead = lead.removeprefix(before[-1]) if lead.startswith(before[-1]) and len(before) > 1 else ""
     lead = template.without_empty_thought(lead)
-    start = template.thought_marks[0]
+    said, start = message["content"].strip(), template.thought_marks[0]
     opened = prompt.rstrip().endswith(start)
-    if thought:
+    if thought := message.get("reasoning_content", "").strip():
         lead += "" if opened else f"{start}\n"
         said = template.closed(thought) + said
     elif opened:  # what the prompt opens, the answer closes
@@ -152,16 +151,15 @@ def _answer_alone(
     return _to_the_end(template, lead + said + after, len(lead + said))
 
 
-def _call_alone(template: Template, question: list[dict[str, Any]], message: dict[str, Any]) -> str:
+def _call_alone(template: Template, question: list[Message], message: Message) -> str:
     """A call after a prompt that the template does not go on from, or only as if it had no thought."""
     either = template, replace(template, thinking=not template.thinking)
     opened = [one.write(question, prompt=True).split(QUESTION)[-1] for one in either]
-    probe, words = stand_in(message, 0)
-    for way, tried in ((message, probe), (_as_json(message), _as_json(probe))):
+    for way, tried, words in _answers(template, message, 0):
         shown = template.write([*question, tried])
-        added = template.write([*question, way]).split(QUESTION)[-1]
-        added = added.removeprefix(next((one for one in opened if added.startswith(one)), added))
         if all(word in shown for word in words):
+            added = template.write([*question, way]).split(QUESTION)[-1]
+            added = next((added.removeprefix(one) for one in opened if added.startswith(one)), "")
             return _to_the_end(template, template.without_empty_thought(added), 0)
     raise ValueError("o modelo de conversa (chat template) não diz toda a resposta com chamadas")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..data.chat import prompt_text
+from ..data.template import Template
+from ..data.turns import write_prompt
 from ..errors import UserError
 from ..templates import render
 from .formats import GGUF
@@ -143,7 +144,8 @@ def _gaps(tokenizer: TokenizerWrapper, questions: int, system: bool) -> list[str
         turns.append(("user", MARK.format(f"question {number}")))
         turns.append(("assistant", MARK.format(f"answer {number}")))
     messages = [{"role": role, "content": mark} for role, mark in turns[:-1]]
-    gaps = _apart(prompt_text(messages, tokenizer).removeprefix(tokenizer.bos_token or ""))
+    prompt, _ = write_prompt(Template(tokenizer), messages)
+    gaps = _apart(prompt.removeprefix(tokenizer.bos_token or ""))
     if sorted(gaps[1::2]) != sorted(mark for _, mark in turns[:-1]):
         raise ValueError("não escreve cada mensagem uma vez")
     return gaps

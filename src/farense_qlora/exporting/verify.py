@@ -17,10 +17,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from ..data.chat import spoken, taken
+from ..data.chat import spoken
 from ..data.rows import Row
-from ..data.template import settings
+from ..data.template import Template
 from ..data.tokens import Encoded, Example
+from ..data.turns import write_prompt
 from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import Base
@@ -309,13 +310,9 @@ def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
     settings of its template. Nothing of a bare text."""
     if row.text:
         return {}
-    thinking = bool(row.messages[-1].get("reasoning_content"))
-    messages, tools = taken(row.messages[:-1], tokenizer, row.tools, thinking), list(row.tools)
-    return {
-        "messages": messages,
-        "tools": tools or None,
-        "template": settings(tokenizer, bool(tools), thinking),
-    }
+    template = Template(tokenizer, row.tools, bool(row.messages[-1].get("reasoning_content")))
+    _, messages = write_prompt(template, row.messages[:-1])
+    return {"messages": messages, "tools": list(row.tools) or None, "template": template.settings}
 
 
 def _logits(
