@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from farense_qlora.config import HOME, Config
 from farense_qlora.data.batches import (
     BatchSampler,
-    LengthGroupedSampler,
-    PackedSampler,
     best_window,
     bins,
     collate,
     collate_parts,
+    length_grouped_sampler,
     pack,
+    packed_sampler,
     packing_efficiency,
 )
 from farense_qlora.data.tokens import Example, encode, read_rows
@@ -34,9 +34,9 @@ def settings(batch_size: int, grad_accumulation_steps: int, max_seq_length: int,
 
 LENGTHS = np.random.default_rng(0).integers(5, 90, 253)
 SAMPLERS = {
-    "unpacked": lambda seed: LengthGroupedSampler(settings(4, 3, 512, seed), LENGTHS),
-    "packed, short windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS, short=True),
-    "packed, long windows": lambda seed: PackedSampler(settings(4, 3, 256, seed), LENGTHS),
+    "unpacked": lambda seed: length_grouped_sampler(settings(4, 3, 512, seed), LENGTHS),
+    "packed, short windows": lambda seed: packed_sampler(settings(4, 3, 256, seed), LENGTHS, short=True),
+    "packed, long windows": lambda seed: packed_sampler(settings(4, 3, 256, seed), LENGTHS),
 }
 each_sampler = pytest.mark.parametrize("sampler_of", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -66,7 +66,7 @@ def test_an_update_can_be_had_without_those_before_it(sampler_of: Callable[[int]
 
 def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    sampler = PackedSampler(settings(16, 2, 128), lengths, short=True)
+    sampler = packed_sampler(settings(16, 2, 128), lengths, short=True)
     sizes = [len(rows_of(sampler, n)) for n in range(sampler.updates_per_epoch)]
     assert np.mean(sizes[:-1]) == pytest.approx(32, rel=0.1)
     shapes = {tuple(len(windows) for windows in sampler[n]) for n in range(sampler.updates_per_epoch - 1)}
@@ -75,14 +75,14 @@ def test_packing_keeps_the_rows_of_an_update_and_its_shape() -> None:
 
 def test_a_long_window_holds_a_whole_update_and_no_micro_batch_passes_the_limit() -> None:
     lengths = np.random.default_rng(3).integers(10, 60, 2000)
-    assert [len(windows) for windows in PackedSampler(settings(1, 8, 512), lengths)[0]] == [1]
-    sampler = PackedSampler(settings(1, 64, 128), lengths)  # 64 rows are more than one window of 128 holds
+    assert [len(windows) for windows in packed_sampler(settings(1, 8, 512), lengths)[0]] == [1]
+    sampler = packed_sampler(settings(1, 64, 128), lengths)  # 64 rows are more than one window of 128 holds
     assert all(len(windows) == 1 for windows in sampler[0]) and len(sampler[0]) > 10
 
 
 def test_rows_of_like_length_go_together() -> None:
     lengths = np.random.default_rng(1).integers(10, 100, 640)
-    sampler = LengthGroupedSampler(settings(8, 1, 512), lengths)
+    sampler = length_grouped_sampler(settings(8, 1, 512), lengths)
     padded = sum(8 * max(lengths[rows_of(sampler, n)]) for n in range(sampler.updates_per_epoch))
     assert lengths.sum() / padded > 0.9
 
@@ -130,7 +130,7 @@ def test_the_rows_of_an_update_are_as_many_on_any_number_of_cores(
 ) -> None:
     """What a machine has of cores says how an update is shared out, not what is in it."""
     config = settings(rows, 1, 128)
-    sampler = PackedSampler(config, LENGTHS, short=True)
+    sampler = packed_sampler(config, LENGTHS, short=True)
     examples = [Example(np.arange(n, dtype=np.int32), np.arange(n) >= 2) for n in LENGTHS]
     for cores in (1, 2, 8, 18, 64):
         parts = [part for windows in sampler[3] for part in collate_parts(examples, windows, None, cores)]

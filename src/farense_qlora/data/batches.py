@@ -6,11 +6,11 @@ lengths, and every epoch has as many windows as the last.
 """
 
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -52,47 +52,47 @@ class Batch:
         return int(self.weights.sum())
 
 
-class BatchSampler(ABC):
+@dataclass(frozen=True)
+class BatchSampler:
     """Shuffled updates, epoch after epoch: `sampler[n]` holds the micro-batches of update `n`.
 
-    Every window is padded to `window` positions; None: to that of the longest in its micro-batch.
+    `plan(epoch)` are the updates of one epoch. Every window is padded to `window` positions; None: to that of
+    the longest in its micro-batch.
     """
 
-    window: int | None = None
+    plan: Callable[[int], list[list[MicroBatch]]]
     updates_per_epoch: int
-
-    def __init__(self, config: Config, lengths: np.ndarray):
-        self.config, self.lengths = config, lengths
-        self._planned: tuple[int, list[list[MicroBatch]]] = (-1, [])
+    window: int | None = None
 
     def __getitem__(self, n: int) -> list[MicroBatch]:
         epoch, index = divmod(n, self.updates_per_epoch)
-        if self._planned[0] != epoch:
-            self._planned = epoch, self._plan(np.random.default_rng([self.config.seed, epoch]))
-        return self._planned[1][index]
-
-    @abstractmethod
-    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
-        """The updates of one epoch."""
+        return self.plan(epoch)[index]
 
 
-class LengthGroupedSampler(BatchSampler):
+def make_sampler(config: Config, lengths: np.ndarray) -> BatchSampler:
+    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device."""
+    if config.packing:
+        return packed_sampler(config, lengths, short=_on_cpu())
+    return length_grouped_sampler(config, lengths)
+
+
+def length_grouped_sampler(config: Config, lengths: np.ndarray) -> BatchSampler:
     """`batch_size` rows a micro-batch, each in a window of its own, like lengths together."""
+    size, at_once = config.batch_size, config.grad_accumulation_steps
 
-    def __init__(self, config: Config, lengths: np.ndarray):
-        super().__init__(config, lengths)
-        self.updates_per_epoch = -(-len(lengths) // (config.batch_size * config.grad_accumulation_steps))
-
-    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
-        size, batches = self.config.batch_size, list[MicroBatch]()
-        for pool in _chunks(random.permutation(len(self.lengths)), POOL * size):
-            by_length = pool[np.argsort(self.lengths[pool], kind="stable")]
+    @lru_cache(maxsize=1)
+    def plan(epoch: int) -> list[list[MicroBatch]]:
+        random = np.random.default_rng([config.seed, epoch])
+        batches: list[MicroBatch] = []
+        for pool in _chunks(random.permutation(len(lengths)), POOL * size):
+            by_length = pool[np.argsort(lengths[pool], kind="stable")]
             batches += [list(rows[:, None]) for rows in _chunks(by_length, size)]
-        shuffled = [batches[i] for i in random.permutation(len(batches))]
-        return _chunks(shuffled, self.config.grad_accumulation_steps)
+        return _chunks([batches[i] for i in random.permutation(len(batches))], at_once)
+
+    return BatchSampler(plan, -(-len(lengths) // (size * at_once)))
 
 
-class PackedSampler(BatchSampler):
+def packed_sampler(config: Config, lengths: np.ndarray, short: bool = False) -> BatchSampler:
     """Rows packed into windows of one length: updates of as many rows on average as without packing.
 
     With `short` windows (the CPU, where attention over long ones is dear) a window is as short as fills well,
@@ -100,35 +100,25 @@ class PackedSampler(BatchSampler):
     one window holds a whole update, if `max_seq_length` lets it. A micro-batch never has more positions than
     `batch_size` rows of full length.
     """
+    lengths = lengths - 1  # a row of n tokens has n - 1 to predict from
+    longest, rows = config.max_seq_length, config.batch_size * config.grad_accumulation_steps
+    rows = min(rows, len(lengths))
+    at_least = 0 if short else min(int(rows * float(lengths.mean())), longest)
+    window = best_window(lengths, at_least, longest)
+    planned = bins(lengths, window)
+    windows = sum(many for _, many in planned)
+    wanted = rows * windows / len(lengths)
+    share = 2 ** max(0, int(math.log2(max(1, wanted))) - 2)  # a power of two, at most a quarter of them
+    an_update = min(max(1, round(wanted / share) * share), windows)
+    micro_batches = -(-an_update // max(1, config.batch_size * longest // window))
+    a_micro_batch = -(-an_update // micro_batches)
 
-    window: int
+    @lru_cache(maxsize=1)
+    def plan(epoch: int) -> list[list[MicroBatch]]:
+        packed = pack(lengths, planned, np.random.default_rng([config.seed, epoch]))
+        return [_chunks(update, a_micro_batch) for update in _chunks(packed, an_update)]
 
-    def __init__(self, config: Config, lengths: np.ndarray, short: bool = False):
-        super().__init__(config, lengths - 1)  # a row of n tokens has n - 1 to predict from
-        longest, rows = config.max_seq_length, config.batch_size * config.grad_accumulation_steps
-        rows = min(rows, len(lengths))
-        at_least = 0 if short else min(int(rows * float(self.lengths.mean())), longest)
-        self.window = best_window(self.lengths, at_least, longest)
-        self.bins = bins(self.lengths, self.window)
-        windows = sum(many for _, many in self.bins)
-        wanted = rows * windows / len(lengths)
-        share = 2 ** max(0, int(math.log2(max(1, wanted))) - 2)  # a power of two, at most a quarter of them
-        self.windows_per_update = min(max(1, round(wanted / share) * share), windows)
-        self.updates_per_epoch = -(-windows // self.windows_per_update)
-        at_once = max(1, config.batch_size * longest // self.window)
-        self.micro_batches = -(-self.windows_per_update // at_once)
-
-    def _plan(self, random: np.random.Generator) -> list[list[MicroBatch]]:
-        windows = pack(self.lengths, self.bins, random)
-        at_once = -(-self.windows_per_update // self.micro_batches)
-        return [_chunks(update, at_once) for update in _chunks(windows, self.windows_per_update)]
-
-
-def make_sampler(config: Config, lengths: np.ndarray) -> BatchSampler:
-    """The updates of rows of `lengths` (rows,) tokens, packed or not as `config` says, for this device."""
-    if config.packing:
-        return PackedSampler(config, lengths, short=_on_cpu())
-    return LengthGroupedSampler(config, lengths)
+    return BatchSampler(plan, -(-windows // an_update), window)
 
 
 def halved(micro_batches: list[MicroBatch]) -> list[MicroBatch]:
