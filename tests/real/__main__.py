@@ -70,7 +70,7 @@ def measure(config: fq.Config) -> None:
     print(f"\n== {config.profile}: {config.epochs:g} épocas", flush=True)
     base = fq.load_base(config)
     data = fq.load_data(config, base)
-    print(base.table, *data.sentences, sep="\n", flush=True)
+    print(base, *data.sentences, sep="\n", flush=True)
     start = time.perf_counter()
     before = fq.evaluate(base, data)
     print(f"\nantes, {minutes_since(start)}:\n{before}", flush=True)

@@ -8,7 +8,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,26 +17,16 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, loa
 
 from ..config import HOME, Config
 from ..errors import UserError, reason
+from ..table import Drawn, Table
 from ..text import decimal, size
 from . import cpu
 from .adapters import load_adapter
 from .cpu.ops import keeps_dense
 from .download import MINIATURE, find_model
-from .folder import (
-    AGAIN,
-    GROUP_SIZE,
-    TEMPLATE,
-    for_mlx_lm,
-    quantized_copy,
-    read_config,
-    with_files,
-)
+from .folder import AGAIN, GROUP_SIZE, TEMPLATE, for_mlx_lm, quantized_copy, read_config, with_files
 from .machine import memory_bytes, on_cpu
 from .packed import group_masks
 from .rope import check_positions
-
-if TYPE_CHECKING:
-    from ..table import Table
 
 __all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "load_tuned", "make_ready"]
 
@@ -49,8 +38,8 @@ ONE_BY_ONE = ("llama4", "gpt_bigcode")
 RUN_AHEAD = 500_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Base(Drawn):
     """A loaded base model with its tokenizer, which shows its facts as the last line of a cell.
 
     `name` is what was asked for and `path` the folder that mlx-lm loads; `bits` are those of a weight.
@@ -65,27 +54,16 @@ class Base:
     size_gb: float
     load_seconds: float
 
-    @property
-    def table(self) -> "Table":
+    def table(self) -> Table:
         """What the model is, for people."""
-        from ..table import Table
-
-        return Table.of_facts(
-            "Modelo base",
-            [
-                ("Modelo", self.name),
-                ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
-                ("Bits por peso", str(self.bits)),
-                ("Em memória", size(self.size_gb)),
-                ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
-            ],
-        )
-
-    def __repr__(self) -> str:
-        return repr(self.table)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+        facts = [
+            ("Modelo", self.name),
+            ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
+            ("Bits por peso", str(self.bits)),
+            ("Em memória", size(self.size_gb)),
+            ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
+        ]
+        return Table.of_facts("Modelo base", facts)
 
 
 def load_base(config: Config) -> Base:
