@@ -46,8 +46,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     Raises `UserError` when it is not there, is damaged, or was made for another model.
     """
     for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"a pasta {folder} não tem um adaptador: falta {name}")
+        adapter_file(folder, name)
     try:
         load_adapters(model, str(folder))
     except RuntimeError:
@@ -55,6 +54,13 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
     model.eval()
+
+
+def adapter_file(folder: Path, name: str) -> Path:
+    """The file `name` of the adapter in `folder`; raises `UserError` when there is none."""
+    if not (folder / name).is_file():
+        raise UserError(f"a pasta {folder} não tem um adaptador: falta {name}")
+    return folder / name
 
 
 @contextmanager

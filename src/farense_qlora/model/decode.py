@@ -33,10 +33,8 @@ def answers(
     count = side_by_side(base.model)
     with inference(base.model), blas_threads(1 if count > 1 else None):
         for start in range(0, len(order), count * BATCH):
-            lanes = []
-            for part, stream in zip(
-                parts(order[start : start + count * BATCH], count), streams(), strict=False
-            ):
+            lanes, some = [], parts(order[start : start + count * BATCH], count)
+            for part, stream in zip(some, streams(), strict=False):
                 generator = BatchGenerator(
                     base.model,
                     max_tokens=max_tokens,

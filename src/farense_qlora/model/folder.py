@@ -74,13 +74,8 @@ def _shards(path: Path, weights: set[str]) -> set[str]:
         index = json.loads((path / "model.safetensors.index.json").read_text(encoding="utf-8"))
         return set(index["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        parts = [re.fullmatch(r"model-\d{5}-of-(\d{5})\.safetensors", name) for name in weights]
-        return {
-            f"model-{number:05}-of-{part[1]}.safetensors"
-            for part in parts
-            if part
-            for number in range(1, int(part[1]) + 1)
-        }
+        totals = set(re.findall(r"model-\d{5}-of-(\d{5})\.safetensors", " ".join(weights)))
+        return {f"model-{n:05}-of-{total}.safetensors" for total in totals for n in range(1, int(total) + 1)}
 
 
 def for_mlx_lm(path: Path) -> Path:

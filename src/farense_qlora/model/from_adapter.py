@@ -4,9 +4,8 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +15,7 @@ from ..config import Config
 from ..errors import UserError
 from ..files import CHECKSUMS, sha256
 from ..text import plain
-from .adapters import DESCRIPTION, WEIGHTS
+from .adapters import DESCRIPTION, WEIGHTS, adapter_file
 
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -28,8 +27,7 @@ SPECIAL = ("use_qalora", "use_bdlora", "alora_invocation_tokens", "layer_replica
 Arrays = dict[str, mx.array]
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """What is in `folder`: of each layer that it changes, "layer.lora_a" and "layer.lora_b" as in mlx-lm."""
 
     folder: Path
@@ -60,9 +58,7 @@ def read_adapter(folder: Path) -> Adapter:
     if not folder.is_dir():
         raise UserError(f"não encontro a pasta do adaptador de onde partir: {folder}")
     try:
-        described = dict(json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"a pasta {folder} não tem um adaptador: falta {DESCRIPTION}") from None
+        described = dict(json.loads(adapter_file(folder, DESCRIPTION).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise UserError(f"{folder / DESCRIPTION} está danificado: não se pode partir dele") from None
     if kind := _other_kind(described):
@@ -73,7 +69,7 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder / PEFT_PICKLE} é um ficheiro pickle, que pode correr código ao abrir-se: grave o "
             f"adaptador em {PEFT_WEIGHTS}"
         )
-    weights = _weights(folder / (PEFT_WEIGHTS if peft else WEIGHTS))
+    weights = _weights(adapter_file(folder, PEFT_WEIGHTS if peft else WEIGHTS))
     if peft:
         weights = {_mlx_name(name): mx.contiguous(array.T) for name, array in weights.items()}
     pairs = {f"{layer}.{matrix}" for layer in _layers(weights) for matrix in ("lora_a", "lora_b")}
@@ -113,8 +109,6 @@ def _other_kind(described: dict[str, Any]) -> str:
 
 def _weights(path: Path) -> Arrays:
     """The arrays in the file `path`, whole and finite; raises `UserError`."""
-    if not path.is_file():
-        raise UserError(f"a pasta {path.parent} não tem um adaptador: falta {path.name}")
     try:
         sums = json.loads((path.parent / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

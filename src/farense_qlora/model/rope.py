@@ -140,8 +140,8 @@ def _angles(rope: Settings, dims: int, config: Settings) -> tuple[np.ndarray, fl
     if kind == "linear":
         return angles / factor, 1.0
     if kind == "proportional":
-        still = dims // 2 - int(rope.get("partial_rotary_factor", 1.0) * dims // 2)
-        return np.where(np.arange(dims // 2) < dims // 2 - still, angles / rope.get("factor", 1.0), 0), 1.0
+        turning = int(rope.get("partial_rotary_factor", 1.0) * dims // 2)
+        return np.where(np.arange(dims // 2) < turning, angles / rope.get("factor", 1.0), 0), 1.0
     if kind == "llama3":
         low, high = rope["low_freq_factor"], rope["high_freq_factor"]
         turns = first * angles / (2 * pi)

