@@ -69,12 +69,11 @@ def _fetch(name: str, files: Sequence[Any]) -> None:
 
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
     wanted = [file for file in files if file.will_download]
-    large = [
-        (url, get_hf_file_metadata(url))
-        for file in wanted
-        if file.file_size > LARGE
-        for url in [hf_hub_url(name, file.filename, revision=file.commit_hash)]
-    ]
+    large = []
+    for file in wanted:
+        if file.file_size > LARGE:
+            url = hf_hub_url(name, file.filename, revision=file.commit_hash)
+            large.append((url, get_hf_file_metadata(url)))
     if not large:
         return
     parts = [blobs / f"{about.etag}.incomplete" for _, about in large]
