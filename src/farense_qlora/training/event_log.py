@@ -3,7 +3,8 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -80,15 +81,11 @@ class EventReader:
     def poll(self) -> list[Event]:
         """The events written since the last call, also those that undo or repeat earlier ones; lines that
         hold no event are passed over, since the others still tell much."""
-        with self._lock:
-            try:
-                new = self._read()
-            except FileNotFoundError:
-                return []
-            events = [event for line in new.splitlines() if (event := parse(line))]
-            for event in events:
-                _replay(self.events, event)
+        with self._lock, suppress(FileNotFoundError):
+            events = [event for line in self._read().splitlines() if (event := from_json(line))]
+            self.events = replay(events, self.events)
             return events
+        return []
 
     def _read(self) -> bytes:
         """The whole lines after those read before."""
@@ -103,39 +100,21 @@ class EventReader:
         return text
 
 
-def parse(line: bytes) -> Event | None:
-    """The event in a line of the log; None when it holds none."""
-    try:
-        return from_json(line.decode())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def replay(events: Iterable[Event]) -> list[Event]:
-    """Those of `events` that count: what a crash or a roll-back undid is dropped, what was done again stands
-    once."""
-    kept: list[Event] = []
+def replay(events: Iterable[Event], before: Sequence[Event] = ()) -> list[Event]:
+    """Those of `events` that count, after those from `before`: what a crash or a roll-back undid is dropped,
+    what was done again stands once."""
+    kept = list(before)
     for event in events:
-        _replay(kept, event)
+        match event:
+            case Started(step=step):
+                _resume_from(kept, step)
+            case RolledBack(step=step):
+                undone = (Stepped, Evaluated, Sampled, Saved)
+                kept = [old for old in kept if old.step <= step or not isinstance(old, undone)]
+            case Evaluated(step=0):  # a run that dies before its first checkpoint evaluates once more
+                kept = [old for old in kept if not isinstance(old, Evaluated | Sampled)]
+        kept.append(event)
     return kept
-
-
-def _replay(kept: list[Event], event: Event) -> None:
-    """Append `event` to the events `kept` so far, after dropping those that it undoes."""
-    step = event.step
-    match event:
-        case Started():
-            _resume_from(kept, step)
-        case RolledBack():
-            undone = (Stepped, Evaluated, Sampled, Saved)
-            kept[:] = [old for old in kept if old.step <= step or not isinstance(old, undone)]
-        case Evaluated():  # before the first checkpoint, one may be done again
-            i = len(kept) - 1
-            while i >= 0 and kept[i].step >= step:
-                if kept[i].step == step and isinstance(kept[i], Evaluated | Sampled):
-                    del kept[i]
-                i -= 1
-    kept.append(event)
 
 
 def _resume_from(kept: list[Event], step: int) -> None:
@@ -144,7 +123,7 @@ def _resume_from(kept: list[Event], step: int) -> None:
     A worker that died after it saved and before it said so has left no such word: then what counts are the
     events up to that step.
     """
-    for i in range(len(kept) - 1, -1, -1):
+    for i in reversed(range(len(kept))):
         if isinstance(kept[i], Saved) and kept[i].step == step:
             kept[i:] = [old for old in kept[i:] if isinstance(old, Restarted)]
             return

@@ -180,11 +180,14 @@ class Failed(Event):
 TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 
 
-def from_json(line: str) -> Event:
-    """The event in a line of `events.jsonl`; raises `KeyError`, `TypeError` or `ValueError` if none."""
-    values: dict[str, Any] = json.loads(line)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return TYPES[values.pop("event")](**values)
+def from_json(line: str | bytes) -> Event | None:
+    """The event in a line of `events.jsonl`; None when it holds none."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return TYPES[values.pop("event")](**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 E = TypeVar("E", bound=Event)

@@ -15,8 +15,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .event_log import NAME, EventWriter, parse
-from .events import Failed, Finished, Restarted
+from .event_log import NAME, EventWriter
+from .events import Failed, Finished, Restarted, from_json
 from .requests import STOP, is_requested
 
 LOG = "worker.log"
@@ -137,7 +137,7 @@ class Keeper:
     def _has_ended(self, start: int) -> bool:
         """Whether the last event, after the first `start` bytes of them, says that the run ended."""
         *_, line = b"", *self._end_of(NAME, start).encode().splitlines()
-        return isinstance(parse(line), Finished | Failed)
+        return isinstance(from_json(line), Finished | Failed)
 
     def _checkpoint(self) -> int:
         """The step of the newest checkpoint; -1 without any."""

@@ -20,7 +20,7 @@ from ..text import Sentence, size
 from . import event_log
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import EventReader
-from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, last, of
+from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, from_json, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
 from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
 from .worker import is_locked, launch, lock_holder, take_lock
@@ -309,7 +309,7 @@ def _began(folder: Path) -> float:
     the folder do not: an evaluation that is stored there changes them, and so does copying it."""
     first = None
     with suppress(FileNotFoundError), open(folder / event_log.NAME, "rb") as file:
-        first = event_log.parse(file.readline())
+        first = from_json(file.readline())
     return first.time if first else (folder / "config.json").stat().st_mtime
 
 
