@@ -14,9 +14,9 @@ from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.files import verify
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.training import anomalies
 from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.events import Event, RolledBack, Skipped, Spiked, Stepped
+from farense_qlora.training.loop import FEWEST, spike_bound
 from farense_qlora.training.step import Step
 
 
@@ -121,9 +121,9 @@ def clean(folder: Path, lines: list[str], bad: int) -> str:
 
 
 def test_a_loss_far_out_of_the_ordinary_is_reported() -> None:
-    losses = [1.0 + 0.01 * (i % 7) for i in range(anomalies.FEWEST)]
-    assert 1.03 < anomalies.spike_bound(losses) < 1.5
-    assert anomalies.spike_bound(losses[1:]) == math.inf
+    losses = [1.0 + 0.01 * (i % 7) for i in range(FEWEST)]
+    assert 1.03 < spike_bound(losses) < 1.5
+    assert spike_bound(losses[1:]) == math.inf
 
 
 def test_a_spike_is_an_event(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 import platform
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +35,7 @@ def measured(adapter: Path, events: Sequence[Event]) -> dict[str, Any]:
     if NAME.fullmatch(adapter.name):
         return {"step": step_of(adapter), "loss": None}
     with suppress(FileNotFoundError):  # an older version wrote none
-        about: dict[str, Any] = json.loads((adapter / MEASURED).read_text(encoding="utf-8"))
-        return about
+        return json.loads((adapter / MEASURED).read_text(encoding="utf-8"))
     kept = best_of(events)
     return {"step": kept and kept.step, "loss": kept and kept.loss}
 
@@ -62,14 +61,14 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def latest(run: Path, damaged: Callable[[Path, str], object] = lambda path, reason: None) -> Path | None:
-    """The newest whole checkpoint in the folder `run`, if there is one; `damaged` is told of each that is
-    newer but not whole, and why."""
-    for checkpoint in checkpoints(run):
-        if (reason := verify(checkpoint)) is None:
-            return checkpoint
-        damaged(checkpoint, reason)
-    return None
+def name_of(step: int) -> str:
+    """Where in the folder of a run the checkpoint after update `step` is."""
+    return f"{FOLDER}/step-{step:06d}"
+
+
+def latest(run: Path) -> Path | None:
+    """The newest whole checkpoint in the folder `run`, if there is one."""
+    return next((one for one in checkpoints(run) if verify(one) is None), None)
 
 
 def fingerprints(config: Config) -> dict[str, str]:
@@ -112,5 +111,4 @@ def versions() -> dict[str, str]:
 
 def contents(checkpoint: Path) -> dict[str, Any]:
     """What `checkpoint` says of itself: the state of training, config, fingerprints, what computed it."""
-    about: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    return about
+    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))

@@ -1,10 +1,11 @@
 """The training loop: `train(...)` yields typed events in the order in which things happen."""
 
+import math
+import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
-from itertools import chain
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import chain, takewhile
 from pathlib import Path
-from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +15,7 @@ from ..config import Config
 from ..data.batches import Batch, collate_parts, halved, make_sampler
 from ..data.load import Data, write_left_out
 from ..errors import DiskFullError, UserError
+from ..files import verify
 from ..model.adapters import attach
 from ..model.base import Base
 from ..model.checkpointing import use_checkpointing
@@ -21,17 +23,21 @@ from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
 from ..model.machine import on_cpu, peak_memory
 from ..model.packed import check_packable
-from . import anomalies, checkpoints, events, saving
+from . import checkpoints, events, saving
 from .cost import estimate
 from .events import Event
 from .probes import Probes
 from .requests import Requests
 from .run import adapter_folder
-from .step import Step, learning_rate, validation_loss
+from .step import Step, learning_rate, not_finite, validation_loss
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
-T = TypeVar("T")
+# Skipped updates in a row until training goes back to the last checkpoint, and how often it may go back.
+SKIPS_UNTIL_ROLLBACK, ROLLBACKS = 3, 3
+# How many losses a new one is compared with, at least and at most.
+FEWEST, MOST = 16, 64
+DEVIATIONS = 8.0
 
 
 def train(
@@ -60,31 +66,34 @@ def train(
     ['Started', 'Evaluated', 'Saved', 'Stepped', 'Evaluated', 'Saved', 'Finished']
     """
     trainer = Trainer(config, base, data, folder, accept_changes, stops, splits)
-    began = time.perf_counter()
+    state, began = trainer.state, time.perf_counter()
     yield trainer.started()
-    for damaged, reason in trainer.damaged:
-        yield events.Discarded(step=trainer.state.step, path=str(damaged.relative_to(folder)), reason=reason)
+    for damaged in takewhile(lambda one: one != trainer.checkpoint, checkpoints.checkpoints(folder)):
+        path, reason = str(damaged.relative_to(folder)), str(verify(damaged))
+        yield events.Discarded(step=state.step, path=path, reason=reason)
     if trainer.checkpoint:
-        yield events.Saved(step=trainer.state.step, path=str(trainer.checkpoint.relative_to(folder)))
+        yield events.Saved(step=state.step, path=checkpoints.name_of(state.step))
     ended = yield from trainer.evaluate_if_due()
     if not trainer.checkpoint:
         yield from trainer.save()
     while not ended:
-        start, state = time.perf_counter(), trainer.state
+        start = time.perf_counter()
         rate = learning_rate(config, state.learning_rate, state.step, trainer.total_steps)
         batches = trainer.batches(state.step)
         mx.random.seed(config.seed * 1_000_003 + state.step)  # dropout is a function of (seed, step)
         loss, grad_norm = trainer.step(batches, rate)
         state.step += 1
         epoch = state.step / trainer.sampler.updates_per_epoch
-        if cause := anomalies.not_finite(loss, grad_norm):
+        if cause := not_finite(loss, grad_norm):
             rows = trainer.rows(state.step - 1)
             yield events.Skipped(step=state.step, epoch=epoch, cause=cause, rows=rows)
             state.skipped_in_a_row += 1
-            if state.skipped_in_a_row == anomalies.SKIPS_UNTIL_ROLLBACK:
-                if state.rollbacks == anomalies.ROLLBACKS:
-                    raise UserError(anomalies.diagnosis(cause, rows, state.learning_rate))
-                yield trainer.roll_back()
+            if state.skipped_in_a_row == SKIPS_UNTIL_ROLLBACK:
+                if state.rollbacks == ROLLBACKS:
+                    raise UserError(diagnosis(cause, rows, state.learning_rate))
+                state = trainer.roll_back()
+                path = checkpoints.name_of(state.step)
+                yield events.RolledBack(step=state.step, path=path, learning_rate=state.learning_rate)
                 continue
         else:
             yield events.Stepped(
@@ -99,9 +108,9 @@ def train(
                 seconds=time.perf_counter() - start,
                 peak_memory_gb=peak_memory() / 1e9,
             )
-            if loss > (bound := anomalies.spike_bound(state.losses)):
+            if loss > (bound := spike_bound(state.losses)):
                 yield events.Spiked(step=state.step, loss=loss, bound=bound)
-            state.losses = [*state.losses, loss][-anomalies.MOST :]
+            state.losses = [*state.losses, loss][-MOST:]
             state.skipped_in_a_row = 0
 
         ended = yield from trainer.evaluate_if_due()
@@ -119,9 +128,12 @@ def train(
             ended = "stopped"
         if ended or asked.save or asked.learning_rate or state.step % config.save_every == 0:
             yield from trainer.save()
-    if ended == "stopped":
-        yield from trainer.evaluate_at_stop()
-    state = trainer.state
+
+    if ended == "stopped" and state.step and state.evaluated != state.step:
+        # So that it can be the best: what was saved has learnt something, and was never measured.
+        measured = yield from trainer.evaluate(stops_to_end_it=2)
+        if measured:
+            yield from trainer.save()
     yield events.Finished(
         step=state.step,
         reason=ended,
@@ -135,10 +147,10 @@ class Trainer:
     """A run in progress: its optimizer `step`, the rows of each update in `sampler`, how many updates there
     are in all (`total_steps`), and the `state` that it has come to.
 
-    Goes on from the last whole `checkpoint` in `folder`; `damaged` lists newer ones, each with what is wrong.
-    Without any it begins with a fresh adapter, or with the weights of the one that the config names. Raises
-    `UserError` on data that are too few, on an adapter that one cannot go on from, when there is no room to
-    save, and on a run that began with another config or other data, unless `accept_changes`.
+    Goes on from the last whole `checkpoint` in `folder`; without any it begins with a fresh adapter, or with
+    the weights of the one that the config names. Raises `UserError` on data that are too few, on an adapter
+    that one cannot go on from, when there is no room to save, and on a run that began with another config or
+    other data, unless `accept_changes`.
     """
 
     def __init__(
@@ -153,18 +165,13 @@ class Trainer:
     ):
         self.config, self.base, self.data, self.folder = config, base, data, folder
         self._stops, self._splits = stops, splits
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.tidy(folder)
-        self._fingerprints = checkpoints.fingerprints(config)
         if config.batch_size > len(data.training):
             raise UserError(
                 f"batch_size = {config.batch_size} é maior do que os dados de treino "
                 f"({len(data.training)} linhas em {config.train_data}): reduza o lote"
             )
+        folder.mkdir(parents=True, exist_ok=True)
         write_left_out(config, data, folder)
-        if config.packing:
-            check_packable(base.model, base.name)
-        self._parts = side_by_side(base.model)
         self.sampler = make_sampler(config, data.training.lengths)
         steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
         self.total_steps = min(steps, config.max_steps or steps)
@@ -172,30 +179,32 @@ class Trainer:
         asked = [row.in_style(config.answer_style) for _, row in validation]
         self._probes = Probes(asked, base.tokenizer, config.probes)
 
+        if config.packing:
+            check_packable(base.model, base.name)
+        self._parts = side_by_side(base.model)
         attach(base.model, config)
         if config.grad_checkpoint:
             use_checkpointing(base.model)
         self.step = Step(base.model, config)
         self.trainable = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
-        self.damaged: list[tuple[Path, str]] = []
-        self.checkpoint = checkpoints.latest(folder, lambda *damage: self.damaged.append(damage))
-        self.state = self._resumed(self.checkpoint, accept_changes) if self.checkpoint else self._begun()
 
-    def _begun(self) -> saving.State:
-        if self.config.from_adapter:
-            start_from(self.base.model, self.config, adapter_folder(self.config.from_adapter))
-        saving.check_room(self.folder, self.config, self.trainable)
-        return saving.State(learning_rate=self.config.learning_rate)
-
-    def _resumed(self, checkpoint: Path, accept_changes: bool) -> saving.State:
-        changed = checkpoints.changes(checkpoint, self.config, self._fingerprints)
-        if changed and not accept_changes:
-            raise UserError(
-                f"o treino em {self.folder} começou com outras definições ou outros dados "
-                f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
-                "--accept-changes"
-            )
-        return saving.restore(checkpoint, self.step)
+        checkpoints.tidy(folder)
+        self._fingerprints = checkpoints.fingerprints(config)
+        self.checkpoint = checkpoints.latest(folder)
+        if self.checkpoint:
+            changed = checkpoints.changes(self.checkpoint, config, self._fingerprints)
+            if changed and not accept_changes:
+                raise UserError(
+                    f"o treino em {folder} começou com outras definições ou outros dados "
+                    f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
+                    "--accept-changes"
+                )
+            self.state = saving.restore(self.checkpoint, self.step)
+        else:
+            if config.from_adapter:
+                start_from(base.model, config, adapter_folder(config.from_adapter))
+            saving.check_room(folder, config, self.trainable)
+            self.state = saving.State(learning_rate=config.learning_rate)
 
     def started(self) -> events.Started:
         """What is about to be trained."""
@@ -230,37 +239,29 @@ class Trainer:
         return tuple(f"{self.config.train_data}:{self.data.training.lines[row]}" for row in rows)
 
     def evaluate_if_due(self) -> Generator[Event, None, str]:
-        """Evaluate when it is time to, and return why training is over, as in `Finished`: "" while it is not,
-        "stopped" when the evaluation was cut short for that; it is then still due when training goes on."""
+        """Evaluate where the plan says so; returns why training is over, as in `Finished`, or "" while it is
+        not. An evaluation that a stop ends early is still due when training goes on."""
         state = self.state
-        if state.evaluated != state.step and self._is_due():
-            yield from self._evaluate(lambda: self._stops() > 0)
-            if state.evaluated != state.step:
+        if self._is_due() and state.evaluated != state.step:
+            measured = yield from self.evaluate(stops_to_end_it=1)
+            if not measured:
                 return "stopped"
         if 0 < self.config.early_stopping_patience <= state.evaluations_since_best:
             return "early_stopping"
         return "completed" if state.step >= self.total_steps else ""
 
-    def evaluate_at_stop(self) -> Iterator[Event]:
-        """Evaluate an adapter that was saved and never evaluated, so that it can be the best, and save that
-        too; not one that learnt nothing, nor when a stop was asked for twice."""
-        state = self.state
-        if state.step and state.evaluated != state.step:
-            yield from self._evaluate(lambda: self._stops() > 1)
-            if state.evaluated == state.step:
-                yield from self.save()
-
     def _is_due(self) -> bool:
         """Whether the plan has an evaluation after this update."""
         return self.state.step >= self.total_steps or self.state.step % self.config.eval_every == 0
 
-    def _evaluate(self, cut: Callable[[], bool]) -> Iterator[Event]:
+    def evaluate(self, stops_to_end_it: int) -> Generator[Event, None, bool]:
         """Keep the adapter if its validation loss is the lowest so far, and ask the probes; nothing of that
-        when the evaluation is `cut` short."""
+        when a stop is asked for so many times meanwhile, and then returns False."""
         state, model, start = self.state, self.base.model, time.perf_counter()
+        cut = lambda: self._stops() >= stops_to_end_it
         loss = validation_loss(model, self.data.validation, self.config, cut)
         if loss is None:
-            return
+            return False
         state.evaluated = state.step
         # An adapter that learnt nothing is no result, even where learning made the validation worse.
         best = state.best_loss is None or state.best_step == 0 or loss < state.best_loss
@@ -278,23 +279,23 @@ class Trainer:
         if self._is_due() and (questions := self._probes.questions):
             expected, answers = self._probes.expected, self._probes.answers(model)
             yield events.Sampled(step=state.step, questions=questions, expected=expected, answers=answers)
+        return True
 
     def save(self) -> Iterator[Event]:
         """Write a checkpoint."""
-        path = yield from self._when_there_is_room(
-            lambda: saving.save(
-                self.folder, self.state, self.config, self._fingerprints, self.base.name, self.step
-            )
+        state, data, base = self.state, self._fingerprints, self.base.name
+        yield from self._when_there_is_room(
+            lambda: saving.save(self.folder, state, self.config, data, base, self.step)
         )
-        yield events.Saved(step=self.state.step, path=path)
+        yield events.Saved(step=state.step, path=checkpoints.name_of(state.step))
 
-    def _when_there_is_room(self, write: Callable[[], T]) -> Generator[Event, None, T]:
-        """What `write` returns, tried again while the disk is full; raises its `DiskFullError` when a stop is
+    def _when_there_is_room(self, write: Callable[[], None]) -> Iterator[Event]:
+        """Call `write`, again and again while the disk is full; raises its `DiskFullError` when a stop is
         asked for meanwhile."""
         waiting = False
         while True:
             try:
-                written = write()
+                write()
                 break
             except DiskFullError as error:
                 if self._stops():
@@ -305,15 +306,33 @@ class Trainer:
                 time.sleep(SECONDS_BETWEEN_TRIES_TO_SAVE)
         if waiting:
             yield events.Resumed(step=self.state.step)
-        return written
 
-    def roll_back(self) -> events.RolledBack:
-        """Back to the last checkpoint, with half the learning rate; raises `UserError` when none is whole."""
-        checkpoint = checkpoints.latest(self.folder)
+    def roll_back(self) -> saving.State:
+        """Back to the last checkpoint, with half the learning rate: returns the state there; raises
+        `UserError` when none is whole."""
+        checkpoint, before = checkpoints.latest(self.folder), self.state
         if checkpoint is None:
             raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
-        before = self.state
         self.state = saving.restore(checkpoint, self.step)
         self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
-        path = str(checkpoint.relative_to(self.folder))
-        return events.RolledBack(step=self.state.step, path=path, learning_rate=self.state.learning_rate)
+        return self.state
+
+
+def spike_bound(losses: Sequence[float]) -> float:
+    """The loss above which the next one is a spike: median + 8 standard deviations, these estimated from the
+    median absolute deviation (Rousseeuw & Croux, 1993); infinite while there are too few losses."""
+    if len(losses) < FEWEST:
+        return math.inf
+    median = statistics.median(losses)
+    deviation = 1.4826 * statistics.median(abs(loss - median) for loss in losses)
+    return median + DEVIATIONS * max(deviation, 0.01 * abs(median))
+
+
+def diagnosis(cause: str, rows: Sequence[str], learning_rate: float) -> str:
+    """What to tell the user when halving the learning rate did not help."""
+    shown = ", ".join(rows[:4]) + (" …" if len(rows) > 4 else "")
+    return (
+        f"{cause} em {SKIPS_UNTIL_ROLLBACK} atualizações seguidas, mesmo depois de reduzir {ROLLBACKS} "
+        f"vezes a taxa de aprendizagem (agora {learning_rate:g}); veja as linhas {shown}, baixe "
+        "learning_rate ou ligue max_grad_norm"
+    )

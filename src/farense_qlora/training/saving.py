@@ -19,7 +19,7 @@ from ..files import atomic_dir, write_checksums
 from ..model.adapters import save_adapter, save_arrays
 from ..model.cpu.blas import cores
 from ..model.machine import on_cpu
-from .checkpoints import BEST, FOLDER, MEASURED, checkpoint_bytes, checkpoints, contents, versions
+from .checkpoints import BEST, MEASURED, checkpoint_bytes, checkpoints, contents, name_of, versions
 from .step import Step
 
 # How disks without symbolic links (exFAT, network drives, Google Drive in Colab) say so.
@@ -47,13 +47,11 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def save(run: Path, state: State, config: Config, data: dict[str, str], base: str, step: Step) -> str:
-    """Write `checkpoints/step-NNNNNN` in the folder `run` and return that relative path.
+def save(run: Path, state: State, config: Config, data: dict[str, str], base: str, step: Step) -> None:
+    """Write the checkpoint of `state` in the folder `run`; `data` are the fingerprints of the data files.
 
-    `data` are the fingerprints of the data files. Older checkpoints go, as the config says. Raises
-    `UserError`, a `DiskFullError` when there is no room.
+    Older checkpoints go, as the config says. Raises `UserError`, a `DiskFullError` when there is no room.
     """
-    name = f"{FOLDER}/step-{state.step:06d}"
     about = {
         "state": asdict(state),
         "config": config.model_dump(mode="json"),
@@ -61,14 +59,13 @@ def save(run: Path, state: State, config: Config, data: dict[str, str], base: st
         "versions": versions(),
         "machine": _machine(),
     }
-    with atomic_dir(run / name) as folder:
+    with atomic_dir(run / name_of(state.step)) as folder:
         save_adapter(step.model, config, base, folder)
         save_arrays(folder / "optimizer.safetensors", dict(tree_flatten(step.state)))
         (folder / "state.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         write_checksums(folder)
     for old in checkpoints(run)[config.keep_last :]:
         shutil.rmtree(old, ignore_errors=True)
-    return name
 
 
 def save_best(run: Path, config: Config, base: str, model: nn.Module, state: State) -> None:
@@ -78,29 +75,35 @@ def save_best(run: Path, config: Config, base: str, model: nn.Module, state: Sta
 
     Raises `UserError`, a `DiskFullError` when there is no room.
     """
-    target, link = run / f".{BEST}-{state.step:06d}-{time.time_ns():x}", run / f".{BEST}"
-    before = (run / BEST).resolve()  # stays, for whoever is reading it
-    linked = not (run / BEST).is_dir() or (run / BEST).is_symlink()
-    if linked:
-        try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(target.name)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise disk_error(error, run / BEST) from None
-            linked = False
-    with atomic_dir(target if linked else run / BEST) as folder:
-        save_adapter(model, config, base, folder)
-        measured = {"step": state.best_step, "loss": state.best_loss}
-        (folder / MEASURED).write_text(json.dumps(measured) + "\n", encoding="utf-8")
-        write_checksums(folder)
-    if linked:
-        try:
-            os.replace(link, run / BEST)
-        except OSError as error:
-            raise disk_error(error, run / BEST) from None
-    for old in set(run.glob(f".{BEST}-*")) - {target, run / before.name}:
+    place, link = run / BEST, run / f".{BEST}"
+    folder = run / f".{BEST}-{state.step:06d}-{time.time_ns():x}"
+    before = place.resolve()  # stays, for whoever is reading it
+    try:
+        if (place.is_dir() and not place.is_symlink()) or not _made_link(link, folder.name):
+            folder = place
+        with atomic_dir(folder) as partial:
+            save_adapter(model, config, base, partial)
+            measured = {"step": state.best_step, "loss": state.best_loss}
+            (partial / MEASURED).write_text(json.dumps(measured) + "\n", encoding="utf-8")
+            write_checksums(partial)
+        if folder != place:
+            os.replace(link, place)
+    except OSError as error:
+        raise disk_error(error, place) from None
+    for old in set(run.glob(f".{BEST}-*")) - {folder, run / before.name}:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _made_link(link: Path, target: str) -> bool:
+    """Make `link` lead to `target`; False on a disk that has no links."""
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        return True
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
 
 
 def restore(checkpoint: Path, step: Step) -> State:

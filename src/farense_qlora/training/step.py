@@ -67,7 +67,7 @@ class Step:
         grads = {half: grad / total for half, grad in flatten(tree).items()}
         grad_norm = mx.sqrt(mx.stack([grad.square().sum() for grad in grads.values()]).sum())
         norm = float(grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not_finite(loss, norm):
             return loss, norm
         self._adamw["lora_a"].learning_rate = learning_rate
         self._adamw["lora_b"].learning_rate = learning_rate * self.config.lora_plus_ratio
@@ -94,6 +94,15 @@ class Step:
         """Put a `state` back; in place, since a compiled step holds on to the dictionaries."""
         for adamw, saved in zip(self._adamw.values(), state["states"], strict=True):
             adamw.state.update(saved)
+
+
+def not_finite(loss: float, grad_norm: float) -> str | None:
+    """Which of the two is not a finite number, in Portuguese; None when both are."""
+    if not math.isfinite(loss):
+        return f"a perda não é um número finito ({loss})"
+    if not math.isfinite(grad_norm):
+        return f"o gradiente não é finito (norma {grad_norm})"
+    return None
 
 
 def flatten(tree: Any) -> dict[str, mx.array]:
