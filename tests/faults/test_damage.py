@@ -17,7 +17,6 @@ from farense_qlora.training import loop
 from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Discarded, Event, Started, Stepped
-from farense_qlora.training.requests import Requests
 from farense_qlora.training.saving import State, save_best
 
 TRIES = 60 if WHOLE else 2
@@ -28,10 +27,10 @@ def begun(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """A run that stopped after its 16th update, and its events."""
     run, events = tmp_path_factory.mktemp("damage") / "run", []
 
-    def ask() -> Requests:
-        return Requests(stop=isinstance(events[-1], Stepped) and events[-1].step == 16)
+    def stops() -> int:
+        return isinstance(events[-1], Stepped) and events[-1].step == 16
 
-    for event in train_here(config, run, requests=ask):
+    for event in train_here(config, run, stops=stops):
         events.append(event)
     return run, events
 

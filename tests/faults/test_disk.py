@@ -21,7 +21,6 @@ from farense_qlora.errors import UserError
 from farense_qlora.training import event_log, loop
 from farense_qlora.training.event_log import EventReader, EventWriter, replay
 from farense_qlora.training.events import Event, Paused, Resumed, Stepped
-from farense_qlora.training.requests import Requests
 from farense_qlora.training.run import start
 
 TRIES = 400 if WHOLE else 3  # per kind of error; at most one for each operation
@@ -83,9 +82,8 @@ def begun(config: Config, tmp_path: Path) -> Path:
     """A run that stopped at once after 16 of its 24 updates: with no evaluation that the others lack."""
     run = tmp_path / "begun"
     run.mkdir()
-    stop = {"requests": lambda: Requests(stop=at_sixteen(run)), "stops": lambda: 2 * at_sixteen(run)}
     with closing(EventWriter(run)) as log:
-        for event in train_here(config, run, **stop):
+        for event in train_here(config, run, stops=lambda: 2 * at_sixteen(run)):
             log.write(event)
     return run
 

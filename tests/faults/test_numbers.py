@@ -16,8 +16,7 @@ from farense_qlora.files import verify
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.events import Event, RolledBack, Skipped, Spiked, Stepped
-from farense_qlora.training.loop import FEWEST, spike_bound
-from farense_qlora.training.step import Step
+from farense_qlora.training.step import FEWEST, Step, spike_bound
 
 
 def finite(run: Path) -> bool:

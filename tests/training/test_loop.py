@@ -87,7 +87,7 @@ def stopped_at_look(number: int, times: int = 1) -> dict[str, Any]:
     def stops() -> int:
         return times * (next(looks) >= number)
 
-    return {"requests": lambda: Requests(stop=stops() > 0), "stops": stops}
+    return {"stops": stops}
 
 
 def stopped_after(updates: int, times: int = 1) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def stopped_after(updates: int, times: int = 1) -> dict[str, Any]:
 
     def requests() -> Requests:
         asked.extend([times] if next(done) == updates else [])
-        return Requests(stop=bool(asked))
+        return Requests()
 
     return {"requests": requests, "stops": lambda: sum(asked)}
 
@@ -298,8 +298,8 @@ def test_a_learning_rate_that_is_accepted_later_is_that_of_what_follows(base: Ba
 
 def test_a_learning_rate_that_was_asked_for_meanwhile_stays(base: Base, tmp_path: Path) -> None:
     config = config_for(tmp_path, lr_schedule="constant", warmup_ratio=0.0)
-    asked = iter([Requests(learning_rate=1e-4), Requests(stop=True)])
-    list(train_here(config, tmp_path / "run", base, requests=lambda: next(asked)))
+    asked = [Requests(), Requests(learning_rate=1e-4)]
+    list(train_here(config, tmp_path / "run", base, requests=asked.pop, stops=lambda: not asked))
     events = list(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path)))))
     assert {event.learning_rate for event in events if isinstance(event, Stepped)} == {1e-4}
 
@@ -347,7 +347,7 @@ def test_what_is_asked_during_an_evaluation_is_not_lost(tmp_path: Path) -> None:
     assert not is_requested(tmp_path, STOP)  # all that an evaluation looks for
     request(tmp_path, STOP)
     assert is_requested(tmp_path, STOP)
-    assert read_requests(tmp_path) == Requests(stop=True, save=True, learning_rate=0.5)
+    assert read_requests(tmp_path) == Requests(save=True, learning_rate=0.5)
 
 
 def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from farense_qlora.training.requests import (
     PAUSE,
     SAVE,
     STOP,
+    STOP_NOW,
     Requests,
     clear_requests,
     is_requested,
     read_requests,
     request,
+    stops_asked,
 )
 
 
@@ -23,8 +25,10 @@ def test_a_checkpoint_and_a_learning_rate_are_granted_once_and_a_stop_stands(tmp
     request(tmp_path, LEARNING_RATE, "0.0005")
     request(tmp_path, STOP)
     assert is_requested(tmp_path, SAVE) and is_requested(tmp_path, LEARNING_RATE)  # to look takes nothing
-    assert read_requests(tmp_path) == Requests(stop=True, save=True, learning_rate=5e-4)
-    assert read_requests(tmp_path) == Requests(stop=True)
+    assert read_requests(tmp_path) == Requests(save=True, learning_rate=5e-4)
+    assert read_requests(tmp_path) == Requests() and stops_asked(tmp_path) == 1
+    request(tmp_path, STOP_NOW)
+    assert stops_asked(tmp_path) == 2
     clear_requests(tmp_path)
     assert read_requests(tmp_path) == Requests() and not list(tmp_path.iterdir())
 

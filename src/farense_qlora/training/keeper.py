@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .event_log import NAME, EventWriter
 from .events import Failed, Finished, Restarted, from_json
@@ -40,8 +40,7 @@ WATCHDOG = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Death:
+class Death(NamedTuple):
     """Why a trainer died, in Portuguese, and whether a smaller micro-batch may spare it that."""
 
     cause: str
@@ -52,18 +51,17 @@ def diagnose(code: int, said: str, system_killed: bool) -> Death:
     """What a trainer died of that ended with `code` (negative: the signal) and whose log ends in `said`;
     `system_killed`: the system has killed for want of memory meanwhile, or cannot be asked."""
     if WATCHDOG.search(said):
-        cause = "o sistema cortou um cálculo longo da GPU, como faz com o ecrã ligado"
-        return Death(cause=cause, too_large=True)
+        return Death("o sistema cortou um cálculo longo da GPU, como faz com o ecrã ligado", too_large=True)
     if NO_MEMORY.search(said):
-        return Death(cause="faltou memória", too_large=True)
+        return Death("faltou memória", too_large=True)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         if system_killed:
-            return Death(cause="o sistema matou-o, por falta de memória", too_large=True)
-        return Death(cause="foi morto por outro programa (SIGKILL)")
+            return Death("o sistema matou-o, por falta de memória", too_large=True)
+        return Death("foi morto por outro programa (SIGKILL)")
     if code < 0:
-        return Death(cause=f"o processo foi abaixo ({signal.Signals(-code).name})")
-    lines = [line for line in said.splitlines() if line.strip()]
-    return Death(cause=f"acabou com o código {code}" + (f": {lines[-1].strip()[:200]}" if lines else ""))
+        return Death(f"o processo foi abaixo ({signal.Signals(-code).name})")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return Death(f"acabou com o código {code}" + (f": {lines[-1][:200]}" if lines else ""))
 
 
 class Keeper:
@@ -89,16 +87,21 @@ class Keeper:
             step = self._checkpoint()
             in_vain = 0 if step > began_at else in_vain + 1
             if code == RECYCLED:
-                death = Death(cause="a memória crescia sem razão")
+                death = Death("a memória crescia sem razão")
             elif silent:
-                death = Death(cause=f"não deu sinal de vida durante {silent / 60:.0f} minutos")
+                death = Death(f"não deu sinal de vida durante {silent / 60:.0f} minutos")
             else:
                 said = self._end_of(LOG, log_end)
                 death = diagnose(code, said, killed is None or killed_by_system() != killed)
             splits = min(splits + death.too_large, MOST_SPLITS)
             with closing(EventWriter(self.folder, self._is_to_stop)) as log:
                 if in_vain > len(PAUSES):
-                    log.write(Failed(step=step, message=self._surrender(in_vain, death.cause)))
+                    message = (
+                        f"o treino morreu {in_vain} vezes seguidas sem avançar ({death.cause}): veja "
+                        f"{self.folder / LOG}, baixe max_seq_length ou o rank, e comece-o outra vez; "
+                        "continua do último ponto de controlo"
+                    )
+                    log.write(Failed(step=step, message=message))
                     return code
                 pause = PAUSES[in_vain - 1] if in_vain else 0
                 log.write(Restarted(step=step, cause=death.cause, pause=pause, splits=splits))
@@ -136,7 +139,7 @@ class Keeper:
 
     def _has_ended(self, start: int) -> bool:
         """Whether the last event, after the first `start` bytes of them, says that the run ended."""
-        *_, line = b"", *self._end_of(NAME, start).encode().splitlines()
+        line = self._end_of(NAME, start).rstrip("\n").rpartition("\n")[2]
         return isinstance(from_json(line), Finished | Failed)
 
     def _checkpoint(self) -> int:
@@ -149,34 +152,23 @@ class Keeper:
         return os.fstat(self._lock).st_mtime_ns
 
     def _size(self, name: str) -> int:
-        try:
+        with suppress(OSError):
             return (self.folder / name).stat().st_size
-        except OSError:
-            return 0
+        return 0
 
-    def _end_of(self, name: str, start: int = 0) -> str:
+    def _end_of(self, name: str, start: int) -> str:
         """The end of the file `name`, from `start` at most."""
-        try:
-            with open(self.folder / name, "rb") as file:
-                file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
-
-    def _surrender(self, times: int, cause: str) -> str:
-        return (
-            f"o treino morreu {times} vezes seguidas sem avançar ({cause}): veja {self.folder / LOG}, baixe "
-            "max_seq_length ou o rank, e comece-o outra vez; continua do último ponto de controlo"
-        )
+        with suppress(OSError), open(self.folder / name, "rb") as file:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode(errors="replace")
+        return ""
 
 
 def killed_by_system() -> int | None:
     """How many processes Linux has killed for want of memory since it started; None where nobody counts."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), None)
-    except OSError:
-        return None
+    with suppress(OSError), open("/proc/vmstat") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), None)
+    return None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The training loop: `train(...)` yields typed events in the order in which things happen."""
 
-import math
-import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain, takewhile
@@ -29,15 +27,12 @@ from .events import Event
 from .probes import Probes
 from .requests import Requests
 from .run import adapter_folder
-from .step import Step, learning_rate, not_finite, validation_loss
+from .step import LOSSES, Step, learning_rate, not_finite, spike_bound, validation_loss
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_TRIES_TO_SAVE = 2.0
 # Skipped updates in a row until training goes back to the last checkpoint, and how often it may go back.
 SKIPS_UNTIL_ROLLBACK, ROLLBACKS = 3, 3
-# How many losses a new one is compared with, at least and at most.
-FEWEST, MOST = 16, 64
-DEVIATIONS = 8.0
 
 
 def train(
@@ -55,11 +50,11 @@ def train(
 
     Yields `Started`, then `Stepped` (or `Skipped`) for each update, `Evaluated`, `Sampled` and `Saved` when
     due, and `Finished`. The adapter with the lowest validation loss is kept in `folder/best`. After every
-    update `requests()` says what the user asks for; between the batches of an evaluation, and while the disk
-    is full, `stops()` says how often a stop was asked for. A stopped run is saved first and then evaluated,
+    update `requests()` says what the user asks for, and `stops()` how often to stop; it is asked too between
+    the batches of an evaluation, and while the disk is full. A stopped run is saved first and then evaluated,
     unless it was asked for twice. Each micro-batch is halved `splits` times, which takes less memory and
-    gives the same updates to rounding. Raises `UserError` as `Trainer` does, and when no learning
-    rate gives finite numbers.
+    gives the same updates to rounding. Raises `UserError` as `Trainer` does, and when no learning rate gives
+    finite numbers.
 
     >>> [type(event).__name__ for event in fq.train(
     ...     config.changed(max_steps=1, probes=0), fq.load_base(config), data, folder / "run")]
@@ -110,7 +105,7 @@ def train(
             )
             if loss > (bound := spike_bound(state.losses)):
                 yield events.Spiked(step=state.step, loss=loss, bound=bound)
-            state.losses = [*state.losses, loss][-MOST:]
+            state.losses = [*state.losses, loss][-LOSSES:]
             state.skipped_in_a_row = 0
 
         ended = yield from trainer.evaluate_if_due()
@@ -118,13 +113,13 @@ def train(
         if asked.pause and not ended:
             yield from trainer.save()
             yield events.Paused(step=state.step, cause="asked")
-            while (asked := requests()).pause and not asked.stop:
+            while (asked := requests()).pause and not stops():
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             yield events.Resumed(step=state.step)
         if asked.learning_rate:
             state.learning_rate = asked.learning_rate
             yield events.RateChanged(step=state.step, learning_rate=state.learning_rate)
-        if asked.stop and not ended:
+        if not ended and stops():
             ended = "stopped"
         if ended or asked.save or asked.learning_rate or state.step % config.save_every == 0:
             yield from trainer.save()
@@ -316,16 +311,6 @@ class Trainer:
         self.state = saving.restore(checkpoint, self.step)
         self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
         return self.state
-
-
-def spike_bound(losses: Sequence[float]) -> float:
-    """The loss above which the next one is a spike: median + 8 standard deviations, these estimated from the
-    median absolute deviation (Rousseeuw & Croux, 1993); infinite while there are too few losses."""
-    if len(losses) < FEWEST:
-        return math.inf
-    median = statistics.median(losses)
-    deviation = 1.4826 * statistics.median(abs(loss - median) for loss in losses)
-    return median + DEVIATIONS * max(deviation, 0.01 * abs(median))
 
 
 def diagnosis(cause: str, rows: Sequence[str], learning_rate: float) -> str:

@@ -12,7 +12,6 @@ STOP, STOP_NOW, PAUSE, SAVE, LEARNING_RATE = "stop", "stop_now", "pause", "save"
 class Requests:
     """What training should do after this update; `learning_rate` is the new peak, if another is asked for."""
 
-    stop: bool = False
     pause: bool = False
     save: bool = False
     learning_rate: float | None = None
@@ -36,17 +35,15 @@ def stops_asked(folder: Path) -> int:
 
 
 def read_requests(folder: Path) -> Requests:
-    """What is asked of the run in `folder`, for the one that trains: consumes the requests to save and to
-    change the learning rate, which are granted once.
+    """What is asked of the run in `folder` besides to stop, for the one that trains: consumes the requests to
+    save and to change the learning rate, which are granted once.
 
     During a pause those two stay where they are, to be granted when training goes on.
     """
-    stop = is_requested(folder, STOP)
     if is_requested(folder, PAUSE):
-        return Requests(stop=stop, pause=True)
-    rate = _consume(folder / LEARNING_RATE)
-    save = _consume(folder / SAVE) is not None
-    return Requests(stop=stop, save=save, learning_rate=None if rate is None else float(rate))
+        return Requests(pause=True)
+    save, rate = _consume(folder / SAVE), _consume(folder / LEARNING_RATE)
+    return Requests(save=save is not None, learning_rate=None if rate is None else float(rate))
 
 
 def clear_requests(folder: Path) -> None:

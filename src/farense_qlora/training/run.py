@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import IO
 
 from ..config import HOME, RUNS, Config
-from ..errors import UserError, disk_error, reason
+from ..errors import UserError, disk_error
 from ..files import atomic_write, bytes_in
 from ..model.download import find_model
 from ..table import Table
 from ..text import Sentence, size
-from . import event_log
 from .checkpoints import best, changes, fingerprints, latest, tidy
-from .event_log import EventReader
+from .event_log import NAME, EventReader
 from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, from_json, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
 from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
@@ -101,7 +100,7 @@ class Run:
     def events(self) -> list[Event]:
         """All events so far, in order; what was done again, after a crash or a roll-back, stands once."""
         self._log.poll()
-        return list(self._log.events)
+        return self._log.events
 
     def follow(self) -> Iterator[Event]:
         """Every event from the first, then each new one as it comes, until the run ends; also those that a
@@ -168,10 +167,7 @@ class Run:
                 f"«{self.name}» é só uma ligação para {self.folder.resolve()}: apague essa pasta, ou mude-lhe"
                 " o nome, onde ela está"
             )
-        try:
-            lock = take_lock(self.folder)
-        except OSError as error:
-            raise disk_error(error, self.folder) from None
+        lock = take_lock(self.folder)
         if lock is None:
             raise UserError(
                 f"«{self.name}» não se apaga nem muda de nome enquanto treina: espere que acabe, ou pare-o "
@@ -216,7 +212,7 @@ def adapter_folder(name: str) -> Path:
     Raises `UserError` when it is a run that has saved none.
     """
     folder = HOME / Path(name).expanduser()
-    return Run(folder).best_adapter if (folder / event_log.NAME).exists() else folder
+    return Run(folder).best_adapter if (folder / NAME).exists() else folder
 
 
 def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:
@@ -247,11 +243,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
             "memória: espere que acabe, ou pare-o («farense-qlora stop»); fq.watch() volta a mostrá-lo"
         )
     find_model(config.base_model)  # here, where one sees it come and can interrupt it
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(run.folder)
-    except OSError as error:
-        raise UserError(f"não consigo escrever em {run.folder}: {reason(error)}") from None
+    lock = take_lock(run.folder)
     if lock is None:
         who = lock_holder(run.folder)
         raise UserError(f"o treino «{run.name}» já está a decorrer" + (f" ({who})" if who else ""))
@@ -266,7 +258,7 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
                     f"({'; '.join(changed)}): escolha outro nome, ou aceite a mudança com --accept-changes"
                 )
         if checkpoint is None:
-            (run.folder / event_log.NAME).unlink(missing_ok=True)
+            (run.folder / NAME).unlink(missing_ok=True)
         clear_requests(run.folder)
         with atomic_write(run.folder / "config.json") as path:
             config.write(path)
@@ -308,7 +300,7 @@ def _began(folder: Path) -> float:
     """When the run in `folder` began: its first event tells, and its config until there is one. The dates of
     the folder do not: an evaluation that is stored there changes them, and so does copying it."""
     first = None
-    with suppress(FileNotFoundError), open(folder / event_log.NAME, "rb") as file:
+    with suppress(FileNotFoundError), open(folder / NAME, "rb") as file:
         first = from_json(file.readline())
     return first.time if first else (folder / "config.json").stat().st_mtime
 
@@ -325,10 +317,10 @@ def finished(config: Config) -> Run | None:
 def _unended(config: Config) -> Run | None:
     """The newest run of `config` and its data, if it is under way, was interrupted or was stopped."""
     run = next(_runs_of(config), None)
-    checkpoint = latest(run.folder) if run else None
-    if run is None or (checkpoint and changes(checkpoint, config, fingerprints(config))):
+    if run is None or run.status not in ("running", "paused", "stopped", "interrupted", "new"):
         return None
-    return run if run.status in ("running", "paused", "stopped", "interrupted", "new") else None
+    checkpoint = latest(run.folder)
+    return None if checkpoint and changes(checkpoint, config, fingerprints(config)) else run
 
 
 def _runs_of(config: Config) -> Iterator[Run]:

@@ -1,9 +1,10 @@
 """One optimizer step: gradients of the micro-batches, clipping, AdamW. This is where the time goes.
 
-Beside it stand the learning rate of a step, and the loss over a whole data set.
+Beside it stand the loss over a whole data set, the learning rate of a step, and the checks of its numbers.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -21,7 +22,8 @@ from ..model.loss import token_losses
 from ..model.machine import on_cpu
 from ..model.packed import hidden_states
 
-Arrays = tuple[mx.array | None, ...]
+# Of how many losses, at least and at most, the ordinary is known, and how far from it a spike is.
+FEWEST, LOSSES, DEVIATIONS = 16, 64, 8.0
 
 
 class Step:
@@ -96,15 +98,6 @@ class Step:
             adamw.state.update(saved)
 
 
-def not_finite(loss: float, grad_norm: float) -> str | None:
-    """Which of the two is not a finite number, in Portuguese; None when both are."""
-    if not math.isfinite(loss):
-        return f"a perda não é um número finito ({loss})"
-    if not math.isfinite(grad_norm):
-        return f"o gradiente não é finito (norma {grad_norm})"
-    return None
-
-
 def flatten(tree: Any) -> dict[str, mx.array]:
     """All matrices "lora_a" of a tree of parameters or gradients end to end, and all "lora_b"."""
     halves: dict[str, list[mx.array]] = {}
@@ -133,7 +126,7 @@ def batch_loss(model: nn.Module, *batch: Any) -> mx.array:
     return (losses * weights).sum()
 
 
-def arrays(batch: Batch) -> Arrays:
+def arrays(batch: Batch) -> tuple[mx.array | None, ...]:
     """What `batch_loss` takes, in the shapes of `Batch`."""
     numpy = (batch.inputs, batch.segments, batch.positions, batch.labels, batch.weights)
     return tuple(None if array is None else mx.array(array) for array in numpy)
@@ -146,19 +139,15 @@ def validation_loss(
     asked before each batch, said so."""
     count = side_by_side(model)
     sampler = make_sampler(config, data.lengths)
-    batches = [
-        collate_parts(data, micro_batch, sampler.window, count)
-        for n in range(sampler.updates_per_epoch)
-        for micro_batch in sampler[n]
-    ]
-    total = sum(batch.supervised for batch in chain(*batches))
-    loss = 0.0
+    loss, total = 0.0, 0
     model.eval()
     try:
-        for parts in batches:
+        for micro_batch in chain(*(sampler[n] for n in range(sampler.updates_per_epoch))):
             if should_stop():
                 return None
+            parts = collate_parts(data, micro_batch, sampler.window, count)
             loss += summed(lambda part: batch_loss(model, *arrays(part)), parts).item()
+            total += sum(part.supervised for part in parts)
     finally:
         model.train()
     return loss / total
@@ -175,3 +164,22 @@ def learning_rate(config: Config, peak: float, step: int, total_steps: int) -> f
     done = (step - warmup) / max(1, total_steps - warmup)
     share = (1 + math.cos(math.pi * done)) / 2 if config.lr_schedule == "cosine" else 1 - done
     return peak * share
+
+
+def not_finite(loss: float, grad_norm: float) -> str | None:
+    """Which of the two is not a finite number, in Portuguese; None when both are."""
+    if not math.isfinite(loss):
+        return f"a perda não é um número finito ({loss})"
+    if not math.isfinite(grad_norm):
+        return f"o gradiente não é finito (norma {grad_norm})"
+    return None
+
+
+def spike_bound(losses: Sequence[float]) -> float:
+    """The loss above which the next one is a spike: median + 8 standard deviations, these estimated from the
+    median absolute deviation (Rousseeuw & Croux, 1993); infinite while there are too few losses."""
+    if len(losses) < FEWEST:
+        return math.inf
+    median = statistics.median(losses)
+    deviation = 1.4826 * statistics.median(abs(loss - median) for loss in losses)
+    return median + DEVIATIONS * max(deviation, 0.01 * abs(median))

@@ -12,19 +12,19 @@ import threading
 import time
 import traceback
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from ..config import Config
-from ..errors import UserError
+from ..errors import UserError, disk_error
 from ..model import cpu, without_torch
 from .event_log import EventWriter
-from .events import Event, Failed, Saved, Slowed, Stepped
-from .keeper import LOG, NO_MEMORY, RECYCLED, WATCHDOG
+from .events import Failed, Saved, Slowed, Stepped
+from .keeper import LOG, RECYCLED, diagnose
 from .power import Pace, hold_sleep_off, trainer_environment
-from .requests import Requests, read_requests, stops_asked
+from .requests import read_requests, stops_asked
 
 LOCK = "lock"
 # How much more memory than at its first checkpoint a trainer may hold: a factor, and bytes on top.
@@ -35,8 +35,15 @@ TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02
 
 def take_lock(folder: Path) -> IO[str] | None:
     """Lock the run folder `folder` until the file is closed here and in every process that inherits it; None
-    when another process holds it. The system takes the lock back when its holder dies, however it dies."""
-    file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  the lock lasts as long as it is open
+    when another process holds it. The system takes the lock back when its holder dies, however it dies.
+
+    Makes the folder where it is not; raises `UserError` when that, or to write there, is refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115  the lock lasts while it is open
+    except OSError as error:
+        raise disk_error(error, folder) from None
     for _ in range(TRIES):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,13 +114,8 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
 
     threading.Thread(target=end_with_keeper, daemon=True).start()
 
-    def requests() -> Requests:
-        os.utime(folder / LOCK)  # a sign of life
-        asked = read_requests(folder)
-        return replace(asked, stop=True) if interrupted else asked
-
     def stops() -> int:
-        os.utime(folder / LOCK)
+        os.utime(folder / LOCK)  # a sign of life
         # On SIGTERM, of a computer that is switched off or a keeper that died, nothing is to wait.
         at_once = 2 if signal.SIGTERM in interrupted else 0
         return at_once + len(interrupted) + stops_asked(folder)
@@ -129,45 +131,34 @@ def main(folder: Path, accept_changes: bool, splits: int) -> int:
             config = Config.read(folder / "config.json")
             base = load_base(config)
             data = load_data(config, base)
-            memory, pace = Memory(), Pace()
+            requests, pace, held = partial(read_requests, folder), Pace(), list[int]()
             for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
                 if isinstance(event, Stepped) and (cause := pace.why_slow(event.tokens / event.seconds)):
                     log.write(Slowed(step=event.step, cause=cause))
-                if isinstance(event, Saved) and memory.grew():
-                    return RECYCLED
+                if isinstance(event, Saved):
+                    held.append(bytes_held())
+                    # The first checkpoint of all is from before the first update, or of an earlier process.
+                    if len(held) > 2 and held[-1] > GROWTH * held[1] + GROWTH_AT_LEAST:
+                        return RECYCLED
         except UserError as error:
-            log.write(_failed(str(error)))
+            log.write(Failed(step=0, message=str(error)))
             return 2
         except Exception as error:
             traceback.print_exc()
-            if NO_MEMORY.search(repr(error)) or WATCHDOG.search(repr(error)):
-                return 1
-            log.write(_failed(f"o treino falhou ({error}); veja {folder / LOG}"))
+            if not diagnose(1, repr(error), system_killed=False).too_large:
+                log.write(Failed(step=0, message=f"o treino falhou ({error}); veja {folder / LOG}"))
             return 1
     return 0
 
 
-class Memory:
-    """Watches, from one checkpoint to the next, for memory that this process takes and does not give back."""
+def bytes_held() -> int:
+    """The memory that this process has taken and not given back."""
+    import mlx.core as mx
+    import psutil  # type: ignore[import-untyped]
 
-    def __init__(self) -> None:
-        self._held: list[int] = []
-
-    def grew(self) -> bool:
-        """Whether this process holds much more than at the first checkpoint that it wrote."""
-        import mlx.core as mx
-        import psutil  # type: ignore[import-untyped]
-
-        mx.clear_cache()
-        held = mx.get_active_memory() + int(psutil.Process().memory_info().rss)
-        self._held.append(held)
-        # The first checkpoint of all is from before the first update, or from an earlier process.
-        return len(self._held) > 2 and held > GROWTH * self._held[1] + GROWTH_AT_LEAST
-
-
-def _failed(message: str) -> Event:
-    return Failed(step=0, message=message)
+    mx.clear_cache()
+    return mx.get_active_memory() + int(psutil.Process().memory_info().rss)
 
 
 if __name__ == "__main__":
