@@ -224,8 +224,6 @@ def sentence(event: Event) -> str | None:
             return f"continua do ponto de controlo do {step}" + (f"; {elsewhere}" if elsewhere else "")
         case Started(notes=notes, from_adapter=adapter) if notes or adapter:
             return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
-        case Started(repeated_rows=rows) if rows:
-            return f"linhas repetidas que ficam de fora: {rows}"
         case Restarted(step=done, cause=cause, pause=pause, splits=splits):
             where = f"do ponto de controlo do {step}" if done >= 0 else "do princípio"
             after = f", daqui a {pause:.0f} s" if pause else ""

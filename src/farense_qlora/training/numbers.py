@@ -1,7 +1,6 @@
 """The numbers of a run, worked out of its events in one place: whoever shows a run shows these."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,8 @@ from .events import (
     Spiked,
     Started,
     Stepped,
+    best_of,
+    last,
     of,
 )
 
@@ -93,46 +94,35 @@ class Numbers:
 
 
 def numbers(events: Sequence[Event]) -> Numbers:
-    """What `events`, those of one run that count, come to; taken in the order of time."""
-    now, between = Numbers(), generalization_gap(events)
-    now.gap, now.verdict = between.gap, between.verdict
-    recent: deque[Stepped] = deque(maxlen=RECENT)
-    at_work, evaluating = False, 0.0
-    for event in events:
-        match event:
-            case Stepped():
-                recent.append(event)
-                now.step, now.epoch, now.loss = event.step, event.epoch, event.loss
-                now.learning_rate, now.grad_norm = event.learning_rate, event.grad_norm
-                now.peak_memory_gb = event.peak_memory_gb
-                now.tokens += event.tokens
-                now.seconds += event.seconds
-            case Started():
-                now.total_steps, at_work = event.total_steps, True
-            case Resumed():
-                at_work = True
-            case Paused() | Restarted() | Finished() | Failed():
-                at_work = False
-            case Evaluated():
-                now.val_loss = event.loss
-                if event.best:
-                    now.best_loss, now.best_step = event.loss, event.step
-                now.seconds += event.seconds
-                evaluating += event.seconds if event.step else 0.0
-            case Saved():
-                now.checkpoint = event.step
-            case Skipped():
-                now.step = event.step
-                now.skipped += 1
-            case RolledBack():
-                now.step = event.step
-                now.rollbacks += 1
-            case Spiked():
-                now.spikes += 1
-    if recent:
+    """What `events`, those of one run that count, come to."""
+    steps, evaluations, between = of(events, Stepped), of(events, Evaluated), generalization_gap(events)
+    now = Numbers(
+        gap=between.gap,
+        verdict=between.verdict,
+        tokens=sum(step.tokens for step in steps),
+        seconds=sum(step.seconds for step in steps) + sum(one.seconds for one in evaluations),
+        skipped=len(of(events, Skipped)),
+        rollbacks=len(of(events, RolledBack)),
+        spikes=len(of(events, Spiked)),
+    )
+    if began := last(events, Started):
+        now.total_steps = began.total_steps
+    if at := last(events, Stepped, Skipped, RolledBack):
+        now.step = at.step
+    if saved := last(events, Saved):
+        now.checkpoint = saved.step
+    if evaluations:
+        now.val_loss = evaluations[-1].loss
+    if best := best_of(evaluations):
+        now.best_loss, now.best_step = best.loss, best.step
+    if steps:
+        newest, recent = steps[-1], steps[-RECENT:]
+        now.epoch, now.loss, now.learning_rate = newest.epoch, newest.loss, newest.learning_rate
+        now.grad_norm, now.peak_memory_gb = newest.grad_norm, newest.peak_memory_gb
         seconds = sum(step.seconds for step in recent)
         now.tokens_per_s = sum(step.tokens for step in recent) / seconds if seconds else None
-        if at_work:
+        if isinstance(last(events, Started, Resumed, Paused, Restarted, Finished, Failed), Started | Resumed):
+            evaluating = sum(one.seconds for one in evaluations if one.step)
             each = seconds / len(recent) + evaluating / max(1, now.step)
             now.seconds_left = (now.total_steps - now.step) * each
     return now
@@ -168,18 +158,18 @@ def generalization_gap(events: Sequence[Event]) -> Gap:
     evaluations = [event for event in of(events, Evaluated) if event.step > 0]
     if not steps or not evaluations:
         return Gap()
-    last = evaluations[-1]
-    recent = [step for step in steps if last.epoch - 0.25 <= step.epoch <= last.epoch] or steps[-1:]
+    newest = evaluations[-1]
+    recent = [step for step in steps if newest.epoch - 0.25 <= step.epoch <= newest.epoch] or steps[-1:]
     base = next((event.loss for event in of(events, Evaluated) if event.step == 0), math.inf)
     if any(event.from_adapter for event in of(events, Started)):
         base = math.inf  # that was no base's
     tokens = sum(step.supervised_tokens for step in recent)
     train_loss = sum(step.loss * step.supervised_tokens for step in recent) / tokens
-    gap = last.loss - train_loss
+    gap = newest.loss - train_loss
     verdict = next((word for bound, word in VERDICTS if gap < bound), WORST)
-    if verdict != WORST and last.loss > UNLEARNT_FROM * base:
+    if verdict != WORST and newest.loss > UNLEARNT_FROM * base:
         verdict = UNLEARNT
-    return Gap(train_loss=train_loss, val_loss=last.loss, gap=gap, verdict=verdict)
+    return Gap(train_loss=train_loss, val_loss=newest.loss, gap=gap, verdict=verdict)
 
 
 def history(events: Sequence[Event]) -> Table:
