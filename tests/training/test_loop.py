@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,29 @@ def test_early_stopping_ends_after_evaluations_without_improvement(base: Base, t
     events = list(train_here(config, tmp_path / "run", base))
     assert events[-1].reason == "early_stopping" and events[-1].step < 60
     assert [e.best for e in events if isinstance(e, Evaluated)][-2:] == [False, False]
+
+
+def test_following_the_config_from_where_training_begins_enters_no_module_twice(
+    base: Base, tmp_path: Path
+) -> None:
+    config, entered = config_for(tmp_path), list[str]()
+
+    def watch(frame: Any, event: str, _: object) -> None:
+        caller, module = (one.f_globals.get("__name__") for one in (frame.f_back or frame, frame))
+        handed_on = event == "call" and any(value is config for value in frame.f_locals.values())
+        if handed_on and caller == loop.__name__ != module and [module] != entered[-1:]:
+            entered.append(module)
+
+    for model in (base, load_base(Config(model=str(base.path)))):  # a new run, and one that goes on
+        entered.clear()
+        events = train_here(config, tmp_path / "run", model)
+        sys.setprofile(watch)
+        try:
+            next(events)
+        finally:
+            sys.setprofile(None)
+        assert len(entered) > 5 and len({*entered}) == len(entered)
+        assert any(isinstance(event, Saved) for event in events)
 
 
 def test_a_batch_larger_than_the_data_is_refused(base: Base, tmp_path: Path) -> None:
