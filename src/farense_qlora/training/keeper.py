@@ -112,8 +112,8 @@ class Keeper:
     def _train(self, splits: int, events_end: int) -> tuple[int, float]:
         """Run a trainer to its end: its exit code, and the seconds of silence if they ended it. Before its
         first event, which comes after the first `events_end` bytes, it may download for hours."""
-        command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder)]
-        command += [*self._options, f"--splits={splits}"]
+        command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder), str(splits)]
+        command += self._options
         beat, heard, longest = self._heartbeat(), None, 0.0
         self._trainer = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[self._lock])
         while (code := self._trainer.poll()) is None:

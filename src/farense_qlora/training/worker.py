@@ -1,7 +1,6 @@
 """The process that trains: it writes the events of a run. It is started by the keeper, which see; both hold
 the lock of the run's folder, which dies with them."""
 
-import argparse
 import fcntl
 import json
 import os
@@ -97,7 +96,7 @@ def launch(folder: Path, lock: IO[str], accept_changes: bool) -> "subprocess.Pop
     return keeper
 
 
-def main(folder: Path, accept_changes: bool, splits: int) -> int:
+def main(folder: Path, splits: int, accept_changes: bool) -> int:
     """Train the run in `folder` to its end, each micro-batch halved `splits` times; whatever goes wrong is
     said in a `Failed` event, but for a lack of memory, which is left to the keeper.
 
@@ -162,9 +161,4 @@ def bytes_held() -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--accept-changes", action="store_true")
-    parser.add_argument("--splits", type=int, default=0)
-    given = parser.parse_args()
-    sys.exit(main(given.folder, given.accept_changes, given.splits))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), accept_changes="--accept-changes" in sys.argv))
