@@ -16,7 +16,6 @@ from farense_qlora.profiles import PROFILES
 from farense_qlora.training import doctor as module
 from farense_qlora.training import run as run_module
 from farense_qlora.training.doctor import doctor, recommended_profile
-from farense_qlora.training.power import Power
 
 MACHINE = machine()
 
@@ -81,7 +80,7 @@ def test_memory_and_disk_are_those_that_the_profile_needs_where_they_go(
 
 
 def test_what_slows_a_mac_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "power", lambda: Power(battery=27))
+    monkeypatch.setattr(module, "power", lambda: ["está a funcionar com a bateria (27 %)"])
     (check,) = [check for check in doctor().checks if check.name == "Energia"]
     assert not check.ok and "bateria (27 %)" in check.detail
 

@@ -83,7 +83,7 @@ def doctor() -> Report:
 def share(about: Machine) -> str:
     """A table in Markdown, to paste where one asks for help: the computer and its last trainings, by their
     profiles; no names and no paths."""
-    rows = [*machine_facts(about), ("Energia", "; ".join(power().sentences) or "nada a abranda")]
+    rows = [*machine_facts(about), ("Energia", "; ".join(power()) or "nada a abranda")]
     for run in all_runs()[:3]:
         with suppress(UserError):  # of an older version, or damaged
             config, now, events = run.config, run.numbers, run.events()
@@ -145,7 +145,7 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
         f"o perfil {profile} pede {decimal(cost, 1)} GB: feche outros programas; «farense-qlora fit» mede"
     )
     yield Check("Memória", limit >= cost, memory, remedy)
-    slowed = "; ".join(power().sentences)
+    slowed = "; ".join(power())
     yield Check("Energia", not slowed, slowed or "nada abranda este computador", "ligue-o à corrente")
 
     for name, folder in (("Treinos", RUNS), ("Resultados", OUTPUT), ("Cache", CACHE)):

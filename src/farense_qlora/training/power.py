@@ -3,9 +3,9 @@
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from statistics import median
 
 # A command that holds the display up is ended by the GPU's watchdog (ml-explore/mlx#3267): this relaxes it,
@@ -31,45 +31,25 @@ def hold_sleep_off(pid: int) -> None:
             subprocess.Popen(["caffeinate", "-i", "-s", "-w", str(pid)], stdin=subprocess.DEVNULL)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Power:
-    """What slows a Mac down: low power mode, the per cent left in the `battery` while there is nothing else,
-    and whether it is `hot` enough to be slowed down."""
-
-    low_power: bool = False
-    battery: int | None = None
-    hot: bool = False
-
-    @property
-    def sentences(self) -> list[str]:
-        """What to know of it, in Portuguese; empty when nothing slows it down."""
-        battery = f"está a funcionar com a bateria ({self.battery} %), que não chega para um treino longo"
-        return [
-            *(["está em modo de baixo consumo"] if self.low_power else []),
-            *([battery] if self.battery is not None else []),
-            *(["está quente, e o sistema abranda-o"] if self.hot else []),
-        ]
-
-
-def power() -> Power:
-    """How this computer is fed and cooled; only a Mac says so."""
+def power() -> list[str]:
+    """What slows this computer down, in Portuguese; only a Mac says so."""
     if sys.platform != "darwin":
-        return Power()
+        return []
     return parse(*(_pmset(*words) for words in ((), ("batt",), ("therm",))))
 
 
-def parse(settings: str, battery: str, thermal: str) -> Power:
-    """What `pmset -g`, `pmset -g batt` and `pmset -g therm` print comes to."""
+def parse(settings: str, battery: str, thermal: str) -> list[str]:
+    """What slows a Mac down, by what `pmset -g`, `pmset -g batt` and `pmset -g therm` print."""
+    slowed = []
     # "lowpowermode" on most Macs; "powermode" (0 automatic, 1 low, 2 high) on those that have all three.
-    low = re.search(r"^\s*(?:low)?powermode\s+1\b", settings, re.MULTILINE)
-    charge = re.search(r"(\d+)%", battery) if "'Battery Power'" in battery else None
-    limits = [int(limit) for limit in re.findall(r"CPU_(?:Speed|Scheduler)_Limit\s*=\s*(\d+)", thermal)]
-    warning = re.search(r"Warning Level\s*=\s*[1-9]", thermal)
-    return Power(
-        low_power=bool(low),
-        battery=int(charge[1]) if charge else None,
-        hot=bool(warning) or min(limits, default=100) < 100,
-    )
+    if re.search(r"^\s*(?:low)?powermode\s+1\b", settings, re.MULTILINE):
+        slowed.append("está em modo de baixo consumo")
+    if "'Battery Power'" in battery and (charge := re.search(r"(\d+)%", battery)):
+        slowed.append(f"está a funcionar com a bateria ({charge[1]} %), que não chega para um treino longo")
+    limits = re.findall(r"CPU_(?:Speed|Scheduler)_Limit\s*=\s*(\d+)", thermal)
+    if re.search(r"Warning Level\s*=\s*[1-9]", thermal) or any(int(limit) < 100 for limit in limits):
+        slowed.append("está quente, e o sistema abranda-o")
+    return slowed
 
 
 class Pace:
@@ -77,7 +57,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._first: list[float] = []
-        self._last: list[float] = []
+        self._last = deque[float](maxlen=UPDATES)
         self._said = False
 
     def why_slow(self, tokens_per_s: float) -> str | None:
@@ -88,18 +68,16 @@ class Pace:
         if len(self._first) < UPDATES:
             self._first.append(tokens_per_s)
             return None
-        self._last = [*self._last, tokens_per_s][-UPDATES:]
+        self._last.append(tokens_per_s)
         if len(self._last) < UPDATES or median(self._last) >= SLOWER * median(self._first):
             return None
-        self._last = []  # ask again only after as many updates
-        known = power().sentences
+        self._last.clear()  # ask again only after as many updates
+        known = power()
         self._said = bool(known)
         return "; ".join(known) or None
 
 
 def _pmset(*words: str) -> str:
-    try:
-        done = subprocess.run(["pmset", "-g", *words], capture_output=True, text=True, timeout=5, check=False)
-        return done.stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(["pmset", "-g", *words], capture_output=True, text=True, timeout=5).stdout
+    return ""
