@@ -5,6 +5,7 @@ Good enough to warn while someone drags a slider; `fit` measures, and what it me
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -98,7 +99,7 @@ class Estimate:
 def estimate(config: Config, on_cpu: bool) -> Estimate:
     """The cost of `config`, in a millisecond; raises `UserError` when its data cannot be read."""
     known, shape = size(config.train_data), shape_of(config.model)
-    rows = each = updates = None
+    rows = each = updates = seconds = None
     tokens = float(config.max_seq_length)
     if known:
         stored, rows = known
@@ -112,7 +113,7 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
         updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
     if shape is None:
         return Estimate(rows=rows, updates_per_epoch=each, updates=updates)
-    peak, seconds = peak_gb(shape, config, tokens, on_cpu), None
+    peak = peak_gb(shape, config, tokens, on_cpu)
     measured = _measured().get(_key(config))
     if measured and updates:
         then = Config.parse(measured["config"])
@@ -141,14 +142,10 @@ def memory_warning(cost: Estimate, limit_gb: float) -> str | None:
 
 def shape_of(model: str) -> Shape | None:
     """The shape of `model` if it is here (or Mistral-7B) and of a family that we know."""
-    file: Any = None
-    if folder := local_folder(model):
-        file = folder / "config.json"
-    elif model.count("/") == 1:
-        file = try_to_load_from_cache(model, "config.json")
-    about = _read(str(file)) if isinstance(file, str | Path) and Path(file).is_file() else None
-    if about is None:
+    file = _config_file(model)
+    if file is None:
         return MISTRAL_7B if "mistral-7b" in model.lower() else None
+    about = _read(file)
     if about.get("model_type") not in FAMILIES:
         return None
     try:
@@ -167,12 +164,9 @@ def shape_of(model: str) -> Shape | None:
 
 
 def download_gb(config: Config) -> float:
-    """What of the model is to be downloaded, in GB; 0 where it is here, or its size is known only then."""
-    shape, hub = shape_of(config.model), config.model.count("/") == 1
-    if shape is None or local_folder(config.model) or not hub:
-        return 0.0
-    here = isinstance(try_to_load_from_cache(config.model, "config.json"), str)
-    return 0.0 if here else weights_gb(shape, config.bits)
+    """What of the model is to be downloaded, in GB; 0 where it is here, or its size is not known before."""
+    shape = shape_of(config.model)
+    return weights_gb(shape, config.bits) if shape and not _config_file(config.model) else 0.0
 
 
 def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
@@ -218,13 +212,9 @@ def _micro_batch(config: Config, tokens: float, on_cpu: bool) -> tuple[float, fl
 def remember(config: Config, peak_gb: float, seconds: float) -> None:
     """Keep what `fit` measured of `config`: its peak of memory and the seconds of an update."""
     about = {"config": config.model_dump(mode="json"), "peak_gb": peak_gb, "seconds": seconds}
-    try:
-        with atomic_write(MEASURED) as path:
-            path.write_text(
-                json.dumps({**_measured(), _key(config): about}, indent=2) + "\n", encoding="utf-8"
-            )
-    except UserError:
-        pass  # only the estimates would have been better
+    known = {**_measured(), _key(config): about}
+    with suppress(UserError), atomic_write(MEASURED) as path:  # only the estimates would have been better
+        path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
 def _measured() -> dict[str, Any]:
@@ -245,7 +235,16 @@ def _work(config: Config, tokens: float) -> float:
     return rows * min(config.max_seq_length, tokens) * (4 / 3 if config.grad_checkpoint else 1)
 
 
+def _config_file(model: str) -> Path | None:
+    """The config.json of `model`, if it is on this machine."""
+    if folder := local_folder(model):
+        file = folder / "config.json"
+        return file if file.is_file() else None
+    cached = try_to_load_from_cache(model, "config.json") if model.count("/") == 1 else None
+    return Path(cached) if isinstance(cached, str) else None
+
+
 @lru_cache(maxsize=8)
-def _read(path: str) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return about
