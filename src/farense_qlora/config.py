@@ -5,6 +5,7 @@ A field's default, bounds, label and description yield the JSON file, the CLI fl
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,18 +25,14 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fare
 TRAIN_DATA, VAL_DATA = "data/train_data.jsonl", "data/val_data.jsonl"  # what `prepare` writes
 
 
-def _in(group: str) -> Any:
-    """A function that declares a setting of `group`: its default, label, description and bounds."""
-
-    def setting(default: Any, label: str, description: str, **bounds: Any) -> Any:
-        about: dict[str, Any] = {"group": group}
-        return Field(default, title=label, description=description, json_schema_extra=about, **bounds)
-
-    return setting
+def _setting(group: str, default: Any, label: str, description: str, **bounds: Any) -> Any:
+    about: dict[str, Any] = {"group": group}
+    return Field(default, title=label, description=description, json_schema_extra=about, **bounds)
 
 
-in_model, in_adapter, in_optimization = _in("Modelo"), _in("Adaptador"), _in("Otimização")
-in_data, in_evaluation = _in("Dados"), _in("Avaliação")
+in_model, in_adapter = partial(_setting, "Modelo"), partial(_setting, "Adaptador")
+in_optimization, in_data = partial(_setting, "Otimização"), partial(_setting, "Dados")
+in_evaluation = partial(_setting, "Avaliação")
 
 
 class Settings(BaseModel):
@@ -46,14 +43,10 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_points(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: value.replace(",", ".")
-            if isinstance(value, str)
-            and name in cls.model_fields
-            and cls.model_fields[name].annotation is float
-            else value
-            for name, value in values.items()
-        }
+        for name, field in cls.model_fields.items():
+            if field.annotation is float and isinstance(value := values.get(name), str):
+                values = {**values, name: value.replace(",", ".")}
+        return values
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -122,7 +115,11 @@ class Config(Settings):
         1, "Acumulação de gradientes", "Micro-lotes por atualização.", ge=1, le=1024
     )
     learning_rate: float = in_optimization(
-        2e-4, "Taxa de aprendizagem", "Valor máximo, atingido no fim do aquecimento.", gt=0, le=1
+        2e-4,  # as in the paper (Dettmers et al., 2023, «QLoRA») for 7B
+        "Taxa de aprendizagem",
+        "Valor máximo, atingido no fim do aquecimento.",
+        gt=0,
+        le=1,
     )
     lora_plus_ratio: float = in_optimization(
         1.0,

@@ -6,22 +6,15 @@ from typing import Any
 SIXTEEN_BITS = {"mlx-community/Mistral-7B-Instruct-v0.3-4bit": "mistralai/Mistral-7B-Instruct-v0.3"}
 MISTRAL_7B_16GB: dict[str, Any] = {
     "model": "mlx-community/Mistral-7B-Instruct-v0.3-4bit",
-    "rank": 16,
-    "alpha": 32.0,
-    "epochs": 3.0,
     "batch_size": 1,
     "grad_accumulation_steps": 8,
     "answer_style": "sentences",
-    "learning_rate": 2e-4,  # as in the paper (Dettmers et al., 2023, «QLoRA») for 7B
     "grad_checkpoint": True,
-    "max_seq_length": 512,
-    "eval_every": 100,
     "save_every": 100,
     "early_stopping_patience": 3,
 }
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
-        "model": "mini",
         "rank": 32,
         "alpha": 64.0,
         "epochs": 2.5,
@@ -36,9 +29,6 @@ PROFILES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "bits": 16,  # in 4 a model this small loses too much: 4.2 nats a token, untrained, in place of 3.5
-        "rank": 16,
-        "alpha": 32.0,
-        "epochs": 3.0,
         "batch_size": 8,
         "learning_rate": 5e-4,
         "lora_plus_ratio": 8.0,
