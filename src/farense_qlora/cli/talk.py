@@ -3,8 +3,7 @@
 import argparse
 import contextlib
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ..answers.generate import Conversation
 from ..answers.sampling import Sampling, recommended
@@ -61,22 +60,15 @@ def converse(talk: Conversation) -> None:
 
 def _answer(talk: Conversation, text: str) -> None:
     """Print the answer as it comes; Ctrl-C is heard between two pieces, never inside a computation."""
-    with _interruptions() as heard, contextlib.closing(talk.say(text)) as answer:
-        for piece in answer:
-            print(piece, end="", flush=True)
-            if heard:
-                print(" (interrompida)", end="")
-                break
-    print()
-    sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _interruptions() -> Iterator[list[int]]:
-    """Inside, Ctrl-C adds to the list that this gives, and does nothing else."""
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
-        yield heard
+        with contextlib.closing(talk.say(text)) as answer:
+            for piece in answer:
+                print(piece, end="", flush=True)
+                if heard:
+                    print(" (interrompida)", end="")
+                    break
     finally:
         signal.signal(signal.SIGINT, before)
+    print(flush=True)
