@@ -5,10 +5,16 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 from unittest.mock import patch
 
 from pages import GENERATED, ROOT, pages, prose
+
+from farense_qlora.cli.parser import build_parser, word
+from farense_qlora.config import Config
+from farense_qlora.profiles import PROFILES
+from farense_qlora.text import decimal
+from farense_qlora.training.events import TYPES
 
 PICTURES = ROOT / "docs" / "guides" / "imagens"
 WORDS_A_MINUTE = 200
@@ -44,7 +50,6 @@ MODEL_CHECKS = {
 
 def _markdown(columns: str, rows: Iterator[tuple[Any, ...]], digits: int = 2) -> str:
     from farense_qlora.table import Table
-    from farense_qlora.text import decimal
 
     names = columns.split(" | ")
     formats = {name: lambda value: decimal(value, digits) for name in names[1:]}
@@ -56,7 +61,6 @@ def _markdown(columns: str, rows: Iterator[tuple[Any, ...]], digits: int = 2) ->
 
 def config_tables() -> str:
     """Every setting, with its bounds and default."""
-    from farense_qlora.config import Config
 
     def rows(names: list[str]) -> Iterator[tuple[str, ...]]:
         for name in names:
@@ -71,9 +75,6 @@ def config_tables() -> str:
 
 def profiles_table() -> str:
     """What each profile sets otherwise than the defaults."""
-    from farense_qlora.config import Config
-    from farense_qlora.profiles import PROFILES
-
     changed = set().union(*PROFILES.values()) - {"profile"}
     settings = [Config.of(profile) for profile in PROFILES]
     rows = (
@@ -86,9 +87,6 @@ def profiles_table() -> str:
 
 def commands_table() -> str:
     """Every command with its options; settings stand in the table of the config."""
-    from farense_qlora.cli.parser import build_parser
-    from farense_qlora.config import Config
-
     settings = {f"--{name.replace('_', '-')}" for name in Config.model_fields}
     group = next(one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction))
 
@@ -108,7 +106,6 @@ def commands_table() -> str:
 
 def events_table() -> str:
     """Every event with its fields."""
-    from farense_qlora.training.events import TYPES
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for name, kind in TYPES.items():
@@ -129,8 +126,6 @@ def memory_table() -> str:
 def parameters_table() -> str:
     """How many parameters an adapter on Mistral-7B has, by rank."""
     from explain import MISTRAL_7B, RANKS, all_parameters
-
-    from farense_qlora.config import Config
 
     counts = {rank: MISTRAL_7B.trainable(Config(rank=rank)) for rank in RANKS}
     rows = ((str(rank), count / 1e6, 100 * count / all_parameters()) for rank, count in counts.items())
@@ -201,7 +196,6 @@ def express_server() -> str:
 
 def mac_table() -> str:
     """What Mistral-7B takes on a Mac, by its memory; see `panel`, which shows the same for other settings."""
-    from farense_qlora.config import Config
     from farense_qlora.training.checkpoints import checkpoint_bytes
     from farense_qlora.training.cost import MISTRAL_7B as SHAPE
     from farense_qlora.training.cost import estimate, weights_gb
@@ -276,14 +270,12 @@ def _old_figures() -> Iterator[tuple[str, Callable[[], Any], str]]:
 
 
 def _bounds(field: Any) -> str:
-    if choices := re.match(r"typing\.Literal\[(.+)\]", str(field.annotation)):
-        return ", ".join(f"`{choice.strip(chr(39))}`" for choice in choices[1].split(", "))
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [(name, getattr(one, name, None)) for one in field.metadata for name in signs]
     return ", ".join(f"{signs[name]} {value}" for name, value in bounds if value is not None) or "—"
 
 
 def _code(value: Any) -> str:
-    """A value as it is typed, or in words."""
-    words = {"True": "sim", "False": "não", "None": "nenhum", "()": "vazio", "": "vazio"}
-    return f"`{words.get(str(value), value)}`"
+    return f"`{word(value) or 'vazio'}`"

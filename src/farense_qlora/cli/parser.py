@@ -21,89 +21,75 @@ def build_parser() -> Parser:
     """The whole command line; parsing leaves the function to call in `command`."""
     root = Parser(prog="farense-qlora", description="Ensina um modelo a responder sobre o Farense.")
     root.set_defaults(command=lambda args: root.print_help())
-    add = _adder(root)
+    group = root.add_subparsers(title="comandos", metavar="COMANDO")
 
-    sub = add("prepare", commands.prepare, "cria os dados de treino a partir das tabelas de factos")
+    def add(command: Callable[[argparse.Namespace], int | None], summary: str) -> Parser:
+        about = f"{summary[0].upper()}{summary[1:]}."
+        sub: Parser = group.add_parser(command.__name__, help=summary, description=about)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add(commands.prepare, "cria os dados de treino a partir das tabelas de factos")
     data = HOME / "data"
     sub.add_argument("--facts", type=Path, default=data / "facts", metavar="PASTA", help="as tabelas CSV")
     sub.add_argument("--to", type=Path, default=data, metavar="PASTA", help="onde ficam os ficheiros JSONL")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="muda a divisão dos dados (0)")
-    _json(sub)
 
-    sub = add("data", commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
-    sub.usage = f"{sub.prog} [opções]"
+    sub = add(commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
     sub.add_argument("--check", action="store_true", help="confere sem treinar (é o que este comando faz)")
     sub.add_argument(
         "--rows", type=int, default=3, metavar="N", help="linhas a mostrar, o aprendido entre « » (3)"
     )
-    _json(sub)
-    _config_flags(sub)
 
-    sub = add("train", commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
-    sub.usage = f"{sub.prog} [opções]"
+    sub = add(commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
     sub.add_argument("--accept-changes", action="store_true", help="continua com outras definições ou dados")
-    _json(sub)
-    _config_flags(sub)
 
-    sub = add("fit", commands.fit, "mede se o treino cabe na memória, e propõe o que cabe")
-    sub.usage = f"{sub.prog} [opções]"
-    _json(sub)
-    _config_flags(sub)
+    add(commands.fit, "mede se o treino cabe na memória, e propõe o que cabe")
 
-    sub = add("stop", commands.stop, "guarda um treino a decorrer e termina-o")
+    sub = add(commands.stop, "guarda um treino a decorrer e termina-o")
     sub.add_argument("--run", metavar="NOME", help="o treino (o único que esteja a decorrer)")
-    _json(sub)
 
-    sub = add("runs", commands.runs, "mostra todos os treinos, apaga alguns ou muda o nome a um")
+    sub = add(commands.runs, "mostra todos os treinos, apaga alguns ou muda o nome a um")
     change = sub.add_mutually_exclusive_group()
     change.add_argument("--delete", nargs="+", metavar="NOME", help="apaga esses treinos; pergunta antes")
     change.add_argument("--rename", nargs=2, metavar=("NOME", "NOVO"), help="muda o nome a um treino")
     sub.add_argument("--yes", action="store_true", help="apaga sem perguntar")
-    _json(sub)
 
-    sub = add("monitor", commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
+    sub = add(commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")
     sub.add_argument("--once", action="store_true", help="mostra como está agora e termina")
-    _json(sub)
 
-    sub = add("report", commands.report, "escreve um relatório de um treino, num só ficheiro HTML")
+    sub = add(commands.report, "escreve um relatório de um treino, num só ficheiro HTML")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     sub.add_argument("--to", type=Path, default=OUTPUT, metavar="PASTA", help="a pasta de destino (output)")
-    _json(sub)
 
-    sub = add("doctor", commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta")
+    sub = add(commands.doctor, "vê se está tudo pronto para treinar, e diz o que falta")
     sub.add_argument(
         "--share", action="store_true", help="só uma tabela para partilhar: sem nomes nem caminhos"
     )
-    _json(sub)
 
-    sub = add("evaluate", commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
+    sub = add(commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)
     sub.add_argument("--data", type=Path, metavar="FICHEIRO", help="outras perguntas e respostas, em JSONL")
     sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
-    _json(sub)
 
-    sub = add("compare", commands.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
-    sub.usage = f"{sub.prog} [opções]"
+    sub = add(commands.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
     sub.add_argument("--runs", nargs="+", metavar="NOME", help="treinos já feitos (sem isto, treina)")
     folder = OUTPUT / "compare"
     sub.add_argument("--to", type=Path, default=folder, metavar="PASTA", help="onde fica o relatório")
-    _json(sub)
-    _config_flags(sub)
 
-    sub = add("ask", commands.ask, "faz uma pergunta ao modelo treinado")
+    sub = add(commands.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", nargs="+", metavar="PERGUNTA", help="a pergunta")
     _adapter_flags(sub)
     _answer_flags(sub)
-    _json(sub)
 
-    sub = add("chat", commands.chat, "conversa com o modelo treinado")
+    sub = add(commands.chat, "conversa com o modelo treinado")
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add("serve", commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
+    sub = add(commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
     _adapter_flags(sub)
     sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="onde se ouve (127.0.0.1)")
     sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
@@ -118,7 +104,7 @@ def build_parser() -> Parser:
             f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, metavar="N", help=described
         )
 
-    sub = add("export", commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
+    sub = add(commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     where = "o destino (output/TREINO-FORMATO; com vários formatos, PASTA/FORMATO)"
     sub.add_argument("--to", type=Path, metavar="PASTA", help=where)
@@ -128,25 +114,13 @@ def build_parser() -> Parser:
     sub.add_argument("--format", nargs="+", choices=FORMATS, default=["mlx"], metavar="FORMATO", help=what)
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
-    _json(sub)
 
+    for name, sub in group.choices.items():
+        if name not in ("chat", "serve"):  # which have no result
+            sub.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
+    for name in ("data", "train", "fit", "compare"):
+        _config_flags(group.choices[name])
     return root
-
-
-def _adder(parser: Parser) -> Callable[[str, Callable[[argparse.Namespace], int | None], str], Parser]:
-    """A function that adds a command to `parser`: its name, what it calls and its summary."""
-    group = parser.add_subparsers(title="comandos", metavar="COMANDO")
-
-    def add(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> Parser:
-        sub: Parser = group.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        sub.set_defaults(command=function)
-        return sub
-
-    return add
-
-
-def _json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
 
 
 def _adapter_flags(parser: Parser) -> None:
@@ -167,6 +141,7 @@ def _answer_flags(parser: Parser) -> None:
 
 def _config_flags(parser: Parser) -> None:
     """A flag for each field of `Config`; texts go to it as they are, since it checks them and explains."""
+    parser.usage = f"{parser.prog} [opções]"
     for title, names in Config.by_group().items():
         section = parser.add_argument_group(title)
         for name in names:
@@ -194,13 +169,13 @@ def _help(name: str, description: str | None) -> str:
     if name == "profile":
         default = f"um de: {', '.join(PROFILES)}; predefinição: {Config().profile}"
     elif len(set(values.values())) == 1:
-        default = f"predefinição: {_word(Config.model_fields[name].default)}"
+        default = f"predefinição: {word(Config.model_fields[name].default)}"
     else:
-        default = "; ".join(f"{profile}: {_word(value)}" for profile, value in values.items())
+        default = "; ".join(f"{profile}: {word(value)}" for profile, value in values.items())
     return f"{description} ({default})".replace("%", "%%")
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """A default as it is typed, or in words."""
     words = {"True": "sim", "False": "não", "None": "nenhum", "()": "vazio"}
     return words.get(str(value), str(value))
