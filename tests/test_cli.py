@@ -76,7 +76,8 @@ def test_a_run_that_had_ended_took_as_long_as_it_took(tmp_path: Path) -> None:
         [*ended, Finished(step=60, time=101.0, reason="completed", best_step=60, best_loss=0.5, seconds=0.0)],
     )
     (run.folder / "best").mkdir()
-    assert outcome(run).seconds == 30
+    result, said = outcome(run)
+    assert result["seconds"] == 30 and "60 atualizações em 0 min 30 s" in said
 
 
 def test_a_decimal_comma_is_taken_as_it_is_printed() -> None:

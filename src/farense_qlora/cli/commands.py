@@ -21,8 +21,7 @@ WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Make the data files of `--facts` in `--to`; raises `UserError`, with nothing written, where one of them
-    is a person's."""
+    """Make the data files of `--facts` in `--to`; raises `UserError` before it writes over a person's."""
     prepared = fq.prepare(args.facts, args.to, args.seed)
     if prepared.kept:
         raise UserError(
@@ -40,14 +39,13 @@ def data(args: argparse.Namespace) -> None:
 
     config = Config.of(**_settings(args))
     base = fq.load_base(config)
-    with counting("linhas", None) as progress:
-        data = fq.load_data(config, base, progress)
+    with counting("linhas", None) as bar:
+        data = fq.load_data(config, base, bar.update)
     rows = [
         f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
         for i in range(min(args.rows, len(data.training)))
     ]
-    skipped = [vars(bad) for bad in data.training.bad]
-    result = {"sentences": data.sentences, "rows": rows, "skipped": skipped}
+    result = {"sentences": data.sentences, "rows": rows, "skipped": [vars(bad) for bad in data.training.bad]}
     _write(args, result, "\n".join([*data.sentences, *rows]))
 
 
@@ -66,8 +64,7 @@ def train(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _stop(run)
         code = 130
-    result = outcome(run)
-    _write(args, asdict(result), result.sentence())
+    _write(args, *outcome(run))
     return code
 
 
@@ -155,7 +152,7 @@ def fit(args: argparse.Namespace) -> int:
     ]
     nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
     _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else nothing)
-    return 0 if found.fits else 1
+    return int(not found.fits)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -167,7 +164,7 @@ def doctor(args: argparse.Namespace) -> int:
         print(share(report.machine))
         return 0
     _write(args, {**asdict(report), "ok": report.ok}, str(report))
-    return 0 if report.ok else 1
+    return int(not report.ok)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -189,11 +186,11 @@ def evaluate(args: argparse.Namespace) -> None:
         measure = partial(fq.evaluate, base, data)
     before, count = None, sum(map(len, questions(sets).values()))
     if args.base:
-        with counting("modelo base", count) as progress:
-            before = measure(progress)
+        with counting("modelo base", count) as bar:
+            before = measure(bar.update)
     load_adapter(base.model, adapter)
-    with counting("adaptador", count) as progress:
-        after = measure(progress)
+    with counting("adaptador", count) as bar:
+        after = measure(bar.update)
     if not (args.data or args.adapter):
         after.save(_run(args.run).folder, before)
     texts = [str(after), *([str(fq.compare(before, after))] if before else [])]
@@ -207,11 +204,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from tqdm import tqdm
-
     from ..answers.compare import pair
     from ..ui.comparison import save_comparison
-    from .progress import follow
+    from .progress import follow, telling
 
     settings = _settings(args)
     if args.runs and settings:
@@ -223,10 +218,8 @@ def compare(args: argparse.Namespace) -> None:
             print(f"{'QLoRA' if config.bits == 4 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
             runs.append(fq.start(config))
             follow(runs[-1])
-    with tqdm(bar_format="{desc}", leave=False) as bar:
-        comparison = fq.compare_runs(
-            runs, lambda who, done, total: bar.set_description_str(f"{who}: {done} de {total} respostas")
-        )
+    with telling() as tell:
+        comparison = fq.compare_runs(runs, tell)
     page = save_comparison(comparison, args.to)
     result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
     _write(args, result, f"{comparison}\n\nrelatório em {page}")
@@ -281,10 +274,9 @@ def serve(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
-    from tqdm import tqdm
-
     from ..exporting.export import export_folder, exports, push, verification
     from ..exporting.verify import verification_table
+    from .progress import telling
 
     run, several = _run(args.run), len(args.format) > 1
     if several and args.push:
@@ -292,14 +284,8 @@ def export(args: argparse.Namespace) -> None:
     folders = {format: args.to or export_folder(run, format) for format in args.format}
     if several and args.to:
         folders = {format: args.to / format for format in args.format}
-    with tqdm(bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}", leave=False) as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description_str(what, refresh=False)
-            bar.update(done - bar.n)
-
-        written = list(exports(run, folders, progress=progress, replace=args.replace))
+    with telling() as tell:
+        written = list(exports(run, folders, progress=tell, replace=args.replace))
     checked = [verification(folder) for folder in written]
     said = [{"folder": str(to), "verification": one} for to, one in zip(written, checked, strict=True)]
     result: dict[str, Any] = {"run": run.name, "exports": said}

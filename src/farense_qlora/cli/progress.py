@@ -4,59 +4,44 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
 from ..text import decimal, duration
-from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, sentence
+from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, of, sentence
 from ..training.numbers import RECENT, numbers
 from ..training.run import Run
 
+COUNTED = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}"
 LAYOUT = (
     "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} atualizações, {elapsed}, faltam {remaining}{postfix}"
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended; `adapter` is the folder of its best adapter, losses are in nats a supervised token,
-    `seconds` those of all its updates and evaluations, as in the table of runs."""
-
-    run: str
-    folder: str
-    adapter: str
-    reason: str
-    steps: int
-    best_step: int
-    best_loss: float | None
-    seconds: float
-
-    def sentence(self) -> str:
-        """The same in one sentence in Portuguese."""
-        loss = ""
-        if self.best_loss is not None:
-            loss = f"; melhor perda na validação {decimal(self.best_loss, 4)} (passo {self.best_step})"
-        return (
-            f"treino «{self.run}» {ENDINGS[self.reason]}: {self.steps} atualizações em "
-            f"{duration(self.seconds)}{loss}; adaptador em {self.adapter}"
-        )
-
-
-def outcome(run: Run) -> Outcome:
-    """How the finished `run` ended."""
+def outcome(run: Run) -> tuple[dict[str, Any], str]:
+    """How the finished `run` ended, for programs and in a sentence: its best adapter and the loss of that, in
+    nats a supervised token, and the seconds of all its updates and evaluations, as in the table of runs."""
     events = run.events()
-    end = next(event for event in reversed(events) if isinstance(event, Finished))
-    return Outcome(
-        run.name,
-        str(run.folder),
-        str(run.best_adapter),
-        end.reason,
-        end.step,
-        end.best_step,
-        end.best_loss,
-        numbers(events).seconds,
+    end, seconds = of(events, Finished)[-1], numbers(events).seconds
+    result = {
+        "run": run.name,
+        "folder": str(run.folder),
+        "adapter": str(run.best_adapter),
+        "reason": end.reason,
+        "steps": end.step,
+        "best_step": end.best_step,
+        "best_loss": end.best_loss,
+        "seconds": seconds,
+    }
+    loss = ""
+    if end.best_loss is not None:
+        loss = f"; melhor perda na validação {decimal(end.best_loss, 4)} (passo {end.best_step})"
+    text = (
+        f"treino «{run.name}» {ENDINGS[end.reason]}: {end.step} atualizações em "
+        f"{duration(seconds)}{loss}; adaptador em {run.best_adapter}"
     )
+    return result, text
 
 
 def follow(run: Run) -> None:
@@ -85,9 +70,20 @@ def follow(run: Run) -> None:
                 bar.refresh()
 
 
+def counting(what: str, total: int | None) -> Any:
+    """A progress bar on stderr; its `update` is told how much more is done."""
+    layout = COUNTED if total else "{desc}: {n_fmt} {elapsed}"
+    return tqdm(total=total, desc=what, bar_format=layout, leave=False)
+
+
 @contextmanager
-def counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr; gives what adds to it."""
-    layout = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}" if total else "{desc}: {n_fmt} {elapsed}"
-    with tqdm(total=total, desc=what, bar_format=layout, leave=False) as bar:
-        yield bar.update
+def telling() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr; gives what is told what is being done, how much of it is, and of how much."""
+    with tqdm(bar_format=COUNTED, leave=False) as bar:
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        yield tell
