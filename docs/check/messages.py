@@ -4,7 +4,6 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeGuard
 
 from pages import ROOT, pages
 
@@ -50,10 +49,6 @@ def _trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 
 
-def _is_text(node: ast.AST) -> TypeGuard[ast.expr]:
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-
-
 def _subclasses(trees: Iterable[ast.Module], name: str) -> Iterator[str]:
     for tree in trees:
         for node in ast.walk(tree):
@@ -80,7 +75,7 @@ def _patterns(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator
 
 def _flat(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
-        return " ".join(str(node.value).split(" "))
+        return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(_flat(part) if isinstance(part, ast.Constant) else HOLE for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -106,7 +101,8 @@ def check_messages() -> Iterator[str]:
     for key, (pattern, where) in raised.items():
         if not key.startswith(tuple(rows)):
             yield f"{where}: falta uma linha em docs/troubleshooting/ para «{pattern}»"
-    said = {_key(_flat(node)) for tree in _trees().values() for node in ast.walk(tree) if _is_text(node)}
+    texts = (node for tree in _trees().values() for node in ast.walk(tree))
+    said = {_key(_flat(node)) for node in texts if isinstance(node, ast.Constant | ast.JoinedStr)}
     for row, where in rows.items():  # some messages are handed on before they are raised
         if "/QLORA_" in where and not any(key.startswith(row) for key in {*raised, *said}):
             yield f"{where}: o código já não dá esta mensagem"
