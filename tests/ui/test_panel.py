@@ -147,7 +147,9 @@ def test_the_costs_follow_what_is_typed_and_warn_when_it_cannot_fit(monkeypatch:
 
 def test_the_costs_stand_on_the_left_in_front_ends_that_align_tables_to_the_right() -> None:
     costs = Panel("mini")._costs.value
-    assert costs.count("<td") == costs.count('<td style="text-align:left') > 0
+    assert costs.count("<table class=fq>") == 1
+    assert re.search(r"table\.fq td, table\.fq th \{text-align: left !important", costs)
+    assert "<td>" in costs and "<td " not in costs  # none that is a number, which stands on the right
 
 
 def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
@@ -160,7 +162,8 @@ def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
     other.reset()
     assert other.config == Config.of("mini")
     other._file.value = str(tmp_path / "nada.json")
-    other._saying(other.load)(None)
+    (load,) = [button for button in other._buttons().children if button.description == "Carregar definições"]
+    load.click()
     assert "nada.json" in other._message.value
 
 

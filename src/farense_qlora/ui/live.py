@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..errors import UserError
 from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..table import Table
+from ..templates import render
 from ..text import decimal, duration, plain, scientific
 from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
@@ -33,7 +35,7 @@ from .kernel import answer_widgets, hear_widgets
 
 SECONDS_BETWEEN_REDRAWS = 0.7
 SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
-NUMBERS_A_ROW, SENTENCES = 5, 6
+SENTENCES = 6
 WIDTH = 924
 
 
@@ -52,7 +54,8 @@ def watch(run: Run | None = None) -> "Watching":
     """
     if run is None and not (runs := all_runs()):
         raise UserError("ainda não há nenhum treino; «fq.start(config)» começa um")
-    _release_memory()
+    gc.collect()
+    mx.clear_cache()  # what is kept of deleted models: gigabytes that a worker on the same machine needs
     answer_widgets()
     return Watching(run or runs[0])
 
@@ -111,7 +114,8 @@ class Watching:
         if whole:
             answers = samples(events)
             self._answers.update(HTML("") if answers is None else answers)
-            self._picture.update(curves(events))
+            picture = training_curves(events)._repr_png_()
+            self._picture.update(Image(picture, format="png", width=WIDTH, alt="Curvas do treino"))
 
     def _leave(self) -> None:
         """The last state, without controls."""
@@ -126,24 +130,22 @@ class Controls:
 
     def __init__(self, run: Run):
         self._run = run
-        self._stop = action_button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina")
-        self._pause = action_button("Pausar", "pause", "Acaba o passo em curso, guarda e espera")
-        save = action_button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo")
-        apply = action_button("Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima")
+        self._message, self._rate_asked = widgets.HTML(), False
+        button = partial(action_button, self._message)
+        self._stop = button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina", self.stop)
+        self._pause = button(
+            "Pausar", "pause", "Acaba o passo em curso, guarda e espera", self._pause_or_resume
+        )
+        save = button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo", self._save)
+        apply = button(
+            "Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima", self._ask_rate
+        )
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
             description="Taxa de aprendizagem",
             style={"description_width": "auto"},
             layout={"width": "240px"},
         )
-        self._message, self._rate_asked = widgets.HTML(), False
-        for button, act in (
-            (self._stop, self.stop),
-            (self._pause, self._pause_or_resume),
-            (save, self._save),
-            (apply, self._ask_rate),
-        ):
-            button.on_click(self._saying(act))
         row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
         self.box = widgets.Box([self._stop, self._pause, save, self._rate, apply, self._message], layout=row)
 
@@ -157,23 +159,18 @@ class Controls:
 
     def refresh(self) -> None:
         """Show whether the run is asked to pause, whoever asked, and pass on the rate asked for."""
-        paused = self._asked_to_pause
-        description, icon = ("Retomar", "play") if paused else ("Pausar", "pause")
-        if self._pause.description != description:
-            self._pause.description, self._pause.icon = description, icon
+        paused = self._paused
+        self._pause.description, self._pause.icon = ("Retomar", "play") if paused else ("Pausar", "pause")
         if self._rate_asked:
             self._rate_asked = False
-            self._saying(self._set_rate)(None)
+            say(self._message, self._set_rate)
 
     @property
-    def _asked_to_pause(self) -> bool:
+    def _paused(self) -> bool:
         return is_requested(self._run.folder, PAUSE)
 
     def _pause_or_resume(self) -> str:
-        if self._asked_to_pause:
-            self._run.resume()
-        else:
-            self._run.pause()
+        (self._run.resume if self._paused else self._run.pause)()
         self.refresh()
         return ""
 
@@ -194,17 +191,6 @@ class Controls:
         self._run.set_learning_rate(rate)
         return f"taxa máxima {scientific(rate)} a partir do próximo passo"
 
-    def _saying(self, act: Callable[[], str]) -> Callable[[object], None]:
-        """`act` as the callback of a button: what it says, or what is wrong, stands beside the buttons."""
-
-        def clicked(_: object) -> None:
-            try:
-                self._message.value = escape(act())
-            except UserError as error:
-                self._message.value = f"⚠ {escape(str(error))}"
-
-        return clicked
-
 
 def state(events: Sequence[Event], alive: bool = False) -> str:
     """How far the run is, its numbers and what happened in it, as HTML that needs no style sheet."""
@@ -215,30 +201,14 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
         _outcome(end, now) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
     )
     left = "" if now.seconds_left is None or not alive else f", faltam {duration(now.seconds_left)}"
-    bar = (
-        f'<div style="height:6px;border-radius:3px;background:rgba(128,128,128,.25);max-width:{WIDTH}px">'
-        '<div style="height:6px;border-radius:3px;background:#2b8cc4;'
-        f'width:{100 * share:.1f}%"></div></div>'
+    return render(
+        "ui/state.html",
+        title=title,
+        left=left,
+        share=share,
+        numbers=now.labelled(),
+        said=sentences(events)[-SENTENCES:],
     )
-    cells = [
-        '<td style="text-align:left;padding:3px 22px 3px 0;font-variant-numeric:tabular-nums">'
-        f"<small>{name}</small><br><b>{escape(value)}</b></td>"
-        for name, value in now.labelled().items()
-    ]
-    rows = [cells[i : i + NUMBERS_A_ROW] for i in range(0, len(cells), NUMBERS_A_ROW)]
-    table = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
-    said = sentences(events)
-    notes = "".join(f'<li style="white-space:pre-line">{escape(text)}</li>' for text in said[-SENTENCES:])
-    return (
-        f"<p><b>{escape(title)}</b>{left}</p>{bar}"
-        f'<table style="border:none;margin:6px 0">{table}</table>{f"<ul>{notes}</ul>" if notes else ""}'
-    )
-
-
-def curves(events: Sequence[Event]) -> Image:
-    """The curves so far, as a picture."""
-    picture = training_curves(events)._repr_png_()
-    return Image(picture, format="png", width=WIDTH, alt="Curvas do treino")
 
 
 def samples(events: Sequence[Event]) -> Table | None:
@@ -246,9 +216,8 @@ def samples(events: Sequence[Event]) -> Table | None:
     asked = of(events, Sampled)
     if not asked:
         return None
-    now = asked[-1]
-    columns = {"Pergunta": now.questions, "Resposta certa": now.expected}
-    for event in [asked[0], now] if len(asked) > 1 else asked:
+    columns = {"Pergunta": asked[-1].questions, "Resposta certa": asked[-1].expected}
+    for event in (asked[0], asked[-1]):  # after the first evaluation, the same
         columns[f"No passo {event.step}"] = tuple(map(_marked, event.answers, event.expected))
     return Table(columns, caption="Perguntas de amostra, feitas em cada avaliação")
 
@@ -257,9 +226,27 @@ def _marked(answer: str, expected: str) -> str:
     return f"✓ {answer}" if normalise(answer) == normalise(expected) else answer
 
 
-def action_button(description: str, icon: str, tooltip: str) -> widgets.Button:
-    """A button as wide as what it says."""
-    return widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
+def action_button(
+    message: widgets.HTML, description: str, icon: str, tooltip: str, act: Callable[[], str | None]
+) -> widgets.Button:
+    """A button that does `act`, as wide as what it says; in `message` stands what comes of it."""
+    button = widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
+    button.on_click(lambda _: say(message, act))
+    return button
+
+
+def say(message: widgets.HTML, act: Callable[[], str | None]) -> None:
+    """Do `act`, and show in `message` what it says, if anything, or what is wrong."""
+    try:
+        if (said := act()) is not None:
+            message.value = escape(said)
+    except UserError as error:
+        message.value = warning(error)
+
+
+def warning(text: object) -> str:
+    """`text` as HTML that catches the eye."""
+    return f'<span style="color:#D55E00;line-height:1.35">⚠ {escape(str(text))}</span>'
 
 
 def _foretold(run: Run) -> str | None:
@@ -267,12 +254,6 @@ def _foretold(run: Run) -> str | None:
     with suppress(UserError):  # on bad data, of which the worker tells
         return None if run.events() else memory_warning(estimate(run.config, on_cpu()), memory_limit() / 1e9)
     return None
-
-
-def _release_memory() -> None:
-    """Hand back what mlx keeps of deleted models, gigabytes that a worker on the same machine needs."""
-    gc.collect()
-    mx.clear_cache()
 
 
 def _outcome(end: Finished, now: Numbers) -> str:

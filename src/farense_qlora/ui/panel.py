@@ -1,11 +1,10 @@
 """The settings as widgets, made from the config's fields, with what they will cost beside them."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from html import escape
 from math import log10
-from threading import RLock
 from typing import Any, Literal, get_args, get_origin
 
 import ipywidgets as widgets
@@ -15,16 +14,17 @@ from ..config import HOME, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_bytes, memory_limit, on_cpu
 from ..profiles import PROFILES
+from ..table import Table
+from ..templates import render
 from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
 from ..training.run import all_runs
 from .kernel import answer_widgets
-from .live import action_button
+from .live import action_button, warning
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 # Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
-# The learning rate goes by its power of ten.
 SLIDERS: dict[str, tuple[float, float, float]] = {
     "rank": (1, 128, 1),
     "alpha": (1, 256, 1),
@@ -41,9 +41,6 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
 }
 # Narrow enough that the costs stand beside them in a window 1280 pixels wide.
 WIDE = {"description_width": "180px"}
-# The arrow of a list is a black picture; in a dark JupyterLab the browser's own is seen.
-ARROW = """<style>body[data-jp-theme-light="false"] .widget-dropdown > select
-{appearance: auto; background-image: none; color-scheme: dark}</style>"""
 FIELD, SLIDER, WIDE_FIELD = {"width": "290px"}, {"width": "170px"}, {"width": "464px"}
 
 
@@ -77,26 +74,20 @@ class Panel:
         self._changes = changes
         self._limit_gb = memory_limit() / 1e9
         self._on_cpu = on_cpu()
-        self._busy = False  # while several widgets are set at once
-        self._one_at_a_time = RLock()  # kernels with subshells hand over what happened on several threads
+        self._busy = False  # while all widgets are set at once
         self._profile = widgets.Dropdown(
             options=list(PROFILES), value=profile, description="Perfil", style=WIDE, layout=WIDE_FIELD
         )
         self._fields = {
             name: _widget(name, getattr(config, name)) for name in Config.model_fields if name != "profile"
         }
-        self._sliders = {name: _slider(name) for name in SLIDERS}
+        self._sliders = {name: _slider(name, self._fields[name]) for name in SLIDERS}
         self._message, self._costs = widgets.HTML(), widgets.HTML()
-        self._profile.observe(
-            lambda _: self._show(Config.of(self._profile.value, **self._changes)), names="value"
-        )
-        for name, widget in self._fields.items():
-            widget.observe(self._typed(name), names="value")
-        for name, slider in self._sliders.items():
-            slider.observe(self._slid(name), names="value")
         self._file = widgets.Text(
             value="output/config.json", description="Ficheiro", style=WIDE, layout=WIDE_FIELD
         )
+        for widget in (self._profile, *self._fields.values()):
+            widget.observe(self._changed, names="value")
         self._show(config)
 
     @property
@@ -126,66 +117,31 @@ class Panel:
         """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""
         self._show(Config.read(HOME / self._file.value))
 
-    def _typed(self, name: str) -> Callable[[object], None]:
-        def typed(_: object) -> None:
-            with self._one_at_a_time:
-                if not self._busy:
-                    self._follow(name)
-                    if name == "train_data":
-                        self._own_validation()
-                    self._check()
-
-        return typed
+    def _changed(self, change: Any) -> None:
+        if self._busy:
+            return
+        if change["owner"] is self._profile:
+            self.reset()
+            return
+        if change["owner"] is self._fields["train_data"]:
+            self._own_validation()
+        self._check()
 
     def _own_validation(self) -> None:
         """The club's validation file goes with the club's rows; that of other rows is made, unless said."""
-        train, validation = self._fields["train_data"], self._fields["val_data"]
-        usual = Config.of(self._profile.value, train_data=_value("train_data", train.value) or "?").val_data
-        if validation.value in ("", VAL_DATA) and validation.value != usual:
-            validation.value = usual
-
-    def _slid(self, name: str) -> Callable[[Any], None]:
-        def slid(change: Any) -> None:
-            with self._one_at_a_time:
-                if not self._busy and not self._snapped(name, change["new"]):
-                    self._fields[name].value = _text(_at(name, change["new"]))
-
-        return slid
-
-    def _follow(self, name: str) -> None:
-        """Bring the slider of `name`, if it has one, to what the field says, as far as it goes."""
-        if name in SLIDERS and (position := self._position(name)) is not None:
-            before, self._busy = self._busy, True
-            slider = self._sliders[name]
-            slider.value = int(position) if isinstance(slider, widgets.IntSlider) else position
-            self._busy = before
-
-    def _snapped(self, name: str, position: float) -> bool:
-        """Whether a browser, and no person, moved the slider: to its stop next to what the field says."""
-        said = self._position(name)
-        return said is not None and abs(position - said) <= self._sliders[name].step / 2
-
-    def _position(self, name: str) -> float | None:
-        """Where on its slider, or at which end, stands what the field of `name` says; None for no number."""
-        low, high, _ = SLIDERS[name]
-        try:
-            value = float(str(_value(name, self._fields[name].value)).replace(",", "."))
-        except (TypeError, ValueError):
-            return None
-        if name == "learning_rate":
-            value = log10(value) if value > 0 else low
-        return max(low, min(high, value))  # in this order, «nan» is brought within too
+        train, validation = self._fields["train_data"].value, self._fields["val_data"]
+        if validation.value in ("", VAL_DATA):
+            validation.value = Config.of(self._profile.value, train_data=train.strip() or "?").val_data
 
     def _show(self, config: Config) -> None:
-        with self._one_at_a_time:
-            self._busy = True
-            self._profile.value = config.profile if config.profile in PROFILES else self._profile.value
-            for name, widget in self._fields.items():
-                value = getattr(config, name)
-                widget.value = _text(value) if isinstance(widget, widgets.Text) else value
-                self._follow(name)
-            self._busy = False
-            self._check()
+        self._busy = True
+        if config.profile in PROFILES:
+            self._profile.value = config.profile
+        for name, widget in self._fields.items():
+            value = getattr(config, name)
+            widget.value = _text(value) if isinstance(widget, widgets.Text) else value
+        self._busy = False
+        self._check()
 
     def _check(self) -> None:
         try:
@@ -193,7 +149,7 @@ class Panel:
             self._costs.value = _costs(estimate(config, self._on_cpu), self._limit_gb)
             self._message.value = ""
         except UserError as error:
-            self._message.value = _warning(str(error))
+            self._message.value = warning(error)
 
     def _ipython_display_(self) -> None:
         main = [self._profile, *(self._row(name) for name in MAIN)]
@@ -212,8 +168,13 @@ class Panel:
         if profile == self._profile.value:
             return []
         config = Config.of(profile, **self._changes)
-        button = action_button(f"Usar {profile}", "star", "O perfil que «doctor» recomenda")
-        button.on_click(lambda _: self._show(config))
+        button = action_button(
+            self._message,
+            f"Usar {profile}",
+            "star",
+            "O perfil que «doctor» recomenda",
+            lambda: self._show(config),
+        )
         cost, download = estimate(config, self._on_cpu), download_gb(config)
         text = (
             f"Recomendado neste computador. Por descarregar: {size(download)} (no disco há "
@@ -227,32 +188,20 @@ class Panel:
         return widgets.HBox([field, self._sliders[name]]) if name in self._sliders else field
 
     def _buttons(self) -> widgets.Widget:
-        actions = {
-            "Repor": ("undo", "Volta ao que diz o perfil", self.reset),
-            "Guardar definições": ("save", "Escreve as definições no ficheiro", self.save),
-            "Carregar definições": ("folder-open", "Lê as definições do ficheiro", self.load),
-        }
-        made = []
-        for label, (icon, tooltip, action) in actions.items():
-            button = action_button(label, icon, tooltip)
-            button.on_click(self._saying(action))
-            made.append(button)
-        return widgets.HBox(made)
-
-    def _saying(self, action: Callable[[], None]) -> Callable[[object], None]:
-        def act(_: object) -> None:
-            try:
-                action()
-            except UserError as error:
-                self._message.value = _warning(str(error))
-
-        return act
+        button = partial(action_button, self._message)
+        return widgets.HBox(
+            [
+                button("Repor", "undo", "Volta ao que diz o perfil", self.reset),
+                button("Guardar definições", "save", "Escreve as definições no ficheiro", self.save),
+                button("Carregar definições", "folder-open", "Lê as definições do ficheiro", self.load),
+            ]
+        )
 
 
 def _costs(cost: Estimate, limit_gb: float) -> str:
     """What the settings lead to, as HTML."""
     unknown = "só depois de descarregar o modelo"
-    rows = {
+    facts = {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
         "Atualizações por época": _about(cost.updates_per_epoch),
@@ -261,24 +210,11 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
     }
-    cells = "".join(
-        f'<tr><td style="text-align:left;padding:3px 18px 3px 0;opacity:.75">{name}</td>'
-        f'<td style="text-align:left;padding:3px 0;font-variant-numeric:tabular-nums">{value}</td></tr>'
-        for name, value in rows.items()
-    )
-    bar, too_much = "", memory_warning(cost, limit_gb)
-    warning = _warning(too_much) if too_much else ""
-    if cost.peak_gb is not None:
-        share = cost.peak_gb / limit_gb
-        colour = "#0072B2" if share <= 0.8 else "#E69F00" if share <= 1 else "#D55E00"
-        bar = (
-            '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);margin:6px 0">'
-            f'<div style="height:8px;border-radius:4px;background:{colour};'
-            f'width:{min(100.0, 100 * share):.1f}%"></div></div>'
-        )
-    return (
-        f'{ARROW}<div style="margin:4px 0 0 24px;width:330px;line-height:1.35">'
-        f"<b>Com estas definições</b><table>{cells}</table>{bar}{warning}</div>"
+    return render(
+        "ui/costs.html",
+        table=Table.of_facts("Com estas definições", facts.items()),
+        share=None if cost.peak_gb is None else cost.peak_gb / limit_gb,
+        warning=memory_warning(cost, limit_gb),
     )
 
 
@@ -290,21 +226,34 @@ def _about(count: float | None, digits: int = 0) -> str:
     return "—" if count is None else f"cerca de {decimal(count, digits)}"
 
 
-def _warning(text: str) -> str:
-    return f'<span style="color:#D55E00;line-height:1.35">⚠ {escape(text)}</span>'
-
-
-def _at(name: str, position: float) -> float:
-    """What the slider of `name` stands for at `position`; a learning rate has two digits."""
-    return float(f"{10**position:.2g}") if name == "learning_rate" else position
-
-
-def _slider(name: str) -> widgets.Widget:
-    common = {"readout": False, "layout": SLIDER, "tooltip": Config.model_fields[name].description}
+def _slider(name: str, field: widgets.Text) -> widgets.Widget:
+    """A slider linked with `field`, as far as it goes. A learning rate goes by its power of ten."""
     low, high, step = SLIDERS[name]
-    whole = int in (get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,))
-    kind = widgets.IntSlider if whole else widgets.FloatSlider
-    return kind(min=low, max=high, step=step, value=low, **common)
+    rate, about = name == "learning_rate", Config.model_fields[name]
+    kind = widgets.IntSlider if about.annotation is int else widgets.FloatSlider
+    slider = kind(min=low, max=high, step=step, readout=False, layout=SLIDER, tooltip=about.description)
+
+    def position(text: str) -> float | None:
+        try:
+            value = float(text.replace(",", "."))
+        except ValueError:
+            return None
+        if rate:
+            value = log10(value) if value > 0 else low
+        return max(low, min(high, value))  # in this order, «nan» is brought within too
+
+    def typed(text: str) -> float:
+        at = position(text)
+        return slider.value if at is None else at
+
+    def moved(at: float) -> str:
+        before = position(field.value)
+        if before is not None and abs(at - before) <= step / 2:
+            return field.value  # a browser, and no person, moved it: to its stop next to what the field says
+        return _text(float(f"{10**at:.2g}") if rate else at)
+
+    widgets.link((field, "value"), (slider, "value"), (typed, moved))
+    return slider
 
 
 def _widget(name: str, value: Any) -> widgets.Widget:
@@ -334,12 +283,9 @@ def _value(name: str, value: Any) -> Any:
     """What a person typed, as the config takes it: lists by commas, empty for none."""
     if not isinstance(value, str):
         return value
-    kinds = get_args(Config.model_fields[name].annotation) or (Config.model_fields[name].annotation,)
-    text = value.strip()
-    if get_origin(Config.model_fields[name].annotation) is Literal:
-        return next((kind for kind in kinds if str(kind) == text), text)
-    if Config.model_fields[name].annotation == tuple[str, ...]:
+    kind, text = Config.model_fields[name].annotation, value.strip()
+    if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if not text and type(None) in kinds:
-        return None
-    return text
+    if get_origin(kind) is Literal:
+        return next((one for one in get_args(kind) if str(one) == text), text)
+    return None if not text and type(None) in get_args(kind) else text
