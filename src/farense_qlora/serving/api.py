@@ -164,9 +164,8 @@ class ChatRequest(Checked):
     @property
     def conversation(self) -> list[dict[str, str]]:
         """The messages as a chat template takes them, which knows no «developer»."""
-        roles = {"developer": "system"}
         return [
-            {"role": roles.get(message.role, message.role), "content": message.text}
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
             for message in self.messages
         ]
 

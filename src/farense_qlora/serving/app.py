@@ -29,7 +29,6 @@ from .api import NEUTRAL, ChatRequest, Failure, Limits
 from .door import CHAT, MODELS, NOT_JSON, Connection, Door, Refused
 from .engine import Answer, Engine, Piece
 
-PAGE = Path(__file__).with_name("chat.html")
 KEY_VARIABLE = "FARENSE_API_KEY"
 DEFAULT_LIMITS = Limits.parse({})
 FAILED = "a geração falhou; tente outra vez"
@@ -37,13 +36,11 @@ AGAIN = {"Retry-After": "1"}
 STREAMED: dict[int | str, Any] = {
     200: {"description": "A resposta, inteira ou aos bocados.", "content": {"text/event-stream": {}}}
 }
-STRICT: dict[str, Any] = {
-    "redirect_slashes": False,
-    "responses": {"4XX": {"model": Failure}, 503: {"model": Failure}},
-}
-QUIET = {"log_config": None, "log_level": "error", "access_log": False, "server_header": False}
 UVICORN: dict[str, Any] = {
-    **QUIET,
+    "log_config": None,
+    "log_level": "error",
+    "access_log": False,
+    "server_header": False,
     "ws": "none",
     "lifespan": "off",
     "proxy_headers": False,
@@ -96,9 +93,14 @@ def serve(
 
 def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
     """The routes, behind which `engine` answers under the model name `name`."""
-    what = "A API de conversa da OpenAI, servida por um modelo treinado."
     app = FastAPI(
-        title="farense-qlora", version="1", description=what, docs_url=None, redoc_url=None, **STRICT
+        title="farense-qlora",
+        version="1",
+        description="A API de conversa da OpenAI, servida por um modelo treinado.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"4XX": {"model": Failure}, 503: {"model": Failure}},
     )
     about = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "farense-qlora"}
     # The key is described here, and asked for at the door.
@@ -144,16 +146,14 @@ def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
         usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         return StreamingResponse(reply.events(usage), media_type="text/event-stream")
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        return error.response
-
     @app.exception_handler(RequestValidationError)
     async def invalid_request(_: Request, error: RequestValidationError) -> Response:
         return Refused(400, _what_is_wrong(error)).response
 
     @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: HTTPException) -> Response:
+    async def refused(request: Request, error: HTTPException) -> Response:
+        if isinstance(error, Refused):
+            return error.response
         if error.status_code == 404:
             return Refused(404, f"não há nada neste endereço; a API está em {CHAT}").response
         if error.status_code != 405:
@@ -242,7 +242,7 @@ def _what_is_wrong(error: RequestValidationError) -> str:
 
 def _page() -> Response:
     """The chat page, and headers by which a browser runs its own style and script in it and nothing else."""
-    page = PAGE.read_text(encoding="utf-8")
+    page = Path(__file__).with_name("chat.html").read_text(encoding="utf-8")
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"

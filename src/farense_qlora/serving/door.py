@@ -5,7 +5,6 @@ import hmac
 import re
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import h11
 from pydantic_core import from_json
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,20 +30,20 @@ CORS = {
 }
 
 
-class Refused(Exception):
+class Refused(HTTPException):
     """An answer that is not the one that was asked for: a status and a message for people."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):
-        super().__init__(message)
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        problem = Problem(message=message, type=kind, code=HTTPStatus(status).name.lower())
-        self.status, self.failure = status, Failure(error=problem).model_dump_json()
-        self.headers = headers
+    @property
+    def failure(self) -> str:
+        """The refusal in JSON."""
+        kind = "invalid_request_error" if self.status_code < 500 else "server_error"
+        code = HTTPStatus(self.status_code).name.lower()
+        return Failure(error=Problem(message=self.detail, type=kind, code=code)).model_dump_json()
 
     @property
     def response(self) -> Response:
         """The refusal, as it is sent."""
-        return Response(self.failure, self.status, self.headers, "application/json")
+        return Response(self.failure, self.status_code, self.headers, "application/json")
 
 
 NOT_HTTP = Refused(400, "isto não é um pedido HTTP que se perceba")

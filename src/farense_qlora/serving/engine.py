@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ class Engine:
     def __init__(self, config: Config, adapter: Path, limits: Limits):
         self._config, self._adapter, self._limits = config, adapter, limits
         self._inbox: queue.Queue[Answer | None] = queue.Queue()
-        self._loaded: queue.Queue[Exception | None] = queue.Queue()
+        self._loaded: Future[None] = Future()
         self._closing = False
         self.running = 0  # answers that somebody waits for
         # A thread of its own: arrays are bound to the streams of the thread that makes them.
@@ -52,8 +53,7 @@ class Engine:
 
     def wait_until_loaded(self) -> None:
         """Return when the model is there; raises the error that loading it ends with."""
-        if error := self._loaded.get():
-            raise error
+        self._loaded.result()
 
     @property
     def alive(self) -> bool:
@@ -96,8 +96,9 @@ class Engine:
             self._spoken_late = any(around(Template(base.tokenizer)))
         except Exception as error:
             self._closing = True
-            self._loaded.put(error)
-        self._loaded.put(None)
+            self._loaded.set_exception(error)
+        else:
+            self._loaded.set_result(None)
         answers: dict[int, Answer] = {}
         while not self._closing:
             try:
