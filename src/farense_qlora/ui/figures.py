@@ -6,12 +6,12 @@ reads on white and on black alike, since a notebook does not tell its kernel whi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,8 +45,7 @@ ThemeName = Literal["auto", "light", "dark"]
 Layout = Literal["constrained"] | None
 
 
-@dataclass(frozen=True)
-class Theme:
+class Theme(NamedTuple):
     """The colours of what is not data."""
 
     background: str
@@ -173,12 +172,8 @@ def lengths(data: Data) -> Drawing:
         axes.axvline(window, color=VALIDATION, linewidth=1.8)
         axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=VALIDATION, loc="right")
     else:
-        axes.set_title(
-            f"a linha mais longa tem {longest} tokens; cabem {window}",
-            fontsize=10,
-            color=figure.theme.quiet,
-            loc="left",
-        )
+        room = f"a linha mais longa tem {longest} tokens; cabem {window}"
+        axes.set_title(room, fontsize=10, color=figure.theme.quiet, loc="left")
     axes.set_xlabel("tokens por linha")
     axes.set_ylabel("linhas")
     return figure
@@ -201,8 +196,8 @@ def _draw_losses(axes: Axes, events: Sequence[Event], end: int, theme: Theme) ->
     _mark_troubles(axes, events, 1.03 * highest)
     axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
     axes.set_xlim(0, end)
-    axes.set_xlabel("atualização", color=theme.ink)
-    axes.set_ylabel("perda (nats por token)", color=theme.ink)
+    axes.set_xlabel("atualização")
+    axes.set_ylabel("perda (nats por token)")
     if handles := axes.get_legend_handles_labels()[0]:
         _legend(axes, theme, handles, 8)
 
@@ -244,12 +239,11 @@ def _legend(axes: Axes, theme: Theme, handles: Sequence[Artist], columns: int) -
 
 def smooth(values: Sequence[float]) -> np.ndarray:
     """A mean over `SMOOTHING` of the values, centred: a trailing one would lag, above a loss that falls."""
-    if not values:
-        return np.zeros(0)
-    reach = max(1, round(SMOOTHING * len(values)))
-    near = 1.0 + reach - np.abs(np.arange(-reach, reach + 1))
-    sums = np.convolve(np.asarray(values, float), near)[reach : reach + len(values)]
-    return sums / np.convolve(np.ones(len(values)), near)[reach : reach + len(values)]
+    window = 1 + 2 * max(1, round(SMOOTHING * len(values) / 2))
+    smoothed = pd.Series(values, dtype=float)
+    for _ in range(2):  # so that what is near counts for more
+        smoothed = smoothed.rolling(window, min_periods=1, center=True).mean()
+    return smoothed.to_numpy()
 
 
 def _mark_epochs(axes: Axes, steps: Sequence[Stepped], theme: Theme) -> None:

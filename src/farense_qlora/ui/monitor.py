@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from math import ceil
 
 import plotext
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -12,7 +14,7 @@ from rich.text import Text
 from ..config import RUNS
 from ..text import decimal
 from ..training.event_log import EventReader
-from ..training.events import Evaluated, Event, Stepped, sentences
+from ..training.events import Evaluated, Event, Stepped, of, sentences
 from ..training.overview import STATUS, Overview, overview
 from ..training.run import Run, all_runs
 from .figures import smooth
@@ -74,25 +76,21 @@ def screen(now: Overview, events: Sequence[Event], width: int, height: int) -> R
     head.add_column(justify="right", no_wrap=True)
     head.add_row(title, legend)
     bar = Text.assemble(("━" * done, "cyan"), ("━" * (width - done), "dim"))
-    numbers = list(now.labelled().items())
+    numbers = [
+        Text.assemble((f"{name}: ", "dim"), (value, "bold"), no_wrap=True)
+        for name, value in now.labelled().items()
+    ]
     across = max(1, width // COLUMN)
-    down = -(-len(numbers) // across)
-    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    for _ in range(across):
-        table.add_column(ratio=1, no_wrap=True)
-    for row in range(down):
-        cells = numbers[row::down]
-        table.add_row(*(Text.assemble((f"{name}: ", "dim"), (value, "bold")) for name, value in cells))
+    table = Columns(numbers, (0, 2, 0, 0), width=width // across - 2, column_first=True)
     said = sentences(events)
     note = Text(said[-1].splitlines()[-1] if said else "", style="yellow", no_wrap=True, overflow="ellipsis")
-    rows = max(LOWEST_PLOT, height - down - 4)
+    rows = max(LOWEST_PLOT, height - ceil(len(numbers) / across) - 4)
     return Group(head, bar, _plot(now, events, width, rows), table, note)
 
 
 def _plot(now: Overview, events: Sequence[Event], width: int, height: int) -> Text:
     """Smoothed training loss and validation loss over the updates; until there is one, what is being done."""
-    steps = [event for event in events if isinstance(event, Stepped)]
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    steps, evaluations = of(events, Stepped), of(events, Evaluated)
     if not (steps or evaluations):
         preparing = "a preparar o modelo e os dados…" if now.status == "running" else ""
         return Text(preparing + "\n" * (height - 1), style="dim")
@@ -123,7 +121,7 @@ def _wanted(name: str | None, current: Run | None) -> Run | None:
     """The run to show: `name` once it exists; otherwise `current`, until another is under way."""
     if name:
         return Run(RUNS / name) if (RUNS / name / "config.json").exists() else None
-    if current is not None and current.alive:
+    if current and current.alive:
         return current
     return next((run for run in all_runs() if run.alive), current)
 
