@@ -147,7 +147,7 @@ with TemporaryDirectory() as folder:
     (Path(folder) / "generation_config.json").write_text(json.dumps({"temperature": 0.62, "top_p": 0.93}))
     box = fq.chat(replace(tuned, path=Path(folder)), system="Sê breve.", seed=5)
 assert (box.temperature.value, box.top_p.value, box.seed.value, box.system.value) == (0, 1, "5", "Sê breve.")
-(button,) = box.box.children[-1].children
+(button,) = box.children[-1].children
 assert button.description == "recomendado pelo modelo: temperatura 0,62, top-p 0,93"
 button.click()
 assert (box.temperature.label, box.top_p.label) == ("0,62", "0,93")

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import closing
 from html import escape
 from typing import Any
 
 import ipywidgets as widgets
-from IPython.display import display
 
 from ..answers.generate import Conversation
 from ..answers.sampling import GREEDY, Sampling, recommended
@@ -37,7 +35,7 @@ def chat(tuned: Base, system: str = "", **sampling: Any) -> "ChatBox":
     return ChatBox(tuned, system, Sampling.parse(sampling))
 
 
-class ChatBox:
+class ChatBox(widgets.VBox):
     """The widgets, and the task that answers.
 
     A widget's callback may run in a thread of its own, where MLX must not be touched: it only hands the
@@ -52,7 +50,7 @@ class ChatBox:
         self._turns = ""
         self.shown = widgets.HTML()
         self.text = widgets.Text(placeholder="Escreva uma pergunta", layout={"flex": "1"})
-        self.send = widgets.Button(description=ASK, button_style="primary", layout={"width": "90px"})
+        self.main = widgets.Button(description=ASK, button_style="primary", layout={"width": "90px"})
         self.fresh = widgets.Button(description="Conversa nova", layout={"width": "130px"})
         self.adapter = widgets.Checkbox(value=True, description="Com o adaptador", indent=False)
         advice = recommended(tuned.path)
@@ -72,12 +70,13 @@ class ChatBox:
             style=WIDE,
             layout={"width": "720px", "max_width": "calc(100% - 4px)"},
         )
-        self.send.on_click(lambda _: self._hand_over(self._press))
-        self.fresh.on_click(lambda _: self._hand_over(self._begin_anew))
-        self.text.on_msg(lambda *message: self._hand_over(self._ask))  # its only message is Enter
+        hand_over = self._loop.call_soon_threadsafe
+        self.main.on_click(lambda _: hand_over(self._press))
+        self.fresh.on_click(lambda _: hand_over(self._begin_anew))
+        self.text.on_msg(lambda *message: hand_over(self._ask))  # its only message is Enter
         rows = [
             self.shown,
-            widgets.HBox([self.text, self.send], layout={"max_width": "min(720px, 100%)"}),
+            widgets.HBox([self.text, self.main], layout={"max_width": "min(720px, 100%)"}),
             widgets.HBox([self.fresh, self.adapter]),
             self.system,
             widgets.HBox([self.temperature, self.top_p]),
@@ -89,14 +88,8 @@ class ChatBox:
             )
             button.on_click(lambda _: self._follow(advice))
             rows.append(widgets.HBox([button]))
-        self.box = widgets.VBox(rows)
         self._show("")
-
-    def _ipython_display_(self) -> None:
-        display(self.box)
-
-    def _hand_over(self, what: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(what)
+        super().__init__(rows)
 
     def _press(self) -> None:
         if self._task:
@@ -125,7 +118,7 @@ class ChatBox:
 
     async def _answer(self, question: str) -> None:
         """Answer piece by piece; between two of them the kernel does what else there is to do."""
-        self._stopped, self.send.description = False, STOP
+        self._stopped, self.main.description = False, STOP
         talk, talk.adapter = self._talk, self.adapter.value
         who = "" if talk.adapter else _paragraph("modelo base, sem adaptador", "quiet")
         self._turns += _paragraph(question, "mine") + who
@@ -147,7 +140,7 @@ class ChatBox:
             note = f"não foi possível responder: {error}"
         if talk is self._talk:
             self._turns += _paragraph(said) + (_paragraph(note, "quiet") if note else "")
-        self._task, self.send.description = None, ASK
+        self._task, self.main.description = None, ASK
         self._show("")
 
     def _show(self, answer: str) -> None:

@@ -83,7 +83,7 @@ class ComparisonView:
         return repr(self.comparison)
 
 
-class BlindVote:
+class BlindVote(widgets.VBox):
     """A vote that does not know whose an answer is: columns in an order shuffled anew for each question.
 
     Who answers the same shares a column, and the votes for it. `votes` counts by entry; who was which is
@@ -108,8 +108,8 @@ class BlindVote:
         self._reveal_button = widgets.Button(description="Revelar", button_style="info")
         self._reveal_button.on_click(lambda _: self._reveal())
         buttons = widgets.HBox([*self._buttons, self._reveal_button], layout={"flex_flow": "row wrap"})
-        self._box = widgets.VBox([self._text, buttons, self._result])
         self._next()
+        super().__init__([self._text, buttons, self._result])
 
     def _next(self) -> None:
         self._position += 1
@@ -143,9 +143,6 @@ class BlindVote:
         which = [(a[0].question, a[0].expected, *(answer.got for answer in a)) for a in voted]
         told = Table(which, columns=["Pergunta", "Resposta verdadeira", *self._names])
         self._result.value = said + tally._repr_html_() + told._repr_html_()
-
-    def _ipython_display_(self) -> None:
-        display(self._box)
 
 
 def _by_set(comparison: Comparison) -> list[tuple[Answered, ...]]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
-from IPython.display import display
 
 from ..table import Table
 from ..training.events import Event, Sampled, last
@@ -15,7 +14,7 @@ from .live import WIDTH
 FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
 
 
-class RunPicker:
+class RunPicker(widgets.VBox):
     """A list to pick runs from, the newest two picked at first, and those picked in one view: their losses
     overlaid, their numbers, and the last answers of each to the probes.
 
@@ -35,6 +34,7 @@ class RunPicker:
         self.curves, self.tables = widgets.Image(format="png", layout=FITTING), widgets.HTML()
         self.picked.observe(lambda _: self._show(), names="value")
         self._show()
+        super().__init__([self.picked, self.curves, self.tables])
 
     def _show(self) -> None:
         picked = [Run.open(name) for name in self.picked.value]
@@ -42,9 +42,6 @@ class RunPicker:
         self.curves.value = compare_curves(events)._repr_png_()
         numbers = runs([overview(run, events[run.name]) for run in picked], "")
         self.tables.value = numbers._repr_html_() + last_answers(events)._repr_html_()
-
-    def _ipython_display_(self) -> None:
-        display(widgets.VBox([self.picked, self.curves, self.tables]))
 
 
 def last_answers(runs: Mapping[str, Sequence[Event]]) -> Table:
