@@ -217,7 +217,7 @@ def samples(events: Sequence[Event]) -> Table | None:
     if not asked:
         return None
     columns = {"Pergunta": asked[-1].questions, "Resposta certa": asked[-1].expected}
-    for event in (asked[0], asked[-1]):  # after the first evaluation, the same
+    for event in (asked[0], asked[-1]):  # the same one after the first evaluation
         columns[f"No passo {event.step}"] = tuple(map(_marked, event.answers, event.expected))
     return Table(columns, caption="Perguntas de amostra, feitas em cada avaliação")
 

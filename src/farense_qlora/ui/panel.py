@@ -54,11 +54,12 @@ def panel(**changes: Any) -> "Panel":
     8
     """
     answer_widgets()
-    names = {name: f"FARENSE_{name.upper()}" for name in Config.model_fields}
-    given = {name: _value(name, os.environ[key]) for name, key in names.items() if os.environ.get(key)}
-    made = Panel(given.pop("profile", "mini"), **{**changes, **given})
-    if not os.environ.get("FARENSE_PROFILE"):
-        made.show_last({**changes, **given})
+    said = {name: os.environ.get(f"FARENSE_{name.upper()}") for name in Config.model_fields}
+    profile = said.pop("profile")
+    settings = changes | {name: _value(name, text) for name, text in said.items() if text}
+    made = Panel(profile or "mini", **settings)
+    if not profile:
+        made.show_last(settings)
     return made
 
 
