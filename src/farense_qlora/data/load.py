@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,8 +38,7 @@ MOST_CARELESS = 150
 SHARE, MOST = 0.1, 500  # of the rows, for validation when nobody gave any
 
 
-@dataclass(frozen=True)
-class Repeat:
+class Repeat(NamedTuple):
     """The row on line `line` says what the one on line `of` says."""
 
     line: int
@@ -51,24 +51,28 @@ class Data(Drawn):
 
     `repeats` are training rows that say what an earlier one says, and `leaks` validation rows that are in the
     training; when all of them are, someone wants to see it learnt by heart: `memorised`, and none is left
-    out. `conflicts` are rows of one question and several answers, by line. `split`: the validation was taken
-    from the training rows. `found`: validation rows that lie beside them, and are not used. `dated`: the chat
-    template writes the date; `plain`: there is none.
+    out. `conflicts` are rows of one question and several answers, by line.
     """
 
     config: Config
     tokenizer: Any
     training: Encoded
     validation: Encoded
-    asked_too: dict[str, tuple[Row, ...]]
+    asked_too: dict[str, list[Row]]
     repeats: tuple[Repeat, ...]
     leaks: tuple[Repeat, ...]
     memorised: bool
     conflicts: tuple[tuple[int, ...], ...]
-    split: bool
-    found: str | None
-    dated: bool
-    plain: bool
+
+    @property
+    def split(self) -> bool:
+        """Whether the validation was taken from the training rows."""
+        return not self.config.val_data
+
+    @property
+    def found(self) -> str | None:
+        """Validation rows that lie beside those of training, and are not used."""
+        return beside(self.config.train_data) if self.split else None
 
     @property
     def sentences(self) -> list[str]:
@@ -82,10 +86,8 @@ class Data(Drawn):
             )
         else:
             said.append(_summary(config.val_data, self.validation, self.leaks))
-        if self.found:
-            said.append(
-                f"há {self.found} ao lado, que não se usa; para validar com ele: --val-data {self.found}"
-            )
+        if found := self.found:
+            said.append(f"há {found} ao lado, que não se usa; para validar com ele: --val-data {found}")
         if self.repeats or self.leaks:
             some = [f"a {one.line} repete a {one.of}" for one in self.repeats[:1]]
             some += [f"a {one.line} da validação está no treino ({one.of})" for one in self.leaks[:1]]
@@ -102,9 +104,9 @@ class Data(Drawn):
                 f"a mesma pergunta com respostas diferentes: {len(self.conflicts)} "
                 f"(linhas {'; '.join(some)}{more})"
             )
-        if self.dated:
+        if is_dated(self.tokenizer):
             said.append(f"o modelo de conversa escreve a data de hoje: fica fixa em {TODAY:%Y-%m-%d}")
-        if self.plain:
+        if template_missing(self.tokenizer):
             said.append(
                 "o modelo base não tem modelo de conversa (chat template): perguntas e respostas vão como "
                 "texto, uma por linha; pode dar um com --chat-template"
@@ -116,12 +118,7 @@ class Data(Drawn):
         """How many rows of each kind each set has."""
         sets = {"treino": [row for _, row in self.training.rows()], **self.held_out()}
         sets.pop(CARELESS, None)  # they are the validation's
-        counts = pd.DataFrame(
-            {
-                name: pd.Series([row.kind for row in rows], dtype=str).value_counts()
-                for name, rows in sets.items()
-            }
-        )
+        counts = pd.DataFrame({name: Counter(row.kind for row in rows) for name, rows in sets.items()})
         counts = counts.fillna(0).astype(int).sort_index()
         counts.loc["total"] = counts.sum()
         counts.insert(0, "Tipo de pergunta", [LABELS.get(kind, kind or "outro") for kind in counts.index])
@@ -155,11 +152,7 @@ class Data(Drawn):
         asking = [(number, row) for number, row in enumerate(rows) if row.messages]
         some = asking[:: -(-len(asking) // MOST_CARELESS) or 1]
         careless = [careless_row(row, Random(number), other=True) for number, row in some]
-        sets = {
-            VALIDATION: rows,
-            CARELESS: careless,
-            **{name: [*rows] for name, rows in self.asked_too.items()},
-        }
+        sets = {VALIDATION: rows, CARELESS: careless, **self.asked_too}
         return {name: rows for name, rows in sets.items() if rows}
 
 
@@ -197,26 +190,20 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         tokenizer=base.tokenizer,
         training=training,
         validation=validation,
-        asked_too=_asked_too(HOME / config.val_data) if config.val_data else {},
+        asked_too=_asked_too(config.val_data),
         repeats=_repeats(lines[again], lines[first[again]]),
         leaks=leaks,
         memorised=memorised,
         conflicts=_conflicts(lines, keys, asked),
-        split=not config.val_data,
-        found=None if config.val_data else beside(config.train_data),
-        dated=is_dated(base.tokenizer),
-        plain=template_missing(base.tokenizer),
     )
 
 
-def _asked_too(validation: Path) -> dict[str, tuple[Row, ...]]:
+def _asked_too(validation: str) -> dict[str, list[Row]]:
     """The rows of each file that `prepare` wrote beside `validation`, and not empty."""
-    beside_it = {name: validation.with_name(file) for file, name in ASKED_TOO.items()}
-    return {
-        name: tuple(read_rows(path))
-        for name, path in beside_it.items()
-        if path.is_file() and path.stat().st_size
-    }
+    if not validation:
+        return {}
+    paths = {name: (HOME / validation).with_name(file) for file, name in ASKED_TOO.items()}
+    return {name: read_rows(path) for name, path in paths.items() if path.is_file() and path.stat().st_size}
 
 
 def write_left_out(config: Config, data: Data, run: Path) -> None:
@@ -263,7 +250,7 @@ def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _repeats(lines: np.ndarray, of: np.ndarray) -> tuple[Repeat, ...]:
-    return tuple(Repeat(*pair) for pair in zip(lines.tolist(), of.tolist(), strict=True))
+    return tuple(map(Repeat, lines.tolist(), of.tolist()))
 
 
 def _conflicts(lines: np.ndarray, keys: np.ndarray, asked: np.ndarray) -> tuple[tuple[int, ...], ...]:
@@ -284,15 +271,15 @@ def _split(config: Config, training: Encoded) -> list[int]:
         lines: list[int] = json.loads(kept.read_text(encoding="utf-8"))
         return lines
     rows = training.rows()
-    groups: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}  # in the order of their first rows
     for (line, _), group in zip(rows, alike_groups([row for _, row in rows]).tolist(), strict=True):
         groups.setdefault(group, []).append(line)
     wanted = min(MOST, max(1, round(SHARE * len(rows))), len(rows) - 1)
     taken: list[int] = []
-    for group in np.random.default_rng(config.seed).permutation(sorted(groups)).tolist():
+    for group in np.random.default_rng(config.seed).permutation([*groups]).tolist():
         if len(taken) + len(groups[group]) <= wanted:
             taken += groups[group]
-    smallest = min((groups[group] for group in sorted(groups)), key=len)
+    smallest = min(groups.values(), key=len)
     if not taken and len(rows) > 2 * len(smallest):
         taken = smallest
     if not taken:
