@@ -65,7 +65,7 @@ class Table(pd.DataFrame):
         """Every cell as people read it, row by row; a dash for what is missing (None or NaN)."""
         return [
             [
-                "—" if value is None or value != value else self.formats.get(str(name), show)(value)
+                "—" if value is None or value != value else self.formats.get(str(name), _plain)(value)
                 for name, value in zip(self.columns, row, strict=True)
             ]
             for row in self.itertuples(index=False)
@@ -126,13 +126,8 @@ class Drawn:
         return repr(self.table())
 
 
-def show(value: object) -> str:
-    """A value as people read it: a decimal comma, a dash for what is missing, «sim» or «não»."""
-    match value:
-        case bool():
-            return "sim" if value else "não"
-        case None:
-            return "—"
-        case float():
-            return "—" if value != value else decimal(value)
-    return str(value)
+def _plain(value: object) -> str:
+    """A value that is there, as people read it: a decimal comma, «sim» or «não»."""
+    if isinstance(value, bool):
+        return "sim" if value else "não"
+    return decimal(value) if isinstance(value, float) else str(value)
