@@ -123,6 +123,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a picture": (said(content=[{"type": "image_url", "image_url": "x"}]), "não é texto .image_url"),
     "arguments that are no JSON": (said(tool_calls=[{"function": {"name": "f", "arguments": "{"}}]), "JSON"),
+    "a call that is in no list": (said(tool_calls={"name": "f"}), "lista de chamadas"),
     "a call without a name": (said(tool_calls=[{"function": {}}]), "«function» e «name»"),
     "a thought of the user's": (
         {"messages": [{**ASKED, "reasoning_content": "x"}, ANSWERED]},

@@ -12,6 +12,7 @@ KEYS = {"role", "content", "reasoning_content", "tool_calls", "tool_call_id", "n
 # NUL, halves of characters, and controls that make a text look like another (bidirectional overrides).
 FORBIDDEN = re.compile("[\x00\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+NO_CALLS = "«tool_calls» tem de ser uma lista de chamadas, cada uma com «function» e «name»"
 SHAREGPT = {"human": "user", "gpt": "assistant", "observation": "tool"} | {role: role for role in ROLES}
 
 Fields = Mapping[str, Any]
@@ -127,16 +128,15 @@ def _alpaca(value: Fields) -> Row:
     extra = value.get("input") or ""
     if not isinstance(extra, str):
         raise ValueError("«input» tem de ser texto")
-    if not extra.strip():
-        return _exchange(value, "instruction", "output")
-    asked = f"{_text(value['instruction'], 'instruction')}\n\n{extra}"
-    return _exchange({**value, "instruction": asked}, "instruction", "output")
+    if extra.strip():
+        value = {**value, "instruction": f"{_text(value['instruction'], 'instruction')}\n\n{extra}"}
+    return _exchange(value, "instruction", "output")
 
 
 def _prompt_completion(value: Fields) -> Row:
     asked, answered = value["prompt"], value["completion"]
     if isinstance(asked, list) and isinstance(answered, list):  # of messages, as TRL has them
-        before = _messages(asked, "prompt", last="")
+        before = _messages(asked, "prompt")
         return _row(value, before + _messages(answered, "completion"), learn_from=len(before))
     if isinstance(answered, list):
         raise ValueError("«completion» é uma lista de mensagens e «prompt» não: têm de ser as duas")
@@ -148,16 +148,15 @@ def _prompt_completion(value: Fields) -> Row:
 def _exchange(value: Fields, asked: str, answered: str) -> Row:
     """A question and its answer, in these fields, after the turns that `history` has."""
     wrong = "«history» tem de ser uma lista de pares (pergunta, resposta)"
-    messages: list[Message] = []
+    history: list[Message] = []
     for turn in _list(value.get("history") or [], list | tuple, wrong):
         if len(turn) != 2:
             raise ValueError(wrong)
-        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
-    if messages:
-        messages = [*_messages(messages, "history")]
-    messages.append({"role": "user", "content": _text(value[asked], asked)})
+        history += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    before = _messages(history, "history") if history else ()
+    question = {"role": "user", "content": _text(value[asked], asked)}
     answer = {"role": "assistant", "content": _text(value[answered], answered)}
-    return _row(value, (*messages, _without_thought(answer, answered)))
+    return _row(value, (*before, question, _without_thought(answer, answered)))
 
 
 Reader = Callable[[Fields], Row]
@@ -174,29 +173,24 @@ SHAPES: list[tuple[set[str], Reader]] = [
 
 
 def _row(value: Fields, messages: tuple[Message, ...], learn_from: int = 0) -> Row:
-    """`messages` with the system's text and the tools that other fields of the row have."""
+    """`messages`, the last of which is learnt, with the system's text and the tools of other fields."""
+    if messages[-1]["role"] != "assistant":
+        raise ValueError("a última mensagem tem de ser do assistente (é a que se aprende)")
     if (system := value.get("system")) is not None and system != "":
         messages = ({"role": "system", "content": _text(system, "system")}, *messages)
         learn_from += 1 if learn_from else 0
     wrong = "«tools» tem de ser uma lista de funções, cada uma com «name»"
     tools = _list(_json(value.get("tools") or [], "«tools» não é JSON válido"), dict, wrong)
     for tool in tools:
-        function = tool.get("function", tool)
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise ValueError(wrong)
+        _function(tool, wrong)
     return Row(messages, tools=tuple(_without_none(tool) for tool in tools), learn_from=learn_from)
 
 
-def _messages(
-    value: Any, field: str, content: str = "content", last: str = "assistant"
-) -> tuple[Message, ...]:
-    """The messages in `field`, checked; the one to learn comes last."""
+def _messages(value: Any, field: str, content: str = "content") -> tuple[Message, ...]:
+    """The messages in `field`, checked."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"«{field}» tem de ser uma lista de mensagens")
-    messages = tuple(_message(message, field, content) for message in value)
-    if last and messages[-1]["role"] != last:
-        raise ValueError("a última mensagem tem de ser do assistente (é a que se aprende)")
-    return messages
+    return tuple(_message(message, field, content) for message in value)
 
 
 def _message(value: Any, field: str, content: str) -> Message:
@@ -216,7 +210,7 @@ def _message(value: Any, field: str, content: str) -> Message:
         "content": "" if may_be_empty and text in (None, "") else _text(text, content),
     }
     if calls:
-        message["tool_calls"] = [_call(call) for call in calls] if isinstance(calls, list) else _call(calls)
+        message["tool_calls"] = [_call(call) for call in _list(calls, dict, NO_CALLS)]
     for key in ("tool_call_id", "name"):
         if key in given:
             message[key] = _text(given[key], key)
@@ -261,18 +255,24 @@ def _joined(value: Any, field: str) -> Any:
     return "".join(part["text"] for part in value)
 
 
-def _call(value: Any) -> dict[str, Any]:
+def _call(value: Fields) -> dict[str, Any]:
     """A call of a tool, with its arguments as an object."""
-    call = _without_none(value) if isinstance(value, dict) else {}
-    function = call.get("function", call)
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ValueError("«tool_calls» tem de ser uma lista de chamadas, cada uma com «function» e «name»")
+    call = _without_none(value)
+    function = _function(call, NO_CALLS)
     wrong = "os argumentos de uma chamada («arguments») não são JSON válido"
     arguments = _json(function.get("arguments", {}) or {}, wrong)
     if not isinstance(arguments, dict):
         raise ValueError("os argumentos de uma chamada («arguments») têm de ser um objeto")
     checked = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     return {**checked, "id": call["id"]} if isinstance(call.get("id"), str) else checked
+
+
+def _function(value: Fields, wrong: str) -> Fields:
+    """The function that a tool or a call names; raises `ValueError` that says what is `wrong`."""
+    function = value.get("function", value)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(wrong)
+    return function
 
 
 def _json(value: Any, wrong: str) -> Any:
