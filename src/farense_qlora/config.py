@@ -72,8 +72,18 @@ class Config(Settings):
         "A miniatura («mini»), uma pasta local ou um modelo do Hugging Face Hub.",
         min_length=1,
     )
-    bits: Literal[4, 16] = in_model(
-        4, "Bits do modelo base", "4 = QLoRA (base quantizada); 16 = LoRA simples."
+    bits: Literal[2, 3, 4, 5, 6, 8, 16] = in_model(
+        4,
+        "Bits do modelo base",
+        "16 = LoRA simples; menos = QLoRA (base quantizada). O que já vem quantizado fica como vem.",
+    )
+    quantization: Literal["affine", "mxfp4", "nvfp4"] = in_model(
+        "affine",
+        "Quantização",
+        "affine = inteiros com escala e desvio; mxfp4 e nvfp4 = números de vírgula flutuante de 4 bits.",
+    )
+    group_size: Literal[32, 64, 128] = in_model(
+        64, "Pesos por grupo", "Quantos pesos têm a mesma escala; mxfp4 e nvfp4 têm o seu (32 e 16)."
     )
     chat_template: str = in_model(
         "",
@@ -223,6 +233,12 @@ class Config(Settings):
     def _known_layers(self) -> "Config":
         if self.num_layers == 0:
             raise ValueError("num_layers: 0 não treina nada; use -1 (todas) ou um número positivo")
+        return self
+
+    @model_validator(mode="after")
+    def _known_quantization(self) -> "Config":
+        if self.quantization != "affine" and self.bits != 4:
+            raise ValueError(f"quantization: {self.quantization} tem sempre 4 bits; use --bits 4, ou affine")
         return self
 
     @property

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 from tiny import SENTENCES, build_tiny_model
 
 from farense_qlora.cli import parser
@@ -24,10 +25,10 @@ from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import loaders, verify
 from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, exports, push
-from farense_qlora.exporting.formats import _pack, write_gguf
+from farense_qlora.exporting.formats import _pack, write_fused, write_gguf
 from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
-from farense_qlora.model.adapters import save_arrays
+from farense_qlora.model.adapters import attach, save_adapter, save_arrays
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.model.loss import head
 from farense_qlora.training.run import Run
@@ -85,6 +86,29 @@ def test_fused_is_a_whole_model_in_16_bits(run: Run, tmp_path: Path) -> None:
     assert "quantization" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in folder.iterdir()}
     assert report(folder)["same_answers"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "kind", [{"bits": 2}, {"bits": 3}, {"bits": 8}, {"quantization": "mxfp4"}, {"quantization": "nvfp4"}]
+)
+def test_what_was_learnt_on_a_base_of_any_width_is_in_the_whole_model(
+    tiny_model: Path, tmp_path: Path, kind: dict[str, object]
+) -> None:
+    base = load_base(Config(model=str(tiny_model), **kind))
+    config = Config.of("mini", model=str(tiny_model), rank=4, **kind)
+    attach(base.model, config)
+    mx.random.seed(0)
+    loud = tree_map(lambda array: 0.1 * mx.random.normal(array.shape), base.model.trainable_parameters())
+    base.model.update(loud)
+    for folder in ("adaptador", "fundido"):
+        (tmp_path / folder).mkdir()
+    save_adapter(base.model, config, base.name, tmp_path / "adaptador")
+    tokens = mx.array([[1, 40, 50, 60, 70]])
+    expected = base.model(tokens)
+    assert mx.abs(expected - load_base(config).model(tokens)).max() > 0.1
+    write_fused(base.path, tmp_path / "adaptador", base.tokenizer, tmp_path / "fundido")
+    whole = load_base(config.changed(model=str(tmp_path / "fundido"), bits=16, quantization="affine"))
+    assert whole.bits == 16 and mx.allclose(whole.model(tokens), expected, atol=2e-2)
 
 
 def test_an_adapter_that_requantization_erases_is_refused(run: Run, tmp_path: Path) -> None:

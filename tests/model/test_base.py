@@ -39,7 +39,8 @@ def test_two_first_starts_at_once_quantize_once(tiny_model: Path, tmp_path: Path
         "import sys\nfrom pathlib import Path\nfrom farense_qlora.model import folder\n"
         "convert, made = folder.convert, []\n"
         "folder.convert = lambda *a, **k: (made.append(1), convert(*a, **k))\n"
-        "folder.quantized_copy(Path(sys.argv[1]))\nprint(len(made))"
+        "from farense_qlora.config import Config\n"
+        "folder.quantized_copy(Path(sys.argv[1]), Config())\nprint(len(made))"
     )
     command = [sys.executable, "-c", code, str(model)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -70,7 +71,7 @@ def test_a_copy_that_was_cut_short_is_never_taken_for_a_whole_one(tiny_model: Pa
         "import os, signal, sys\nfrom pathlib import Path\nfrom farense_qlora.model import folder\n"
         "convert = folder.convert\n"
         "folder.convert = lambda *a, **k: (convert(*a, **k), os.kill(os.getpid(), signal.SIGKILL))\n"
-        "folder.quantized_copy(Path(sys.argv[1]))"
+        "from farense_qlora.config import Config\nfolder.quantized_copy(Path(sys.argv[1]), Config())"
     )
     env = {**os.environ, "XDG_CACHE_HOME": str(CACHE.parent)}
     done = subprocess.run([sys.executable, "-c", code, str(model)], env=env)
@@ -86,6 +87,44 @@ def test_a_model_that_comes_in_8_bits_is_said_to_be_in_8(tiny_model: Path, tmp_p
     base = load_base(Config(model=str(tmp_path / "oito"), bits=4))
     assert base.bits == 8
     assert "Bits por peso  8" in repr(base) and "<td>Bits por peso</td>" in base._repr_html_()
+
+
+def test_a_model_of_mixed_widths_is_said_to_have_each(tiny_model: Path, tmp_path: Path) -> None:
+    with redirect_stdout(StringIO()):
+        convert(str(tiny_model), str(tmp_path / "mista"), quantize=True, quant_predicate="mixed_4_6")
+    base = load_base(Config(model=str(tmp_path / "mista")))
+    assert base.bits == 4 and "Bits por peso  4 e 6" in repr(base)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"bits": bits}, str(bits)) for bits in (2, 3, 5, 6, 8)]
+    + [
+        ({"group_size": 32}, "4"),
+        ({"quantization": "mxfp4"}, "4 (mxfp4)"),
+        ({"quantization": "nvfp4"}, "4 (nvfp4)"),
+    ],
+)
+def test_a_model_is_quantized_as_the_settings_say(
+    tiny_model: Path, settings: dict[str, Any], said: str
+) -> None:
+    from mlx_lm import load
+
+    ours = load_base(Config(model=str(tiny_model), **settings))
+    made = json.loads((ours.path / "config.json").read_text())["quantization"]
+    own = {"mxfp4": 32, "nvfp4": 16}.get(made["mode"], settings.get("group_size", 64))
+    assert (made["bits"], made["group_size"], made["mode"]) == (
+        settings.get("bits", 4), own, settings.get("quantization", "affine")
+    )  # fmt: skip
+    assert ours.bits == made["bits"] and f"Bits por peso  {said}\n" in repr(ours)
+    theirs, _ = load(str(ours.path))
+    tokens = mx.array([[1, 40, 50, 60, 70]])
+    assert mx.allclose(ours.model(tokens), theirs(tokens).astype(mx.float32), atol=1e-2)
+
+
+def test_floats_of_4_bits_have_4_bits() -> None:
+    with pytest.raises(UserError, match="mxfp4 tem sempre 4 bits"):
+        Config.of("mini", bits=8, quantization="mxfp4")
 
 
 def test_the_quantized_model_answers_as_mlx_lm_loads_it(tiny_model: Path) -> None:

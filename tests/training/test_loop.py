@@ -205,10 +205,14 @@ def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path:
     assert (tmp_path / "run/best/adapters.safetensors").exists()
 
 
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize(
+    ("packing", "kind"),
+    [(False, {}), (True, {}), (True, {"bits": 3}), (True, {"quantization": "nvfp4"})],
+)
 def test_stopping_anywhere_and_resuming_gives_the_same_bits(
-    base: Base, tmp_path: Path, packing: bool
+    tiny_model: Path, tmp_path: Path, packing: bool, kind: dict[str, Any]
 ) -> None:
+    base = load_base(Config(model=str(tiny_model), **kind))
     config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
     whole = list(train_here(config, tmp_path / "whole", base))
     resumed: list[Event] = []

@@ -28,7 +28,7 @@ from .perplexity import Interval, TokenScores, mean_interval, token_scores, with
 
 BASE = "base"
 # What makes two runs other runs without making the comparison unfair.
-MAY_DIFFER = {"profile", "model", "bits", "save_every", "keep_last"}
+MAY_DIFFER = {"profile", "model", "bits", "quantization", "group_size", "save_every", "keep_last"}
 
 Progress = Callable[[str, int, int], object]
 
@@ -195,7 +195,7 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
     """
     _check_comparable(runs)
     first, last = runs[0].config, runs[-1].config
-    kinds = ["QLoRA" if run.config.bits == 4 else "LoRA" for run in runs]
+    kinds = ["QLoRA" if run.config.bits < 16 else "LoRA" for run in runs]
     names = kinds if len(set(kinds)) == len(kinds) else [run.name for run in runs]
     base = load_base(last)
     entries = [_measure(BASE, None, base, load_data(first, base), progress)]

@@ -215,7 +215,7 @@ def compare(args: argparse.Namespace) -> None:
     runs = [fq.Run.open(name) for name in args.runs or []]
     if not runs:
         for config in pair(Config.of(**settings)):
-            print(f"{'QLoRA' if config.bits == 4 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
+            print(f"{'QLoRA' if config.bits < 16 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
             runs.append(fq.start(config))
             follow(runs[-1])
     with telling() as tell:

@@ -73,13 +73,7 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     Returns it with its config.
     """
     model, config = load_model(base, lazy=True)
-    model.set_dtype(mx.float32)  # what is added to a weight in 16 bits may be lost
-    if adapter:
-        load_adapters(model, str(adapter))
-        fused = [
-            (name, layer.fuse(dequantize=True)) for name, layer in model.named_modules() if "lora_a" in layer
-        ]
-        model.update_modules(tree_unflatten(fused))
+    model.set_dtype(mx.float32)  # the scales too, by which the weights are made
     model = dequantize_model(model)
     for _, layer in model.named_modules():
         if isinstance(layer, QuantizedMultiLinear):  # DeepSeek's, which mlx-lm leaves as they are
@@ -88,6 +82,11 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
             )
             del layer.scales, layer.biases
             layer.__class__ = MultiLinear
+    model.set_dtype(mx.float32)  # what is added to a weight in 16 bits, as mxfp4 gives them, may be lost
+    if adapter:
+        load_adapters(model, str(adapter))
+        fused = [(name, layer.fuse()) for name, layer in model.named_modules() if "lora_a" in layer]
+        model.update_modules(tree_unflatten(fused))
     # Transformers takes a «mistral» with layer types, even all alike, for another architecture.
     plain = set(config.get("layer_types") or ()) <= {"full_attention"}
     for key in ("quantization", "quantization_config", *(("layer_types",) if plain else ())):

@@ -42,7 +42,8 @@ RUN_AHEAD = 500_000_000
 class Base(Drawn):
     """A loaded base model with its tokenizer, which shows its facts as the last line of a cell.
 
-    `name` is what was asked for and `path` the folder that mlx-lm loads; `bits` are those of a weight.
+    `name` is what was asked for and `path` the folder that mlx-lm loads; `bits` are those of a weight,
+    or of most where they differ.
     """
 
     model: nn.Module
@@ -59,15 +60,22 @@ class Base(Drawn):
         facts = [
             ("Modelo", self.name),
             ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
-            ("Bits por peso", str(self.bits)),
+            ("Bits por peso", self._precision()),
             ("Em memória", size(self.size_gb)),
             ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
         ]
         return Table.of_facts("Modelo base", facts)
 
+    def _precision(self) -> str:
+        """The bits of the quantized weights, all that there are, and the kind of those that are floats."""
+        kinds = (nn.QuantizedLinear, nn.QuantizedEmbedding)
+        found = {(layer.bits, layer.mode) for layer in self.model.modules() if isinstance(layer, kinds)}
+        said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(found)]
+        return " e ".join(said) or str(self.bits)
+
 
 def load_base(config: Config) -> Base:
-    """Load the model that `config` names; with `bits` 4 a 16-bit model is quantized once and cached.
+    """Load the model that `config` names; with fewer than 16 `bits` one of 16 is quantized once and cached.
 
     The miniature ships in 4 bits; with `bits` 16 its weights are those, dequantized. `chat_template` is a
     Jinja file in place of the model's own template; a model may have none. Raises `UserError` when the model
@@ -93,10 +101,10 @@ def load_base(config: Config) -> Base:
             raise UserError(
                 f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
             )
-        if bits == 4 and quantization:
+        if bits < 16 and quantization:
             bits = quantization.get("bits", bits)  # as it comes
-        elif bits == 4:
-            path = quantized_copy(path)
+        elif bits < 16:
+            path = quantized_copy(path, config)
         if template is not None:
             path = with_files(path, {TEMPLATE: template})
         with redirect_stdout(StringIO()):

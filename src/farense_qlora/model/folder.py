@@ -16,7 +16,7 @@ from mlx_lm import convert
 from mlx_lm.utils import load_config
 from safetensors import SafetensorError, safe_open
 
-from ..config import CACHE
+from ..config import CACHE, Config
 from ..errors import UserError
 from ..files import atomic_dir, in_icloud
 from .download import MINIATURE, local_folder
@@ -111,20 +111,25 @@ def with_files(path: Path, files: dict[str, str]) -> Path:
     return _once(f"{path.resolve().name}-{stamp.hexdigest()[:12]}", make)
 
 
-def quantized_copy(path: Path) -> Path:
-    """The 4-bit copy of the model in `path`, made once; a change of the weights makes another."""
+def quantized_copy(path: Path, config: Config) -> Path:
+    """The copy of the model in `path`, quantized as `config` says; made once, and again when the weights have
+    changed."""
+    mode, bits, group_size = config.quantization, config.bits, config.group_size
+    kind = f"{bits}bit" if group_size == GROUP_SIZE else f"{bits}bit-{group_size}"
+    if mode != "affine":
+        kind, group_size = mode, None  # its own
 
     def make(folder: Path) -> None:
         folder.rmdir()  # `convert` wants to make it
         try:
             with redirect_stdout(StringIO()):
-                convert(str(path), str(folder), quantize=True, q_group_size=GROUP_SIZE, q_bits=4)
+                convert(str(path), str(folder), True, group_size, bits, mode)
         except RuntimeError as error:
             if "Unable to write" in str(error):  # all that MLX says of a full disk
                 raise OSError(errno.ENOSPC, str(error), str(folder)) from None
             raise
 
-    return _once(f"{path.resolve().name}-4bit-{_stamp(path)}", make)
+    return _once(f"{path.resolve().name}-{kind}-{_stamp(path)}", make)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -196,7 +196,7 @@ def peak_gb(shape: Shape, config: Config, tokens: float, on_cpu: bool) -> float:
 
 def weights_gb(shape: Shape, bits: int, number: int = 2) -> float:
     """What the weights take, in GB; `number` is the bytes of what of them is no integer."""
-    return (0.5 + 2 * number / 64 if bits == 4 else number) * shape.parameters / 1e9
+    return (bits / 8 + 2 * number / 64 if bits < 16 else number) * shape.parameters / 1e9
 
 
 def _micro_batch(config: Config, tokens: float, on_cpu: bool) -> tuple[float, float]:
