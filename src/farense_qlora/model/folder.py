@@ -114,10 +114,11 @@ def with_files(path: Path, files: dict[str, str]) -> Path:
 def quantized_copy(path: Path, config: Config) -> Path:
     """The copy of the model in `path`, quantized as `config` says; made once, and again when the weights have
     changed."""
-    mode, bits, group_size = config.quantization, config.bits, config.group_size
-    kind = f"{bits}bit" if group_size == GROUP_SIZE else f"{bits}bit-{group_size}"
-    if mode != "affine":
-        kind, group_size = mode, None  # its own
+    mode, bits = config.quantization, config.bits
+    group_size = config.group_size if mode == "affine" else None  # the others have their own
+    kind = mode if group_size is None else f"{bits}bit"
+    if group_size not in (None, GROUP_SIZE):
+        kind += f"-{group_size}"
 
     def make(folder: Path) -> None:
         folder.rmdir()  # `convert` wants to make it
