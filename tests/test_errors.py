@@ -96,7 +96,7 @@ def test_adapter_that_is_no_export(refused: Refused, tmp_path: Path) -> None:
     [
         (["train", "--rank", "0"], "rank = '0': tem de ser pelo menos 1"),
         (["train", "--epochs", "muitas"], "epochs = 'muitas': tem de ser um número"),
-        (["train", "--bits", "5"], "bits = 5: os valores possíveis são 4 ou 16"),
+        (["train", "--bits", "7"], "bits = 7: os valores possíveis são 2, 3, 4, 5, 6, 8 ou 16"),
         (["train", "--profile", "enorme"], "perfil desconhecido: «enorme»"),
         (["train", "--banana"], "argumento desconhecido: --banana"),
         (["train", "--rank"], "--rank: falta o valor"),
