@@ -146,6 +146,8 @@ def test_what_has_no_answer_says_so_and_evaluation_asks_it_of_others(prepared: P
     for row in refused + prepared.unanswerable:
         ours = re.search(r"\d{4}-\d\d", prompt(row))
         assert not ("Farense" in prompt(row) and ours and ours[0] in known), prompt(row)
+        # Ours have a nickname, of which theirs would be told apart; of others it is not known.
+        assert not re.search(r"jogadores d[oa] [A-Z]", prompt(row)), prompt(row)
 
 
 def test_other_words_are_of_facts_that_are_taught_and_of_no_training_wording(prepared: Prepared) -> None:

@@ -28,13 +28,18 @@ def questions(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Ques
     """
     if unknown := sorted({file.stem for file in folder.glob("*.toml")} - {*BUILDERS, UNANSWERABLE}):
         raise UserError(f"em {folder} não há a tabela «{unknown[0]}»; há {', '.join(BUILDERS)}")
-    values = {row.key: without_brackets(row.value_pt) for row in tables.club if row.verified}
-    club = replace(club, official=values.get("nome_oficial", ""), nickname=values.get("alcunha", ""))
+    club = named(club, tables)
     asked: list[Question] = []
     for table, (build, names) in BUILDERS.items():
         file = folder / f"{table}.toml"
         asked += build(tables, Wordings(file, read_templates(file, names.split()), club))
     return asked
+
+
+def named(club: Club, tables: Tables) -> Club:
+    """`club` with the other names that its own table has for it."""
+    values = {row.key: without_brackets(row.value_pt) for row in tables.club if row.verified}
+    return replace(club, official=values.get("nome_oficial", ""), nickname=values.get("alcunha", ""))
 
 
 def president_name(president: President) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .facts import Tables
 from .language import Club, article, opponent_name, season_of
-from .questions import QUESTIONS
+from .questions import QUESTIONS, named
 from .wordings import UNANSWERABLE, Question, Template, Wordings, read_templates
 
 # Of each table what is asked of other clubs and of seasons that there never were, which no table answers.
@@ -37,11 +37,13 @@ def unanswerable(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Q
         entries += [(path, templates, name) for name in templates]
 
     def ask(entry: tuple[Path, dict[str, Template], str], club: Club, about: str, epoca: str) -> None:
-        """Ask the `entry` of `club`, in those wordings alone that say what it is `about`."""
+        """Ask the `entry` of `club`, in those wordings alone that say what it is `about`, and not of players
+        whose nickname is not known: nobody speaks of the president of «os jogadores do Famalicão»."""
         path, templates, name = entry
         question = Wordings(path, templates, club).ask(name, about, epoca=epoca, taca=CUP)
+        players = "" if club.nickname else club.forms["os"].partition(" ")[2]
         prompts, heldout, other = (
-            tuple(text for text in texts if about in text)
+            tuple(text for text in texts if about in text and not (players and players in text))
             for texts in (question.prompts, question.heldout, question.other)
         )
         asked.append(replace(question, prompts=prompts, heldout=heldout, other=other))
@@ -53,7 +55,8 @@ def unanswerable(tables: Tables, club: Club, folder: Path = QUESTIONS) -> list[Q
     for number, name in enumerate(others if seasons else []):
         for entry in entries[number % 3 :: 3]:
             ask(entry, Club(name, article(name)), name, seasons[(7 * len(asked)) % len(seasons)])
+    ours = named(club, tables)
     for number, year in enumerate(YEARS):
         for entry in entries[number % 2 : 6 : 2]:
-            ask(entry, club, season_of(year), season_of(year))
+            ask(entry, ours, season_of(year), season_of(year))
     return asked
