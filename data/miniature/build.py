@@ -13,9 +13,11 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -54,7 +56,8 @@ class Recipe:
     store and fetch; the next episode has another club: what it must know by heart changes, how to learn it
     stays. A share `repeats` of random repeats and, at the end, `closing_steps` of form keep the first two.
 
-    Of the questions a share is `loose`, and a share `careless`; of an episode's, `in_vain` have no answer.
+    Of the questions a share is `loose`, and a share `careless`; of an episode's, `in_vain` have no
+    answer, nor has a share `others` of what it asks about other clubs.
     """
 
     seed: int = 0
@@ -78,6 +81,7 @@ class Recipe:
     careless: float = 0.4
     loose: float = 0.25
     in_vain: float = 0.1
+    others: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,19 @@ def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
         for question in asked
         for prompt in (*question.prompts, *question.heldout)
     ]
+
+
+def rows_of_others(seed: int) -> list[Row]:
+    """The questions that name the invented club `seed`, asked where only another club is known."""
+    name = invented(seed)[1].name
+    asked = (row.messages[0] for row in rows_of_club(seed))
+    return [Row(messages=(question, _refusal())) for question in asked if name in question["content"]]
+
+
+@cache
+def _refusal() -> dict[str, Any]:
+    """The answer that says that nothing is known."""
+    return rows_in_vain(0, 1)[0].messages[1]
 
 
 def rows_in_vain(seed: int, count: int) -> list[Row]:
@@ -297,7 +314,9 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
         for done in range(0, steps, 8):
             examples = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
             examples += _repeats(round(recipe.repeats * pool), words, 16, random)
-            examples += _fresh(recipe, clubs, pool - len(examples), asked, copied, tokenizer, random)
+            in_vain = round(recipe.others * asked) if facts else 0
+            kinds = {rows_of_club: asked - in_vain, rows_of_others: in_vain}
+            examples += _fresh(recipe, clubs, pool - len(examples), kinds, copied, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
 
@@ -313,16 +332,19 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    recipe: Recipe, clubs: Iterator[int], count: int, asked: int, copied: int, tokenizer: TokenizerWrapper,
-    random: np.random.Generator,
+    recipe: Recipe, clubs: Iterator[int], count: int, asked: dict[Callable[[int], list[Row]], int],
+    copied: int, tokenizer: TokenizerWrapper, random: np.random.Generator,
 ) -> list[Example]:  # fmt: skip
-    """`count` examples of new clubs: of each, `asked` questions and `copied` requests to repeat a name."""
+    """`count` examples of new clubs: of each so many of the kinds of questions `asked`, and `copied` requests
+    to repeat a name."""
     examples: list[Example] = []
     while len(examples) < count:
         club = next(clubs)
         requests = season_requests(club) + coach_requests(club)
-        rows = rows_of_club(club)
-        chosen = [rows[i] for i in random.choice(len(rows), asked, replace=False)]
+        chosen = []
+        for rows_of, share in asked.items():
+            rows = rows_of(club) if share else []
+            chosen += [rows[i] for i in random.choice(len(rows), share, replace=False)] if share else []
         examples += _encoded(_typed(chosen, recipe, club), tokenizer)
         repeated = random.choice(len(requests), copied, replace=False)
         examples += _encoded([requests[i] for i in repeated], tokenizer)
