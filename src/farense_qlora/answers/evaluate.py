@@ -55,10 +55,6 @@ class Score:
     exact_interval: Interval
     f1_interval: Interval
 
-    def numbers(self) -> dict[str, Any]:
-        """The score alone, by field."""
-        return {field.name: getattr(self, field.name) for field in fields(Score)}
-
     def cells(self) -> tuple[str, str]:
         """Right answers and F1 as people read them."""
         return with_interval(self.exact_match, self.exact_interval), with_interval(self.f1, self.f1_interval)
@@ -105,12 +101,12 @@ class Evaluation:
         the others), with the columns of `Score`."""
         rows = []
         for one in self.sets:
-            rows.append({"set": one.name, "kind": "", "table": "", **one.numbers()})
-            for kind, score in one.by_kind.items():
-                rows.append({"set": one.name, "kind": kind, "table": "", **score.numbers()})
-            for table, score in one.by_table.items():
-                rows.append({"set": one.name, "kind": "", "table": table, **score.numbers()})
-        return Table(rows, formats=dict.fromkeys(["exact_match", "f1", "refused"], percent))
+            rows.append({"set": one.name, **vars(one)})
+            rows += [{"set": one.name, "kind": kind, **vars(score)} for kind, score in one.by_kind.items()]
+            rows += [{"set": one.name, "table": name, **vars(score)} for name, score in one.by_table.items()]
+        columns = ["set", "kind", "table", *(field.name for field in fields(Score))]
+        table = Table(rows, columns=columns, formats=dict.fromkeys(["exact_match", "f1", "refused"], percent))
+        return table.fillna({"kind": "", "table": ""})
 
     def to_json(self, before: "Evaluation | None" = None) -> dict[str, Any]:
         """This evaluation of an adapter, and that of its base `before` if any, as JSON has them."""
@@ -162,9 +158,11 @@ def _scores(sets: Sequence[Answered], in_groups: Sequence[Answered] = ()) -> Tab
     """The scores of each of `sets`; below those of the sets `in_groups`, the ones of their groups."""
     rows = []
     for one in sets:
-        groups = {**one.by_kind, **one.by_table} if one in in_groups else {}
-        lines = [(one.name, one), *((f"– {LABELS[name]}", score) for name, score in groups.items())]
-        rows += [(label, score.count, *score.cells(), percent(score.refused)) for label, score in lines]
+        lines: dict[str, Score] = {one.name: one}
+        if one in in_groups:
+            lines |= {f"– {LABELS[name]}": score for name, score in (one.by_kind | one.by_table).items()}
+        for label, score in lines.items():
+            rows.append((label, score.count, *score.cells(), percent(score.refused)))
     columns = ["", "perguntas", "certas", "F1", "diz que não sabe"]
     return Table(rows, columns=columns, formats=dict.fromkeys(columns[2:], str))
 
@@ -212,15 +210,15 @@ def compare(before: Evaluation | None, after: Evaluation) -> Table:
     rows = []
     for new in after.sets:
         was = old.get(new.name)
-        scores: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
-        for kind, score in new.by_kind.items() if new is after.sets[0] else ():
-            scores.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
-        for name, one, other in scores:
+        pairs: list[tuple[str, Score | None, Score]] = [(new.name, was, new)]
+        if new is after.sets[0]:
+            for kind, score in new.by_kind.items():
+                pairs.append((f"– {LABELS[kind]}", was.by_kind.get(kind) if was else None, score))
+        for label, one, other in pairs:
             exact, f1 = (one.exact_match, one.f1) if one else (math.nan, math.nan)
-            rows.append((name, other.count, exact, other.exact_match, f1, other.f1))
+            rows.append((label, other.count, exact, other.exact_match, f1, other.f1))
     shares = ["certas antes", "certas depois", "F1 antes", "F1 depois"]
-    formats = dict.fromkeys(shares, lambda share: "—" if math.isnan(share) else percent(share))
-    return Table(rows, columns=["", "perguntas", *shares], formats=formats)
+    return Table(rows, columns=["", "perguntas", *shares], formats=dict.fromkeys(shares, percent))
 
 
 def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
@@ -287,7 +285,7 @@ def answered(name: str, judged: Sequence[Answer]) -> Answered:
     tables = sorted({answer.table for answer in judged} & LABELS.keys())
     return Answered(
         name=name,
-        **_score(judged).numbers(),
+        **vars(_score(judged)),
         by_kind={kind: _score([answer for answer in judged if answer.kind == kind]) for kind in kinds},
         by_table={table: _score([answer for answer in judged if answer.table == table]) for table in tables},
         answers=tuple(judged),
