@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from itertools import combinations
 from pathlib import Path
@@ -21,12 +22,13 @@ from ..model.base import Base, load_base, load_tuned
 from ..table import Table
 from ..text import decimal, duration, size
 from ..training.checkpoints import changes, checkpoints, fingerprints
-from ..training.events import Stepped
+from ..training.events import Stepped, of
 from ..training.run import Run
 from .evaluate import Answer, Answered, answer_questions, questions
 from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
+PERPLEXITY = "perplexidade"
 # What makes two runs other runs without making the comparison unfair.
 MAY_DIFFER = {"profile", "model", "bits", "quantization", "group_size", "save_every", "keep_last"}
 
@@ -86,15 +88,19 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """`measure`, as people call it, of `one` less that of `other` on the same items, or its `ratio` to that,
-    with its paired 95 % interval."""
+    """`measure`, as people call it, of `one` less that of `other` on the same items, with its paired 95 %
+    interval; of the perplexity it is the `ratio` to that."""
 
     measure: str
     one: str
     other: str
     value: float
     interval: Interval
-    ratio: bool = False
+
+    @property
+    def ratio(self) -> bool:
+        """Whether 1 is no difference, and not 0."""
+        return self.measure == PERPLEXITY
 
     @property
     def clear(self) -> bool:
@@ -157,8 +163,6 @@ class Comparison:
         """As `compare.json` has it."""
         about = asdict(self)
         about["differences"] = about.pop("pairs")
-        for difference in about["differences"]:
-            del difference["ratio"]
         return about
 
     def save(self, folder: Path) -> None:
@@ -215,33 +219,19 @@ def differences(entries: Sequence[Entry]) -> list[Difference]:
     """How every later entry differs from every earlier one, item by item; the perplexity last."""
     shares, ratios = [], []
     for other, one in combinations(entries, 2):
+        found = partial(Difference, one=one.name, other=other.name)
         for mine, theirs in zip(one.evaluations, other.evaluations, strict=True):
             pairs = list(zip(mine.answers, theirs.answers, strict=True))
             for measure, apart in (
                 (f"certas: {mine.name}", [float(a.exact) - float(b.exact) for a, b in pairs]),
                 (f"F1: {mine.name}", [a.f1 - b.f1 for a, b in pairs]),
             ):
-                shares.append(
-                    Difference(
-                        measure=measure,
-                        one=one.name,
-                        other=other.name,
-                        value=sum(apart) / len(apart),
-                        interval=mean_interval(apart),
-                    )
-                )
+                mean = sum(apart) / len(apart)
+                shares.append(found(measure=measure, value=mean, interval=mean_interval(apart)))
         losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
         low, high = mean_interval(losses, one.tokens.row_tokens)
-        ratios.append(
-            Difference(
-                measure="perplexidade",
-                one=one.name,
-                other=other.name,
-                value=math.exp(sum(losses) / one.tokens.tokens),
-                interval=(math.exp(low), math.exp(high)),
-                ratio=True,
-            )
-        )
+        ratio = math.exp(sum(losses) / one.tokens.tokens)
+        ratios.append(found(measure=PERPLEXITY, value=ratio, interval=(math.exp(low), math.exp(high))))
     return shares + ratios
 
 
@@ -305,7 +295,7 @@ def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progr
 
 
 def _training(run: Run) -> Training:
-    steps = [event for event in run.events() if isinstance(event, Stepped)]
+    steps = of(run.events(), Stepped)
     seconds = sum(step.seconds for step in steps)
     return Training(
         run=run.name,
