@@ -18,6 +18,7 @@ _WORDS = {
 }
 for _article in ("o", "a", "os", "as"):
     _WORDS |= {f"d{_article}": "de", f"n{_article}": "em", f"pel{_article}": "por"}
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?![\d.,]\d)")
 # «o» and «a» before a word, small or at the start of a sentence; the A of «Série A» is a name.
 _ARTICLE = re.compile(r"(?:\b[oa]\b|(?:^|[.!?:]\s)\W*[OA]\b)(?!\s*(?:[,.;:!?)]|$))")
 
@@ -27,20 +28,15 @@ def normalise(text: str) -> str:
 
     Case, accents and punctuation go; so do the definite articles, also inside contractions («do» = «de»);
     ordinals up to the tenth and numbers up to twenty become digits («quinto» = «5.º» = «5»); a number below
-    zero keeps its sign («-5» = «menos 5»); thousands lose
-    their separator and a season keeps two digits of its second year («1989/1990» = «1989-90»).
+    zero keeps its sign («-5» = «menos 5»); thousands lose their separator and a season keeps two digits of
+    its second year («1989/1990» = «1989-90»).
     """
     text = re.sub(r"(?:^|(?<=[^\d\s]\s))[-−](?=\d)", "menos ", text.strip())
     text = re.sub(r"(\d)\s*\.?\s*[ºª°]", r"\1 ", text)
     text = re.sub(r"(\d{4})\s*[-‐–—/]\s*(?:\d{2})?(\d{2})(?!\d)", r"\1 \2 ", text)
-    text = re.sub(
-        r"(?<![\d.,])\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?![\d.,]\d)",
-        lambda number: re.sub(r"\D", "", number.group()),
-        text,
-    )
-    text = "".join(
-        letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)
-    )
+    text = _THOUSANDS.sub(lambda number: re.sub(r"\D", "", number.group()), text)
+    letters = unicodedata.normalize("NFKD", text)
+    text = "".join(letter for letter in letters if not unicodedata.combining(letter))
     text = _ARTICLE.sub(" ", text).casefold()
     words = (_WORDS.get(word, word) for word in re.findall(r"[^\W_]+", text))
     return " ".join(word for word in words if word)
@@ -56,17 +52,12 @@ def token_f1(expected: str, got: str) -> float:
 def says(got: str, sentence: str, asked: str, short: str) -> bool:
     """Whether the answer `got` to the question `asked` says what the true `sentence` says, whose bare answer
     is `short`: every number, season and name of this, and none that neither they nor the question have."""
-    told, words = facts(sentence), set(normalise(got).split())
-    bare = normalise(short).split()
+    told, bare, words = facts(sentence), normalise(short).split(), normalise(got).split()
     needed = (told & {*bare}) or {word for word in bare if len(word) > 2}
     known = told | {*bare, *normalise(asked).split()}
     yes_or_no = {"sim", "nao"} & {*bare[:1]}
-    return (
-        bool(needed)
-        and needed <= words
-        and facts(got) <= known
-        and yes_or_no <= set(normalise(got).split()[:1])
-    )
+    agrees = needed <= {*words} and facts(got) <= known and yes_or_no <= {*words[:1]}
+    return bool(needed) and agrees
 
 
 def facts(text: str) -> set[str]:
