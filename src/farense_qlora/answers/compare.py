@@ -18,6 +18,7 @@ from ..config import Config
 from ..data.load import Data, load_data
 from ..errors import UserError
 from ..files import atomic_write
+from ..model.adapters import WEIGHTS
 from ..model.base import Base, load_base, load_tuned
 from ..table import Table
 from ..text import decimal, duration, size
@@ -303,5 +304,5 @@ def _training(run: Run) -> Training:
         seconds=seconds,
         tokens_per_s=sum(step.tokens for step in steps) / seconds,
         peak_memory_gb=max(step.peak_memory_gb for step in steps),
-        adapter_bytes=(run.best_adapter / "adapters.safetensors").stat().st_size,
+        adapter_bytes=(run.best_adapter / WEIGHTS).stat().st_size,
     )

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ from ..config import HOME, OUTPUT, RUNS, Config
 from ..data.load import load_data
 from ..errors import UserError
 from ..files import Linked, atomic_dir, touched, write_checksums
+from ..model.adapters import DESCRIPTION, WEIGHTS
 from ..model.base import Base, load_base
-from ..training.checkpoints import latest, measured, versions
-from ..training.events import Finished, Stepped
+from ..training.checkpoints import contents, latest, measured, versions
+from ..training.events import Finished, Stepped, last, of
 from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import integration_guide, model_card
@@ -36,7 +37,6 @@ from .verify import (
     EXACT,
     FOUR_BITS,
     QUESTIONS,
-    REPORT,
     Progress,
     Reference,
     Thresholds,
@@ -45,9 +45,9 @@ from .verify import (
     verify,
 )
 
-METADATA = "metadata.json"
+METADATA, REPORT = "metadata.json", "verification.json"
 LATEST = "latest"
-ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
+ADAPTER_FILES = (WEIGHTS, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,9 @@ def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, p
         if report.failures:
             why = "; ".join(report.failures)
             raise UserError(f"a exportação «{format}» não passou na verificação e não foi guardada: {why}")
-        report.write(partial)
+        found = {**asdict(report), "passed": True}
         texts = {
+            REPORT: json.dumps(found, ensure_ascii=False, indent=2) + "\n",
             METADATA: json.dumps(about, ensure_ascii=False, indent=2) + "\n",
             "README.md": model_card(about, report, to),
             "INTEGRATION_GUIDE.md": integration_guide(about, to),
@@ -279,9 +280,8 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
     Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known.
     """
     config, events, checkpoint = run.config, run.events(), latest(run.folder)
-    trained_on = json.loads((checkpoint / "state.json").read_text(encoding="utf-8")) if checkpoint else {}
-    digests, now = trained_on.get("data", {}), numbers(events)
-    exported = measured(run.best_adapter, events)
+    digests = contents(checkpoint).get("data", {}) if checkpoint else {}
+    now, exported, ended = numbers(events), measured(run.best_adapter, events), last(events, Finished)
     return {
         "format": format,
         "base_model": config.base_model,
@@ -299,10 +299,10 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
             "train_loss": now.loss,
             "val_loss": exported["loss"],
             "best_step": exported["step"],
-            "supervised_tokens": sum(e.supervised_tokens for e in events if isinstance(e, Stepped)),
+            "supervised_tokens": sum(step.supervised_tokens for step in of(events, Stepped)),
             "seconds": now.seconds,
             "peak_memory_gb": now.peak_memory_gb,
-            "ended": next((event.reason for event in reversed(events) if isinstance(event, Finished)), None),
+            "ended": ended and ended.reason,
         },
         "trained": f"{datetime.fromtimestamp(events[-1].time, UTC):%Y-%m-%d}" if events else None,
         "versions": versions(),

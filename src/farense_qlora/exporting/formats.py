@@ -19,7 +19,7 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_conf
 
 from ..data.template import chat_template
 from ..errors import UserError
-from ..model.adapters import save_arrays
+from ..model.adapters import DESCRIPTION, WEIGHTS, save_arrays
 from ..model.base import GROUP_SIZE
 from .gguf_tokenizer import vocabulary
 
@@ -34,9 +34,7 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
 
     Raises `UserError` for one on experts.
     """
-    described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    lora = described["lora_parameters"]
-    loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
+    lora, loaded = _adapter(adapter)
     if several := sorted({name.split(".")[-2] for name, array in loaded.items() if array.ndim > 2}):
         raise UserError(
             f"o PEFT não lê adaptadores em especialistas ({', '.join(several)}): exporte como «mlx» ou "
@@ -64,7 +62,7 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -188,14 +186,13 @@ def write_gguf_lora(adapter: Path, config: dict[str, Any], name: str, path: Path
     import gguf
 
     _check_architecture(config)
-    described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["lora_parameters"]
+    lora, loaded = _adapter(adapter)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_name(name)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, described["scale"] * described["rank"])
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, lora["scale"] * lora["rank"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    loaded: Any = mx.load(str(adapter / "adapters.safetensors"))
     for key, array in loaded.items():
         layer, matrix = key.rsplit(".", 1)
         weight = np.array(array.T.astype(mx.float32))
@@ -203,6 +200,13 @@ def write_gguf_lora(adapter: Path, config: dict[str, Any], name: str, path: Path
             weight = _side_by_side(f"{layer}.weight", weight, config)
         writer.add_tensor(f"{names.get_name(layer)}.weight.{matrix}", np.ascontiguousarray(weight))
     _finish(writer)
+
+
+def _adapter(folder: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
+    """The `lora_parameters` of the adapter in `folder`, and its matrices by name."""
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    loaded: Any = mx.load(str(folder / WEIGHTS))
+    return described["lora_parameters"], loaded
 
 
 def _check_architecture(config: dict[str, Any]) -> None:

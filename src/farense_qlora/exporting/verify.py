@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from ..table import Table
 from ..text import decimal, percent, scientific
 from . import loaders
 
-REPORT = "verification.json"
 QUESTIONS = 100
 # A divergence this small is rounding, whatever the adapter did.
 ROUNDING = 1e-5
@@ -98,12 +97,6 @@ class Verification:
             )
         return wrong
 
-    def write(self, folder: Path) -> None:
-        """Keep the report as JSON in `folder`; raises `OSError`."""
-        report = {**asdict(self), "passed": not self.failures}
-        text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
-        (folder / REPORT).write_text(text, encoding="utf-8")
-
 
 def verification_table(reports: Sequence[dict[str, Any]]) -> Table:
     """What `verification.json` says, a row an export."""
@@ -157,21 +150,20 @@ def measure(
     Of bare text the first half is what is asked. The adapter stays on the base. Raises `UserError` when there
     is none.
     """
-    numbered = validation.rows()
-    numbered = [numbered[i] for i in np.unique(np.linspace(0, len(numbered) - 1, questions).astype(int))]
-    # Of a row with an example an answer the last, which is that of its last question.
-    last = np.searchsorted(validation.lines, [line for line, _ in numbered], side="right") - 1
-    examples = [validation[i] for i in last]
-    prompts = [_prompt(example) for example in examples]
-    rows = [
-        {
-            **_messages(row, base.tokenizer),
-            "prompt": prompt if row.text else None,
-            "tokens": example.tokens.tolist(),
-            "positions": np.flatnonzero(example.supervised[1:]).tolist(),
-        }
-        for (_, row), prompt, example in zip(numbered, prompts, examples, strict=True)
-    ]
+    numbered, prompts, rows = validation.rows(), [], []
+    for i in np.unique(np.linspace(0, len(numbered) - 1, questions).astype(int)):
+        line, row = numbered[i]
+        # Of a row with an example an answer the last, which is that of its last question.
+        example = validation[np.searchsorted(validation.lines, line, side="right") - 1]
+        prompts.append(_prompt(example))
+        rows.append(
+            {
+                **_messages(row, base.tokenizer),
+                "prompt": prompts[-1] if row.text else None,
+                "tokens": example.tokens.tolist(),
+                "positions": np.flatnonzero(example.supervised[1:]).tolist(),
+            }
+        )
     max_tokens = 8 + max(len(row["positions"]) for row in rows)
     before = _logits(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
     load_adapter(base.model, adapter)
