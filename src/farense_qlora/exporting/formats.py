@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.gguf import permute_weights
 from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
@@ -224,11 +225,9 @@ def _side_by_side(layer: str, weight: np.ndarray, config: dict[str, Any]) -> np.
     """The `weight` of `layer` (outputs, ...) as llama.cpp has it: of queries and keys the outputs that rotate
     together lie side by side, and not half a head apart."""
     heads = config["num_attention_heads"]
-    for part, count in (("q_proj", heads), ("k_proj", config.get("num_key_value_heads") or heads)):
-        if f".{part}." in layer:
-            halves = weight.reshape(count, 2, weight.shape[0] // count // 2, -1)
-            return halves.swapaxes(1, 2).reshape(weight.shape)
-    return weight
+    rotating = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
+    part = layer.split(".")[-2]
+    return permute_weights(weight, rotating[part]) if part in rotating else weight
 
 
 def _finish(writer: Any) -> None:
