@@ -245,7 +245,7 @@ def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
 
 
 def answer_questions(
-    base: Base, sets: Mapping[str, Sequence[Row]], progress: Progress = lambda done: None
+    base: Base, sets: Mapping[str, Sequence[Row]], progress: Progress
 ) -> tuple[Answered, ...]:
     """Ask the last question of each conversation, given its true earlier turns, and score the answers.
 

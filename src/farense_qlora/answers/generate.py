@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -91,22 +92,18 @@ def ask(base: Base, question: str, max_tokens: int = MAX_TOKENS, system: str = "
     return "".join(talk.say(question))
 
 
+@dataclass
 class Conversation:
     """Turns with the model `base`. How the next answer is made may change at any time: `adapter` says who
     gives it, the tuned model or its base, `system` what it reads first, `sampling` how it is chosen."""
 
-    def __init__(
-        self,
-        base: Base,
-        adapter: bool = True,
-        max_tokens: int = MAX_TOKENS,
-        thinking: bool = False,
-        system: str = "",
-        sampling: Sampling = GREEDY,
-    ):
-        self.base, self.adapter, self.max_tokens, self.thinking = base, adapter, max_tokens, thinking
-        self.system, self.sampling = system, sampling
-        self.messages: list[Message] = []
+    base: Base
+    adapter: bool = True
+    max_tokens: int = MAX_TOKENS
+    thinking: bool = False
+    system: str = ""
+    sampling: Sampling = GREEDY
+    messages: list[Message] = field(default_factory=list)
 
     def say(self, text: str) -> Generator[str, None, None]:
         """The answer to `text`, piece by piece; closed before its end, what came of it is kept as the answer.
