@@ -314,8 +314,8 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
         for done in range(0, steps, 8):
             examples = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
             examples += _repeats(round(recipe.repeats * pool), words, 16, random)
-            in_vain = round(recipe.others * asked) if facts else 0
-            kinds = {rows_of_club: asked - in_vain, rows_of_others: in_vain}
+            others = round(recipe.others * asked) if facts else 0
+            kinds = {rows_of_club: asked - others, rows_of_others: others}
             examples += _fresh(recipe, clubs, pool - len(examples), kinds, copied, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
@@ -342,9 +342,10 @@ def _fresh(
         club = next(clubs)
         requests = season_requests(club) + coach_requests(club)
         chosen = []
-        for rows_of, share in asked.items():
-            rows = rows_of(club) if share else []
-            chosen += [rows[i] for i in random.choice(len(rows), share, replace=False)] if share else []
+        for rows_of, wanted in asked.items():
+            if wanted:
+                rows = rows_of(club)
+                chosen += [rows[i] for i in random.choice(len(rows), wanted, replace=False)]
         examples += _encoded(_typed(chosen, recipe, club), tokenizer)
         repeated = random.choice(len(requests), copied, replace=False)
         examples += _encoded([requests[i] for i in repeated], tokenizer)

@@ -152,7 +152,7 @@ def fit(args: argparse.Namespace) -> int:
     ]
     nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
     _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else nothing)
-    return int(not found.fits)
+    return 0 if found.fits else 1
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -164,7 +164,7 @@ def doctor(args: argparse.Namespace) -> int:
         print(share(report.machine))
         return 0
     _write(args, {**asdict(report), "ok": report.ok}, str(report))
-    return int(not report.ok)
+    return 0 if report.ok else 1
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -2,10 +2,10 @@
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +17,6 @@ from .language import Club, capital, competition, counted, sentence, with_articl
 UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
 # What stands for a value, {equipa} or {equipa:por}; a brace alone is a mark without a name.
 MARK = re.compile(r"\{(\w+(?::\w+)?)\}|[{}]")
-END = "\0"  # of a text, where several are one
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -102,55 +101,42 @@ class Wordings:
             raise UserError(f"{self.file}: falta a entrada «{name}»")
         if not yes and not template.no:
             raise UserError(f"{self.file}, «{name}»: falta o campo «no»")
-        answer = template.answer if yes else template.no
-        full = (yes and template.full) or answer
-        parts = (template.train, template.heldout, template.other, (answer, full), *template.followups)
-        prompts, heldout, other, answers, *followups = self._filled(name, parts, values)
+        forms = self.club.forms
+
+        def said(mark: re.Match[str]) -> str:
+            name = mark[1] or ""  # a brace alone is none
+            value, _, form = name.partition(":")
+            return forms[name] if name in forms else _said(values[value], form)
+
+        def filled(text: str) -> str:
+            try:
+                return capital(MARK.sub(said, text))
+            except KeyError:
+                known = ", ".join([*forms, *values])
+                raise UserError(
+                    f"{self.file}, «{name}»: não sei preencher «{text}»; os valores são {known}"
+                ) from None
+
         table = self.file.stem
+        answer = sentence(filled(template.answer if yes else template.no))
         return Question(
             kind=template.kind,
             table=table,
             subject=subject,
             fact="/".join(filter(None, (table, subject, name if part is None else part))),
-            prompts=prompts,
-            heldout=heldout,
-            other=other,
-            answer=sentence(answers[0]),
-            full=sentence(answers[1]),
-            followups=tuple((prompt, sentence(answer)) for prompt, answer in followups),
+            prompts=tuple(map(filled, template.train)),
+            heldout=tuple(map(filled, template.heldout)),
+            other=tuple(map(filled, template.other)),
+            answer=answer,
+            full=sentence(filled(template.full)) if yes and template.full else answer,
+            followups=tuple(
+                (filled(question), sentence(filled(answer))) for question, answer in template.followups
+            ),
             guessable=guessable,
         )
 
-    def _filled(
-        self, name: str, parts: tuple[tuple[str, ...], ...], values: Mapping[str, str | int]
-    ) -> list[tuple[str, ...]]:
-        """The `parts` with the club and the `values` in place of the marks."""
-        pieces, marks = _pieces(parts)
-        said = dict(self.club.forms)
-        for mark in marks - said.keys():
-            value, _, form = mark.partition(":")
-            try:
-                said[mark] = spoken(values[value], form)
-            except KeyError:
-                text = next(text for text in chain(*parts) if mark in MARK.findall(text))
-                known = ", ".join([*self.club.forms, *values])
-                raise UserError(
-                    f"{self.file}, «{name}»: não sei preencher «{text}»; os valores são {known}"
-                ) from None
-        pieces = pieces.copy()
-        pieces[1::2] = [said[mark] for mark in pieces[1::2]]
-        texts = iter("".join(pieces).split(END))
-        return [tuple(map(capital, islice(texts, len(part)))) for part in parts]
 
-
-@cache
-def _pieces(parts: tuple[tuple[str, ...], ...]) -> tuple[list[str], frozenset[str]]:
-    """The texts of all `parts` as one, which is filled faster: words and marks in turn; and its marks."""
-    pieces = [piece or "" for piece in MARK.split(END.join(chain(*parts)))]
-    return pieces, frozenset(pieces[1::2])
-
-
-def spoken(value: str | int, form: str) -> str:
+def _said(value: str | int, form: str) -> str:
     """What a mark says: {rival} the value, {rival:com} the name after that preposition, {rival:o} with its
     article alone, and {golos:golo} the number of what: "1 golo", "2 golos"."""
     if not form or value == "":
@@ -175,12 +161,11 @@ def read_templates(file: Path, allowed: Collection[str] = ()) -> dict[str, Templ
         found = error.errors()[0]
         entry, *place = map(str, found["loc"])
         where, field = f"{file}, «{entry}»", ".".join(place) or entry
-        wrong = {
-            "missing": UserError(f"{where}: falta o campo «{field}»"),
-            "extra_forbidden": UserError(f"{where}: não há o campo «{field}»"),
-        }
-        other = UserError(f"{where}: não serve o que está em «{field}»")
-        raise wrong.get(found["type"], other) from None
+        if found["type"] == "missing":
+            raise UserError(f"{where}: falta o campo «{field}»") from None
+        if found["type"] == "extra_forbidden":
+            raise UserError(f"{where}: não há o campo «{field}»") from None
+        raise UserError(f"{where}: não serve o que está em «{field}»") from None
     if unknown := sorted(templates.keys() - allowed) if allowed else []:
         known = ", ".join(sorted(allowed))
         raise UserError(f"{file}: nada pergunta por «{unknown[0]}»; as entradas são {known}")

@@ -68,8 +68,7 @@ class Base(Drawn):
 
     def _precision(self) -> str:
         """The bits of the quantized weights, all that there are, and the kind of those that are floats."""
-        kinds = (nn.QuantizedLinear, nn.QuantizedEmbedding)
-        found = {(layer.bits, layer.mode) for layer in self.model.modules() if isinstance(layer, kinds)}
+        found = {(layer.bits, layer.mode) for layer in self.model.modules() if "scales" in layer}
         said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(found)]
         return " e ".join(said) or str(self.bits)
 

@@ -116,9 +116,9 @@ def quantized_copy(path: Path, config: Config) -> Path:
     changed."""
     mode, bits = config.quantization, config.bits
     group_size = config.group_size if mode == "affine" else None  # the others have their own
-    kind = mode if group_size is None else f"{bits}bit"
-    if group_size not in (None, GROUP_SIZE):
-        kind += f"-{group_size}"
+    kind = f"{bits}bit" if mode == "affine" else mode
+    if config.group_size != GROUP_SIZE:
+        kind += f"-{config.group_size}"
 
     def make(folder: Path) -> None:
         folder.rmdir()  # `convert` wants to make it

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..config import Config
 from ..errors import UserError, disk_error
 from ..files import atomic_dir, write_checksums
-from ..model.adapters import save_adapter, save_arrays
+from ..model.adapters import WEIGHTS, save_adapter, save_arrays
 from ..model.cpu.blas import cores
 from ..model.machine import on_cpu
 from .checkpoints import BEST, MEASURED, checkpoint_bytes, checkpoints, contents, name_of, versions
@@ -112,7 +112,7 @@ def restore(checkpoint: Path, step: Step) -> State:
 
     Raises `UserError` when the adapter has another shape than the one in training.
     """
-    weights: Any = mx.load(str(checkpoint / "adapters.safetensors"))
+    weights: Any = mx.load(str(checkpoint / WEIGHTS))
     shapes = {name: array.shape for name, array in tree_flatten(step.model.trainable_parameters())}
     if shapes != {name: array.shape for name, array in weights.items()}:
         raise UserError(

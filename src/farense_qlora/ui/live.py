@@ -170,7 +170,10 @@ class Controls:
         return is_requested(self._run.folder, PAUSE)
 
     def _pause_or_resume(self) -> str:
-        (self._run.resume if self._paused else self._run.pause)()
+        if self._paused:
+            self._run.resume()
+        else:
+            self._run.pause()
         self.refresh()
         return ""
 
