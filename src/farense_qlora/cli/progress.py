@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
+from ..bar import Bar
 from ..text import decimal, duration
 from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, of, sentence
 from ..training.numbers import RECENT, numbers
@@ -49,7 +48,7 @@ def follow(run: Run) -> None:
     recent: deque[Stepped] = deque(maxlen=RECENT)
     loss = validation = speed = ""
     # Time left from the mean since the start: recent updates alone would double it at every evaluation.
-    with tqdm(desc="a preparar", bar_format="{desc}… {elapsed}", leave=False, smoothing=0) as bar:
+    with Bar(desc="a preparar", bar_format="{desc}… {elapsed}", smoothing=0) as bar:
         for event in run.follow():
             if isinstance(event, Started):
                 bar.bar_format, bar.initial = LAYOUT, event.step
@@ -73,13 +72,13 @@ def follow(run: Run) -> None:
 def counting(what: str, total: int | None) -> Any:
     """A progress bar on stderr; its `update` is told how much more is done."""
     layout = COUNTED if total else "{desc}: {n_fmt} {elapsed}"
-    return tqdm(total=total, desc=what, bar_format=layout, leave=False)
+    return Bar(total=total, desc=what, bar_format=layout)
 
 
 @contextmanager
 def telling() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr; gives what is told what is being done, how much of it is, and of how much."""
-    with tqdm(bar_format=COUNTED, leave=False) as bar:
+    with Bar(bar_format=COUNTED) as bar:
 
         def tell(what: str, done: int, total: int) -> None:
             bar.total = total

@@ -11,8 +11,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..bar import Bar
 from ..config import HOME, ROOT
 from ..errors import Interrupted, UserError, disk_error
 from ..text import size
@@ -90,8 +89,7 @@ def _fetch(name: str, files: Sequence[Any]) -> None:
         f"o modelo {name} tem {size(whole / 1e9)} para descarregar{before}; Ctrl-C interrompe: {KEPT}",
         file=sys.stderr,
     )
-    often = sys.stderr.isatty() or "ipykernel" in sys.modules
-    with _Bytes(total=whole, initial=have, desc="a descarregar", mininterval=0.5 if often else 60) as bar:
+    with _Bytes(total=whole, initial=have, desc="a descarregar", mininterval=0.5) as bar:
         for (url, about), part in zip(large, parts, strict=True):
             with open(part, "ab+") as file:
                 flock(file, LOCK_EX)  # another process may be at it
@@ -113,12 +111,12 @@ def _fetch(name: str, files: Sequence[Any]) -> None:
         bar.update(whole - bar.n)
 
 
-class _Bytes(tqdm):
+class _Bytes(Bar):
     """A bar that counts bytes as people here write them."""
 
     def __init__(self, **options: Any):
         layout = "{desc}: {done} de {whole} |{bar}| {speed}/s, faltam {remaining}"
-        super().__init__(**options, bar_format=layout, file=sys.stderr, leave=False)
+        super().__init__(**options, bar_format=layout)
 
     @property
     def format_dict(self) -> dict[str, Any]:
