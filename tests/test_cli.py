@@ -164,6 +164,7 @@ def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_mode
         r"\(passo \d\); adaptador em .*best\n",
         done.stdout,
     )
+    assert "\r" not in done.stderr  # a file
     assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, [\d\u202f]+ tokens/s", done.stderr)
 
 
@@ -263,6 +264,14 @@ def test_runs_and_monitor_tell_the_same_of_a_run(farense: Command, trained: Path
     assert re.search(r"^decorado +terminado +mini, .* 80 / 80 +\d,\d{3} \(passo \d+\)", table, re.MULTILINE)
     shown = farense("monitor", "--run", "decorado", "--once")
     assert "passo: 80 / 80" in shown.stdout and "\x1b" not in shown.stdout and shown.returncode == 0
+
+
+def test_a_file_that_is_nowhere_is_named_from_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "--train-data", "nada.jsonl"]) == 2
+    assert f"não encontro o ficheiro {tmp_path / 'nada.jsonl'}" in capsys.readouterr().err
 
 
 def test_report_writes_one_page(farense: Command, trained: Path, tmp_path: Path) -> None:

@@ -298,11 +298,15 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that the flags give; a path that is only where the user stands, whole."""
+    """The settings of a run that the flags give; a path that is only where the user stands, or a file that is
+    nowhere, whole."""
     settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
     for name in ("train_data", "val_data", "chat_template", "from_adapter"):
         value = settings.get(name)
-        if value and Path(value).exists() and not (HOME / value).exists():
+        if not value or (HOME / value).exists():
+            continue
+        a_file = name.endswith("_data") and Path(value).suffix  # and no id of the hub
+        if a_file or Path(value).exists():
             settings[name] = str(Path(value).absolute())
     return settings
 
