@@ -10,6 +10,7 @@ from .text import decimal
 
 # Notebook front ends align every table to the right; `!important` is what it takes to differ.
 STYLE = """<style>
+div.fq {overflow-x: auto}
 table.fq {border-collapse: collapse; font-size: 13px; line-height: 1.35; margin: 6px 0}
 table.fq caption {text-align: left !important; font-weight: 600; padding: 4px 0; color: inherit}
 table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 12px 5px 0;
@@ -88,7 +89,7 @@ class Table(pd.DataFrame):
         head = f"<tr>{line(self.columns, 'th')}</tr>" if self.header else ""
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.cells())
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
-        return f"{STYLE}<table class=fq>{caption}{head}{body}</table>{note}"
+        return f'{STYLE}<div class="fq"><table class=fq>{caption}{head}{body}</table></div>{note}'
 
     def __repr__(self) -> str:
         rows = [list(map(str, self.columns)), *self.cells()]

@@ -92,7 +92,17 @@ def test_what_happened_stands_under_the_numbers() -> None:
 
 
 def test_before_the_first_update_there_is_a_table_without_numbers() -> None:
-    assert "0 / 60" in state(events()[:1], alive=True) and "faltam" not in state(events()[:1], alive=True)
+    shown = state(events()[:1], alive=True, whole=True)
+    assert "0 / 60" in shown and "faltam" not in shown
+
+
+def test_two_or_three_numbers_are_large_and_the_others_wait_until_asked_for() -> None:
+    asked = [*events()[:40], sampled(20, "paco fortes", "Y")]
+    shown = state(asked, alive=True)
+    assert "perda de validação" in shown and "1 em 2" in shown and "tokens/s" not in shown
+    assert "tokens/s" in state(asked, alive=True, whole=True)
+    ended = state(events())
+    assert ended.index("<details>") < ended.index("tokens/s")
 
 
 def test_the_outcome_stands_above_the_numbers() -> None:
@@ -110,7 +120,7 @@ def test_the_probes_show_the_first_answers_beside_the_last() -> None:
     table = samples([*events(), *asked])
     assert table is not None and [*table.columns[2:]] == ["No passo 0", "No passo 40"]
     first, second = table.cells()
-    assert first[2:] == ["Não sei.", "✓ paco fortes"] and second[2:] == ["Em 1980.", "Em 1980."]
+    assert first[2:] == ["✗ Não sei.", "✓ paco fortes"] and second[2:] == ["✗ Em 1980.", "✗ Em 1980."]
     at_first = samples([*events(), asked[0]])
     assert at_first is not None and [*at_first.columns] == ["Pergunta", "Resposta certa", "No passo 0"]
     assert samples(events()) is None
@@ -122,7 +132,7 @@ def test_a_watched_run_leaves_a_plain_picture_numbers_and_answers_and_no_control
     pictures = [data for data in outputs if "image/png" in data]
     html = "".join(data.get("text/html", "") for data in outputs)
     assert code == 0 and len(pictures) == 1 and "text/html" not in pictures[0]
-    assert "60 / 60" in html and "Treino terminado" in html and "<td>Não sei.</td>" in html
+    assert "60 / 60" in html and "Treino terminado" in html and "<td>✗ Não sei.</td>" in html
     assert "<img" not in html and not any("widget" in kind for data in outputs for kind in data)
 
 

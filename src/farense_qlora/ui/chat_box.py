@@ -22,7 +22,7 @@ STYLE = """<style>
   max-height: 420px; overflow-y: auto; display: flex; flex-direction: column-reverse; }
 .farense-talk p { margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .farense-talk .mine { margin-top: 12px; font-weight: 600; }
-.farense-talk .quiet { opacity: .6; font-size: 12px; }
+.farense-talk .quiet { opacity: .75; font-size: 12px; }
 </style>"""
 
 

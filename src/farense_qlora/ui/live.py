@@ -37,6 +37,7 @@ SECONDS_BETWEEN_REDRAWS = 0.7
 SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
 SENTENCES = 6
 WIDTH = 924
+FITTED = {"width": "auto"}  # as wide as what a button says
 
 
 _newest: dict[Path, "Watching"] = {}
@@ -70,7 +71,7 @@ class Watching:
     def __init__(self, run: Run):
         self._run, self._controls, self._reader = run, Controls(run), EventReader(run.folder)
         if too_much := _foretold(run):
-            display(HTML(f"<p><b>⚠ {escape(too_much)}</b></p>"))
+            display(HTML(warning(too_much)))
         self._buttons = display(self._controls.box, display_id=True)
         self._figures = display(HTML("<p>A preparar o modelo e os dados…</p>"), display_id=True)
         self._picture, self._answers = display(HTML(""), display_id=True), display(HTML(""), display_id=True)
@@ -110,7 +111,7 @@ class Watching:
     def _draw(self, alive: bool, whole: bool) -> None:
         """The texts cost a few milliseconds, the picture a hundred: it is drawn when that is affordable."""
         events = self._reader.events
-        self._figures.update(HTML(state(events, alive)))
+        self._figures.update(HTML(state(events, alive, self._controls.more.value)))
         if whole:
             answers = samples(events)
             self._answers.update(HTML("") if answers is None else answers)
@@ -132,6 +133,9 @@ class Controls:
         self._run = run
         self._message, self._rate_asked = widgets.HTML(), False
         button = partial(action_button, self._message)
+        self.more = widgets.ToggleButton(
+            description="Mais números", icon="list", tooltip="Mostra os outros números", layout=FITTED
+        )
         self._stop = button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina", self.stop)
         self._pause = button(
             "Pausar", "pause", "Acaba o passo em curso, guarda e espera", self._pause_or_resume
@@ -147,7 +151,8 @@ class Controls:
             layout={"width": "240px"},
         )
         row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
-        self.box = widgets.Box([self._stop, self._pause, save, self._rate, apply, self._message], layout=row)
+        shown = [self._stop, self._pause, save, self.more, self._rate, apply, self._message]
+        self.box = widgets.Box(shown, layout=row)
 
     def stop(self) -> str:
         """Ask the run to stop, as the button does, or asked again to end at once; returns what to say beside
@@ -195,9 +200,15 @@ class Controls:
         return f"taxa máxima {scientific(rate)} a partir do próximo passo"
 
 
-def state(events: Sequence[Event], alive: bool = False) -> str:
-    """How far the run is, its numbers and what happened in it, as HTML that needs no style sheet."""
+def state(events: Sequence[Event], alive: bool = False, whole: bool = False) -> str:
+    """How far the run is, the numbers that matter and what happened in it, as HTML that needs no style sheet;
+    its other numbers too when `whole`, and folded away once the run is no longer `alive`."""
     now = numbers(events)
+    labelled = now.labelled()
+    large = {name: labelled.pop(name) for name in ("perda de treino", "perda de validação")}
+    if asked := last(events, Sampled):
+        right = sum(map(_right, asked.answers, asked.expected))
+        large["amostras certas"] = f"{right} em {len(asked.answers)}"
     share = now.step / max(1, now.total_steps)
     end = last(events, Finished)
     title = (
@@ -209,7 +220,10 @@ def state(events: Sequence[Event], alive: bool = False) -> str:
         title=title,
         left=left,
         share=share,
-        numbers=now.labelled(),
+        large=large,
+        numbers=labelled,
+        alive=alive,
+        whole=whole,
         said=sentences(events)[-SENTENCES:],
     )
 
@@ -221,19 +235,24 @@ def samples(events: Sequence[Event]) -> Table | None:
         return None
     columns = {"Pergunta": asked[-1].questions, "Resposta certa": asked[-1].expected}
     for event in (asked[0], asked[-1]):  # the same one after the first evaluation
-        columns[f"No passo {event.step}"] = tuple(map(_marked, event.answers, event.expected))
+        columns[f"No passo {event.step}"] = tuple(map(marked, event.answers, event.expected))
     return Table(columns, caption="Perguntas de amostra, feitas em cada avaliação")
 
 
-def _marked(answer: str, expected: str) -> str:
-    return f"✓ {answer}" if normalise(answer) == normalise(expected) else answer
+def marked(answer: str, expected: str) -> str:
+    """`answer`, with a sign that says whether it is the right one."""
+    return f"{'✓' if _right(answer, expected) else '✗'} {answer}"
+
+
+def _right(answer: str, expected: str) -> bool:
+    return normalise(answer) == normalise(expected)
 
 
 def action_button(
     message: widgets.HTML, description: str, icon: str, tooltip: str, act: Callable[[], str | None]
 ) -> widgets.Button:
     """A button that does `act`, as wide as what it says; in `message` stands what comes of it."""
-    button = widgets.Button(description=description, icon=icon, tooltip=tooltip, layout={"width": "auto"})
+    button = widgets.Button(description=description, icon=icon, tooltip=tooltip, layout=FITTED)
     button.on_click(lambda _: say(message, act))
     return button
 
@@ -248,8 +267,9 @@ def say(message: widgets.HTML, act: Callable[[], str | None]) -> None:
 
 
 def warning(text: object) -> str:
-    """`text` as HTML that catches the eye."""
-    return f'<span style="color:#D55E00;line-height:1.35">⚠ {escape(str(text))}</span>'
+    """`text` as HTML that catches the eye; the sign alone is coloured, since no colour can be read on light
+    and dark alike."""
+    return f'<span style="line-height:1.35"><b style="color:#D55E00">⚠</b> {escape(str(text))}</span>'
 
 
 def _foretold(run: Run) -> str | None:

@@ -211,11 +211,12 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
     }
+    too_much = memory_warning(cost, limit_gb)
     return render(
         "ui/costs.html",
         table=Table.of_facts("Com estas definições", facts.items()),
         share=None if cost.peak_gb is None else cost.peak_gb / limit_gb,
-        warning=memory_warning(cost, limit_gb),
+        warning=warning(too_much) if too_much else "",
     )
 
 

@@ -9,7 +9,7 @@ from ..training.events import Event, Sampled, last
 from ..training.overview import overview, runs
 from ..training.run import Run, all_runs
 from .figures import compare_curves
-from .live import WIDTH
+from .live import WIDTH, marked
 
 FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
 
@@ -52,7 +52,7 @@ def last_answers(runs: Mapping[str, Sequence[Event]]) -> Table:
             for question, true, said in zip(
                 sampled.questions, sampled.expected, sampled.answers, strict=True
             ):
-                answers.setdefault((question, true), {})[name] = said
+                answers.setdefault((question, true), {})[name] = marked(said, true)
     rows = [
         {"Pergunta": question, "Resposta certa": true, **{name: said.get(name, "—") for name in runs}}
         for (question, true), said in answers.items()
