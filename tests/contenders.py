@@ -29,6 +29,7 @@ def contender(name: str, right: int, loss: float, count: int = 40) -> Entry:
         base_disk_bytes=1000,
         answer_tokens_per_s=50.0,
         tokens=tokens,
+        general=tokens,
         evaluations=(answered("novas", judged),),
     )
 

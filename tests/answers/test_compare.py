@@ -77,10 +77,10 @@ def test_a_comparison_is_written_as_json_and_as_tables_with_a_column_for_each_en
     assert said.keys() == {"model", "contenders", "differences", "notes"}
     assert said["contenders"][0].keys() == {
         "name", "bits", "training", "base_gb", "base_disk_bytes", "answer_tokens_per_s", "tokens",
-        "evaluations",
+        "general", "evaluations",
     }  # fmt: skip
     assert [difference["measure"] for difference in said["differences"]] == [
-        "certas: novas", "F1: novas", "perplexidade",
+        "certas: novas", "F1: novas", "perplexidade", "perplexidade em português geral",
     ]  # fmt: skip
     assert said["differences"][0].keys() == {"measure", "one", "other", "value", "interval"}
 

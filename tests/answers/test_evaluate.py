@@ -254,7 +254,7 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
     config = Config(val_data=str(home / "data" / "val_data.jsonl"))
     base = load_base(Config(model=str(tiny_model)))
     sets = load_data(config, base)
-    data, found = sets.validation, token_scores(base, sets)
+    data, found = sets.validation, token_scores(base, sets.validation)
     assert math.log(found.perplexity) == pytest.approx(validation_loss(base.model, data, config), rel=1e-5)
     hits = []
     for example in data:
@@ -263,7 +263,7 @@ def test_perplexity_is_that_of_the_validation_loss_and_accuracy_counts_the_first
     assert (found.tokens, found.accuracy) == (len(hits), sum(hits) / len(hits))
     low, high = found.perplexity_interval
     assert low < found.perplexity < high
-    assert found == token_scores(base, sets)
+    assert found == token_scores(base, sets.validation)
 
 
 def test_rows_without_a_conversation_cannot_be_evaluated(tiny_model: Path) -> None:
@@ -281,7 +281,7 @@ def test_unseen_facts_are_evaluated_where_there_are_any(home: Path, tmp_path: Pa
     assert (
         [score.count for score in found.sets] == [8, 8, 2]
         and sum(ended) == 18
-        and found.tokens == token_scores(base, sets)
+        and found.tokens == token_scores(base, sets.validation)
     )
     alone = tmp_path / "val_data.jsonl"
     alone.write_bytes((home / "data" / "val_data.jsonl").read_bytes())

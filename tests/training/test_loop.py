@@ -248,6 +248,17 @@ def test_a_stopped_run_is_saved_then_evaluated_and_its_adapter_can_be_the_best(
     assert again == pytest.approx(evaluated.loss, rel=1e-6)
 
 
+def test_every_evaluation_says_what_is_forgotten(base: Base, tmp_path: Path) -> None:
+    config = config_for(tmp_path, learning_rate=0.05)
+    general = load_data(config, base).general
+    before = validation_loss(base.model, general, config)
+    events = list(train_here(config, tmp_path, base))
+    said = [event.general_loss for event in events if isinstance(event, Evaluated)]
+    after = validation_loss(base.model, general, config)
+    assert len(general) == 40 and (said[0], said[-1]) == pytest.approx((before, after), rel=1e-6)
+    assert abs(after - before) > 0.01
+
+
 def test_asked_twice_a_run_ends_with_what_is_saved(base: Base, tmp_path: Path) -> None:
     config = config_for(tmp_path, eval_every=100)
     events = list(train_here(config, tmp_path, base, **stopped_after(2, times=2)))
@@ -261,7 +272,7 @@ def test_dying_in_the_evaluation_at_a_stop_loses_nothing(
 ) -> None:
     config = config_for(tmp_path)
     whole = list(train_here(config, tmp_path / "whole", base))
-    measure = iter([validation_loss])
+    measure = iter([validation_loss] * 2)  # of the validation and of general texts
 
     def die(*arguments: Any) -> float | None:
         return next(measure)(*arguments)  # the second time there is none

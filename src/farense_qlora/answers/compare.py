@@ -29,7 +29,7 @@ from .evaluate import Answer, Answered, answer_questions, questions
 from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
 
 BASE = "base"
-PERPLEXITY = "perplexidade"
+PERPLEXITY, GENERAL = "perplexidade", "perplexidade em português geral"
 # What makes two runs other runs without making the comparison unfair.
 MAY_DIFFER = {"profile", "model", "bits", "quantization", "group_size", "save_every", "keep_last"}
 
@@ -64,6 +64,7 @@ class Entry:
     base_disk_bytes: int
     answer_tokens_per_s: float
     tokens: TokenScores
+    general: TokenScores
     evaluations: tuple[Answered, ...]
 
     def cells(self) -> dict[str, str]:
@@ -74,6 +75,7 @@ class Entry:
         return {
             **shown,
             "perplexidade na validação": tokens.perplexity_text(),
+            GENERAL: self.general.perplexity_text(),
             "tokens certos na validação": with_interval(tokens.accuracy, tokens.accuracy_interval),
             "bits da base": str(self.bits),
             "tempo de treino": duration(training.seconds) if training else "—",
@@ -90,7 +92,7 @@ class Entry:
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """`measure`, as people call it, of `one` less that of `other` on the same items, with its paired 95 %
-    interval; of the perplexity it is the `ratio` to that."""
+    interval; of a perplexity it is the `ratio` to that."""
 
     measure: str
     one: str
@@ -101,7 +103,7 @@ class Difference:
     @property
     def ratio(self) -> bool:
         """Whether 1 is no difference, and not 0."""
-        return self.measure == PERPLEXITY
+        return self.measure in (PERPLEXITY, GENERAL)
 
     @property
     def clear(self) -> bool:
@@ -217,7 +219,7 @@ def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, to
 
 
 def differences(entries: Sequence[Entry]) -> list[Difference]:
-    """How every later entry differs from every earlier one, item by item; the perplexity last."""
+    """How every later entry differs from every earlier one, item by item; the perplexities last."""
     shares, ratios = [], []
     for other, one in combinations(entries, 2):
         found = partial(Difference, one=one.name, other=other.name)
@@ -229,10 +231,14 @@ def differences(entries: Sequence[Entry]) -> list[Difference]:
             ):
                 mean = sum(apart) / len(apart)
                 shares.append(found(measure=measure, value=mean, interval=mean_interval(apart)))
-        losses = [a - b for a, b in zip(one.tokens.row_losses, other.tokens.row_losses, strict=True)]
-        low, high = mean_interval(losses, one.tokens.row_tokens)
-        ratio = math.exp(sum(losses) / one.tokens.tokens)
-        ratios.append(found(measure=PERPLEXITY, value=ratio, interval=(math.exp(low), math.exp(high))))
+        for measure, now, then in (
+            (PERPLEXITY, one.tokens, other.tokens),
+            (GENERAL, one.general, other.general),
+        ):
+            losses = [a - b for a, b in zip(now.row_losses, then.row_losses, strict=True)]
+            low, high = mean_interval(losses, now.row_tokens)
+            ratio = math.exp(sum(losses) / now.tokens)
+            ratios.append(found(measure=measure, value=ratio, interval=(math.exp(low), math.exp(high))))
     return shares + ratios
 
 
@@ -290,7 +296,8 @@ def _measure(name: str, run: Run | None, base: Base, data: Data, progress: Progr
         base_gb=base.size_gb,
         base_disk_bytes=sum(path.stat().st_size for path in base.path.glob("model*.safetensors")),
         answer_tokens_per_s=said_tokens / seconds,
-        tokens=token_scores(base, data),
+        tokens=token_scores(base, data.validation),
+        general=token_scores(base, data.general),
         evaluations=evaluations,
     )
 

@@ -186,7 +186,7 @@ def evaluate(
             raise TypeError("a model that is not a run needs the data that it is asked about")
         data = load_data(model.config, base)
     sets = answer_questions(base, questions(data.held_out()), progress)
-    return Evaluation(sets=sets, tokens=token_scores(base, data))
+    return Evaluation(sets=sets, tokens=token_scores(base, data.validation))
 
 
 def evaluate_rows(

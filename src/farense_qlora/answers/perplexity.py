@@ -1,6 +1,7 @@
 """How well a model predicts the true answers: perplexity and token accuracy, with intervals."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.batches import collate
-from ..data.load import Data
+from ..data.tokens import Encoded
 from ..model.base import Base
 from ..model.decode import inference
 from ..model.loss import token_losses
@@ -50,10 +51,27 @@ class TokenScores:
         return f"{decimal(self.perplexity, 2)} [{low}; {high}]"
 
 
-def token_scores(base: Base, data: Data) -> TokenScores:
-    """Let `base` predict every supervised token of the validation, cut as in training: the perplexity is the
+def token_scores(base: Base, rows: Encoded) -> TokenScores:
+    """Let `base` predict every supervised token of `rows`, cut as in training: the perplexity is the
     exponential of the loss that training measures."""
-    rows = data.validation
+    losses, hits, counts = row_scores(base, rows)
+    low, high = mean_interval(losses, counts)
+    return TokenScores(
+        tokens=int(counts.sum()),
+        perplexity=math.exp(losses.sum() / counts.sum()),
+        accuracy=float(hits.sum() / counts.sum()),
+        perplexity_interval=(math.exp(low), math.exp(high)),
+        accuracy_interval=mean_interval(hits, counts),
+        row_losses=tuple(map(float, losses)),
+        row_tokens=tuple(map(int, counts)),
+    )
+
+
+def row_scores(
+    base: Base, rows: Encoded, progress: Callable[[int], object] = lambda _: None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of `rows` (rows,): the loss of its supervised tokens in nats, how many of them `base` ranks
+    first, and how many there are. `progress` is told how many rows more were measured."""
     losses, hits, counts = (np.zeros(len(rows)) for _ in range(3))
     order = np.argsort(-rows.lengths, kind="stable")
     with inference(base.model):
@@ -68,16 +86,8 @@ def token_scores(base: Base, data: Data) -> TokenScores:
             np.add.at(losses, owner, batch.weights * np.array(loss))
             np.add.at(hits, owner, batch.weights * np.array(first))
             np.add.at(counts, owner, batch.weights)
-    low, high = mean_interval(losses, counts)
-    return TokenScores(
-        tokens=int(counts.sum()),
-        perplexity=math.exp(losses.sum() / counts.sum()),
-        accuracy=float(hits.sum() / counts.sum()),
-        perplexity_interval=(math.exp(low), math.exp(high)),
-        accuracy_interval=mean_interval(hits, counts),
-        row_losses=tuple(map(float, losses)),
-        row_tokens=tuple(map(int, counts)),
-    )
+            progress(len(some))
+    return losses, hits, counts
 
 
 def mean_interval(values: npt.ArrayLike, weights: npt.ArrayLike | None = None, seed: int = 0) -> Interval:

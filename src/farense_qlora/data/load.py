@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..config import CACHE, HOME, Config
+from ..config import CACHE, HOME, ROOT, Config
 from ..errors import UserError
 from ..files import atomic_write
 from ..table import Drawn, Table
@@ -35,6 +35,7 @@ ASKED_TOO = {
     "unseen_facts.jsonl": "factos nunca vistos",
 }
 MOST_CARELESS = 150
+GENERAL = ROOT / "data" / "portugues.jsonl"  # what a model should not forget
 SHARE, MOST = 0.1, 500  # of the rows, for validation when nobody gave any
 
 
@@ -47,7 +48,8 @@ class Repeat(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Data(Drawn):
-    """What a run trains on and is measured on, and what was left out of it.
+    """What a run trains on and is measured on, and what was left out of it. `general` are texts in Portuguese
+    about other things, by which one sees what it forgets.
 
     `repeats` are training rows that say what an earlier one says, and `leaks` validation rows that are in the
     training; when all of them are, someone wants to see it learnt by heart: `memorised`, and none is left
@@ -58,6 +60,7 @@ class Data(Drawn):
     tokenizer: Any
     training: Encoded
     validation: Encoded
+    general: Encoded
     asked_too: dict[str, list[Row]]
     repeats: tuple[Repeat, ...]
     leaks: tuple[Repeat, ...]
@@ -190,6 +193,7 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         tokenizer=base.tokenizer,
         training=training,
         validation=validation,
+        general=encode_file(GENERAL, config.changed(columns="", encoding="utf-8"), base),
         asked_too=_asked_too(config.val_data),
         repeats=_repeats(lines[again], lines[first[again]]),
         leaks=leaks,

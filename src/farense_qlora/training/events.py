@@ -62,12 +62,13 @@ class Stepped(Event):
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The whole validation set: mean `loss` a supervised token; `best` if no earlier one was lower, that of
-    the untrained adapter at step 0 apart."""
+    the untrained adapter at step 0 apart. `general_loss` is that of texts about other things."""
 
     epoch: float
     loss: float
     best: bool
     seconds: float
+    general_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

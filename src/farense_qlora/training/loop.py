@@ -255,7 +255,8 @@ class Trainer:
         state, model, start = self.state, self.base.model, time.perf_counter()
         cut = lambda: self._stops() >= stops_to_end_it
         loss = validation_loss(model, self.data.validation, self.config, cut)
-        if loss is None:
+        general = validation_loss(model, self.data.general, self.config, cut)
+        if loss is None or general is None:
             return False
         state.evaluated = state.step
         # An adapter that learnt nothing is no result, even where learning made the validation worse.
@@ -270,7 +271,9 @@ class Trainer:
             state.lowest = loss if lower else state.lowest
             state.evaluations_since_best = 0 if lower else state.evaluations_since_best + 1
         epoch, seconds = state.step / self.sampler.updates_per_epoch, time.perf_counter() - start
-        yield events.Evaluated(step=state.step, epoch=epoch, loss=loss, best=best, seconds=seconds)
+        yield events.Evaluated(
+            step=state.step, epoch=epoch, loss=loss, best=best, seconds=seconds, general_loss=general
+        )
         if self._is_due() and (questions := self._probes.questions):
             expected, answers = self._probes.expected, self._probes.answers(model)
             yield events.Sampled(step=state.step, questions=questions, expected=expected, answers=answers)

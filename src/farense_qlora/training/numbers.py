@@ -40,7 +40,8 @@ class Numbers:
 
     Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known yet.
     `gap` is validation less training loss; `seconds_left` is None at the end and while nobody trains;
-    `checkpoint` is the step of the last one.
+    `general_loss` is that of texts about other things, by which one sees what is forgotten; `checkpoint` is
+    the step of the last one.
     """
 
     step: int = 0
@@ -52,6 +53,8 @@ class Numbers:
     best_step: int = 0
     gap: float | None = None
     verdict: str | None = None
+    general_loss: float | None = None
+    general_loss_at_first: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_s: float | None = None
@@ -71,6 +74,10 @@ class Numbers:
             return "—" if value is None else form(value)
 
         trouble = {"saltadas": self.skipped, "recuos": self.rollbacks, "picos": self.spikes}
+        general = {}
+        if self.general_loss is not None:
+            first = known(self.general_loss_at_first)
+            general = {"português em geral": f"{decimal(self.general_loss)} (no início {first})"}
         left = {} if self.seconds_left is None else {"tempo que falta": duration(self.seconds_left)}
         return {
             "passo": f"{self.step} / {self.total_steps}",
@@ -81,6 +88,7 @@ class Numbers:
                 self.best_loss, lambda loss: f"{decimal(loss)} (passo {self.best_step})"
             ),
             "distância": known(self.gap, lambda gap: f"{decimal(gap)} ({self.verdict})"),
+            **general,
             "taxa de aprendizagem": known(self.learning_rate, scientific),
             "norma do gradiente": known(self.grad_norm, TWO_DECIMALS),
             "tokens/s": known(self.tokens_per_s, WHOLE),
@@ -112,7 +120,8 @@ def numbers(events: Sequence[Event]) -> Numbers:
     if saved := last(events, Saved):
         now.checkpoint = saved.step
     if evaluations:
-        now.val_loss = evaluations[-1].loss
+        now.val_loss, now.general_loss = evaluations[-1].loss, evaluations[-1].general_loss
+        now.general_loss_at_first = evaluations[0].general_loss
     if best := best_of(evaluations):
         now.best_loss, now.best_step = best.loss, best.step
     if steps:
@@ -173,7 +182,8 @@ def generalization_gap(events: Sequence[Event]) -> Gap:
 
 
 def history(events: Sequence[Event]) -> Table:
-    """One row an update, with the validation loss where one was measured (also before the first update).
+    """One row an update, with the losses of the validation and of general texts where they were measured
+    (also before the first update).
 
     `seconds` and `tokens_per_s` are those of the update alone; units are as in `Numbers`.
     """
@@ -183,12 +193,15 @@ def history(events: Sequence[Event]) -> Table:
             row = rows.setdefault(event.step, {"step": event.step, "epoch": event.epoch})
         if isinstance(event, Evaluated):
             row["val_loss"] = event.loss
+            if event.general_loss is not None:
+                row["general_loss"] = event.general_loss
         elif isinstance(event, Stepped):
             row |= vars(event) | {"tokens_per_s": event.tokens / event.seconds}
     formats: dict[str, Callable[[float], str]] = {
         "epoch": TWO_DECIMALS,
         "loss": decimal,
         "val_loss": decimal,
+        "general_loss": decimal,
         "learning_rate": scientific,
         "grad_norm": TWO_DECIMALS,
         "tokens_per_s": WHOLE,

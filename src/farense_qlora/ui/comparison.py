@@ -19,7 +19,7 @@ EXAMPLES = 14
 EQUAL = "nenhuma é melhor"
 
 
-def comparison_figure(comparison: Comparison, theme: ThemeName = "auto") -> Drawing:
+def comparison_figure(comparison: Comparison, theme: ThemeName = "light") -> Drawing:
     """The share of right answers of each entry on each set of questions, with 95 % intervals."""
     names, sets = comparison.names, _by_set(comparison)
     figure = Drawing(8.4, 1.1 + 0.3 * len(sets) * len(names), theme)

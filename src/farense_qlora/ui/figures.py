@@ -1,8 +1,7 @@
 """Figures as pure functions of events and lengths: matplotlib objects that draw themselves in a cell.
 
-`figure.savefig("curvas.svg")` (or .png, .pdf) keeps one. The theme "auto" has no background of its own and
-reads on white and on black alike, since a notebook does not tell its kernel which one it has; "light" and
-"dark" are for pictures that go elsewhere.
+`figure.savefig("curvas.svg")` (or .png, .pdf) keeps one. A figure has a ground of its own, since a notebook
+does not tell its kernel whether it is dark, and no ink can be read well on white and black alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -41,7 +41,7 @@ from ..training.run import Run
 TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
 SERIES = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SMOOTHING = 0.05  # share of the updates over which the strong line is averaged
-ThemeName = Literal["auto", "light", "dark"]
+ThemeName = Literal["light", "dark"]
 Layout = Literal["constrained"] | None
 
 
@@ -54,7 +54,6 @@ class Theme(NamedTuple):
 
 
 THEMES: dict[ThemeName, Theme] = {
-    "auto": Theme("none", "#7b7b7b", "#808080"),  # 4,2:1 on white, 4,5:1 on #111111
     "light": Theme("#ffffff", "#222222", "#6b6b6b"),
     "dark": Theme("#111111", "#e0e0e0", "#9a9a9a"),
 }
@@ -64,7 +63,7 @@ class Drawing(Figure):
     """A figure that draws itself as the last line of a cell, without pyplot or magics."""
 
     def __init__(
-        self, width: float, height: float, theme: ThemeName = "auto", layout: Layout = "constrained"
+        self, width: float, height: float, theme: ThemeName = "light", layout: Layout = "constrained"
     ):
         self.theme = THEMES[theme]
         background = self.theme.background
@@ -92,7 +91,7 @@ class Drawing(Figure):
         return png.getvalue()
 
 
-def curves(run: Run, theme: ThemeName = "auto") -> Drawing:
+def curves(run: Run, theme: ThemeName = "light") -> Drawing:
     """The curves of `run` so far, as `training_curves` draws them.
 
     >>> fq.curves(run).savefig(folder / "curvas.svg")
@@ -100,39 +99,51 @@ def curves(run: Run, theme: ThemeName = "auto") -> Drawing:
     return training_curves(run.events(), theme)
 
 
-def training_curves(events: Sequence[Event], theme: ThemeName = "auto") -> Drawing:
+def training_curves(events: Sequence[Event], theme: ThemeName = "light") -> Drawing:
     """Training loss, raw and smoothed, and validation loss, over the updates; the best one, skipped updates,
     roll-backs, spikes, pauses and changes of the learning rate are marked. Below them learning rate, gradient
-    norm, tokens a second and peak memory."""
+    norm, tokens a second, peak memory, and the loss on texts about other things: where that one climbs above
+    its dotted beginning, the model forgets."""
     steps, started = of(events, Stepped), last(events, Started)
+    general = [(e.step, e.general_loss) for e in of(events, Evaluated) if e.general_loss is not None]
     end = max(started.total_steps if started else 0, events[-1].step if events else 0, 1)
-    figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
-    grid = figure.add_gridspec(
-        2, 4, height_ratios=(3, 1), left=0.065, right=0.97, top=0.89, bottom=0.06, hspace=0.5, wspace=0.34
-    )
-    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, end, figure.theme)
-    x = [step.step for step in steps]
-    seconds = smooth([step.seconds for step in steps])
-    panels = {
+    panels: dict[str, Sequence[float]] = {
         "taxa de aprendizagem": [step.learning_rate for step in steps],
         "norma do gradiente": [step.grad_norm for step in steps],
-        "tokens/s": smooth([step.tokens for step in steps]) / np.maximum(seconds, 1e-9),
+        "tokens/s": smooth([step.tokens for step in steps])
+        / np.maximum(smooth([step.seconds for step in steps]), 1e-9),
         "memória máxima (GB)": [step.peak_memory_gb for step in steps],
     }
+    figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
+    columns = len(panels) + bool(general)
+    margins = {"left": 0.065, "right": 0.97, "top": 0.89, "bottom": 0.06}
+    grid = figure.add_gridspec(2, columns, height_ratios=(3, 1), hspace=0.5, wspace=0.42, **margins)
+    _draw_losses(figure.plot_area(figure.add_subplot(grid[0, :])), events, end, figure.theme)
     for column, (title, values) in enumerate(panels.items()):
-        axes = figure.plot_area(figure.add_subplot(grid[1, column]))
-        axes.plot(x, values, color=TRAIN, linewidth=1.3)
-        axes.set_title(title, fontsize=9, loc="left", color=figure.theme.ink)
-        axes.set_xlim(0, end)
+        axes = _small(figure, grid[1, column], title, end)
+        axes.plot([step.step for step in steps], values, color=TRAIN, linewidth=1.3)
         axes.set_ylim(0, 1.15 * max(values) if max(values, default=0) > 0 else 1)
-        axes.xaxis.set_visible(False)  # the one above
-        axes.yaxis.set_major_locator(MaxNLocator(3))
-        axes.tick_params(labelsize=8)
     figure.axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
+    if general:
+        axes = _small(figure, grid[1, -1], "português em geral", end)
+        axes.plot(*zip(*general, strict=True), color=VALIDATION, linewidth=1.3, marker="o", markersize=3)
+        axes.axhline(general[0][1], color=figure.theme.quiet, linestyle=":", linewidth=1.3)
+        axes.margins(y=0.25)
     return figure
 
 
-def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "auto") -> Drawing:
+def _small(figure: Drawing, place: SubplotSpec, title: str, end: int) -> Axes:
+    """A plot under the losses, over the same updates up to `end`."""
+    axes = figure.plot_area(figure.add_subplot(place))
+    axes.set_title(title, fontsize=9, loc="left", color=figure.theme.ink)
+    axes.set_xlim(0, end)
+    axes.xaxis.set_visible(False)  # the one above
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.tick_params(labelsize=8)
+    return axes
+
+
+def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "light") -> Drawing:
     """The losses of several runs, by name, in one picture: training faint, validation strong."""
     figure = Drawing(8.4, 4.2, theme)
     axes = figure.plot_area(figure.add_subplot())
@@ -170,7 +181,7 @@ def lengths(data: Data) -> Drawing:
     axes.hist(sizes, bins=list(range(shortest, longest + width + 1, width)), color=TRAIN, alpha=0.85)
     if window <= 2 * longest:
         axes.axvline(window, color=VALIDATION, linewidth=1.8)
-        axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=VALIDATION, loc="right")
+        axes.set_title(f"comprimento máximo: {window}", fontsize=10, color=figure.theme.ink, loc="right")
     else:
         room = f"a linha mais longa tem {longest} tokens; cabem {window}"
         axes.set_title(room, fontsize=10, color=figure.theme.quiet, loc="left")
