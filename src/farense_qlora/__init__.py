@@ -31,6 +31,7 @@ _HOMES = {
     "compare": ".answers.evaluate",
     "compare_runs": ".answers.compare",
     "examples": ".answers.evaluate",
+    "hardest": ".answers.hardest",
     "ComparisonView": ".ui.comparison",
     "BlindVote": ".ui.comparison",
     "RunPicker": ".ui.runs",

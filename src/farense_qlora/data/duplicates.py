@@ -77,10 +77,9 @@ def alike_groups(rows: Sequence[Row]) -> np.ndarray:
     said = [
         row.text or ". ".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows
     ]
-    texts = [_loose(text)[:LETTERS] for text in said]
-    about = np.array([hash(numbers_and_names(text)) for text in said])
-    pairs = _alike(np.array([_signature(text) for text in texts]), about)
-    for keys in (np.array([hash(text) for text in texts]), np.array([asked_key(row) for row in rows])):
+    same = np.array([hash(_loose(text)) for text in said])
+    pairs = [alike_pairs(said)]
+    for keys in (same, np.array([asked_key(row) for row in rows])):
         pairs.append((repeated(keys, keys), np.arange(len(rows))))
     early, late = np.concatenate(pairs, axis=1)
     group = np.arange(len(rows))
@@ -91,6 +90,16 @@ def alike_groups(rows: Sequence[Row]) -> np.ndarray:
         group = group[group]
         if (group == before).all():
             return group
+
+
+def alike_pairs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of `texts` that are alike, as the positions of the earlier and the later one of each (pairs,)."""
+    if not texts:
+        return np.array([], int), np.array([], int)
+    signatures = np.array([_signature(_loose(text)[:LETTERS]) for text in texts])
+    about = np.array([hash(numbers_and_names(text)) for text in texts])
+    early, late = np.concatenate(_alike(signatures, about), axis=1)
+    return early, late
 
 
 def numbers_and_names(text: str) -> frozenset[str]:

@@ -123,12 +123,23 @@ class Encoded(Sequence[Example]):
         return len(np.unique(self.lines[self._column(flag)]))
 
     def where(self, kept: np.ndarray) -> "Encoded":
-        """The examples that `kept` (examples,) bool is true of."""
+        """The examples that `kept` is true of (examples,), or that it names in the order wanted (any,)."""
         return Encoded(self._table, self._kept[kept], self._limit, self.bad)
 
     def without(self, lines: Collection[int]) -> "Encoded":
         """The same, but for the rows on `lines`."""
         return self.where(~np.isin(self.lines, list(lines)))
+
+    def of_lines(self, lines: Iterable[int]) -> "Encoded":
+        """The examples of the rows on `lines`, in that order; raises `UserError` when one has none."""
+        places: dict[int, list[int]] = {}
+        for place, line in enumerate(self.lines.tolist()):
+            places.setdefault(line, []).append(place)
+        wanted = list(lines)
+        if missing := [line for line in wanted if line not in places]:
+            raise UserError(f"não há exemplos das linhas {', '.join(map(str, missing[:SHOWN]))}")
+        chosen = [place for line in wanted for place in places[line]]
+        return self.where(np.array(chosen, int))
 
     def rows(self) -> list[tuple[int, Row]]:
         """The rows that the examples are of, each once, with its line."""

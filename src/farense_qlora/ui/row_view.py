@@ -1,6 +1,6 @@
 """The data as the model will see them, row by row: the tokens, and in colour those that are learnt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -17,14 +17,17 @@ TOKEN = "border-radius:3px;margin:1px;padding:0 1px;white-space:pre;display:inli
 class RowView:
     """Rows to leaf through: every token in a box, the learnt ones in colour, special ones in bold.
 
-    As the last line of a cell it shows itself with its buttons; a saved notebook keeps the row last shown.
+    `lines` says which rows of the file to show, and in what order; all of them when it is None. As the last
+    line of a cell it shows itself with its buttons; a saved notebook keeps the row last shown.
 
     >>> fq.RowView(data).find("Hajry")
     True
     """
 
-    def __init__(self, data: Data):
+    def __init__(self, data: Data, lines: Iterable[int] | None = None):
         self.data, self.tokenizer, self.row = data.training, data.tokenizer, 0
+        if lines is not None:
+            self.data = self.data.of_lines(lines)
         self._handle: DisplayHandle | None = None
         self._search = widgets.Text(placeholder="procurar uma palavra", layout={"width": "240px"})
         back, on, find = (

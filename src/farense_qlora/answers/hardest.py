@@ -1,0 +1,86 @@
+"""The training rows by how well they were learnt: among many right answers a wrong one stays hard."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from ..data.duplicates import alike_pairs
+from ..data.load import Data, load_data
+from ..model.adapters import without_adapter
+from ..model.base import Base, load_tuned
+from ..table import Table
+from ..training.events import Skipped, of
+from ..training.run import Run
+from .normalise import normalise
+from .perplexity import row_scores
+
+
+def hardest(
+    run: Run,
+    tuned: Base | None = None,
+    data: Data | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Table:
+    """The rows that `run` was trained on, the hardest first: a row for each `line` of the file with its
+    `question` and `answer`, the loss that the base has on what is learnt of it and the one that the adapter
+    leaves (`base_loss` and `loss`, in nats a token), how many `tokens` that are, and in `notes` what else
+    is known of it: another row contradicts it, it was cut, an update that it was in was skipped.
+
+    `tuned` and `data` are the run's, loaded when not given; `progress` is told of how many examples more
+    were measured, of twice as many as there are. Raises `UserError` when the run has no adapter.
+
+    >>> fq.hardest(run, tuned, data).columns.tolist()
+    ['line', 'question', 'answer', 'base_loss', 'loss', 'tokens', 'notes']
+    """
+    tuned = tuned or load_tuned(run.config, run.best_adapter)
+    data = data or load_data(run.config, tuned)
+    examples = data.training
+    rows = examples.rows()
+    lines, owner = np.unique(examples.lines, return_inverse=True)
+
+    def of_rows(values: np.ndarray) -> np.ndarray:
+        return np.bincount(owner, values)
+
+    losses, _, counts = row_scores(tuned, examples, progress)
+    with without_adapter(tuned.model):
+        base_losses, _, _ = row_scores(tuned, examples, progress)
+    tokens, notes = of_rows(counts), _notes(run, data)
+    table = Table(
+        {
+            "line": lines,
+            "question": [row.messages[-2]["content"] if row.messages else "" for _, row in rows],
+            "answer": [row.messages[-1]["content"] if row.messages else row.text for _, row in rows],
+            "base_loss": of_rows(base_losses) / tokens,
+            "loss": of_rows(losses) / tokens,
+            "tokens": tokens.astype(int),
+            "notes": ["; ".join(notes[line]) for line in lines.tolist()],
+        }
+    )
+    return Table(table.sort_values("loss", ascending=False, kind="stable", ignore_index=True))
+
+
+def _notes(run: Run, data: Data) -> dict[int, list[str]]:
+    """What is known of the rows besides their losses, by line."""
+    notes: dict[int, list[str]] = defaultdict(list)
+    for conflict in data.conflicts:
+        for line in conflict:
+            others = " e ".join(str(other) for other in conflict if other != line)
+            notes[line].append(f"a mesma pergunta tem outra resposta (linha {others})")
+    rows = [(line, row) for line, row in data.training.rows() if row.messages]
+    told = {line for conflict in data.conflicts for line in conflict}
+    early, late = alike_pairs([". ".join(m["content"] for m in row.messages[:-1]) for _, row in rows])
+    for one, other in zip(early.tolist(), late.tolist(), strict=True):
+        (line, row), (near, alike) = rows[one], rows[other]
+        if normalise(row.messages[-1]["content"]) != normalise(alike.messages[-1]["content"]):
+            for this, that in ((line, near), (near, line)):
+                note = f"uma pergunta parecida tem outra resposta (linha {that})"
+                if this not in told and not notes[this]:
+                    notes[this].append(note)
+    training = data.training
+    for line in np.unique(training.lines[training.whole > training.lengths]).tolist():
+        notes[line].append(f"cortada a {data.config.max_seq_length} tokens")
+    skipped = {name for event in of(run.events(), Skipped) for name in event.rows}
+    for name in skipped:
+        notes[int(name.rpartition(":")[2])].append("numa atualização que foi saltada")
+    return notes
