@@ -179,9 +179,9 @@ def page_list() -> str:
                 words = len(re.findall(r"\w+", " ".join(line for _, line in prose(text))))
                 name = page.removeprefix("docs/").removesuffix(".md")
                 title = text.splitlines()[0].removeprefix("# ")
-                yield f"[{name}]({page})", title, f"{max(1, round(words / WORDS_A_MINUTE))} min"
+                yield f"[{title}]({page})", f"`{name}`", f"{max(1, round(words / WORDS_A_MINUTE))} min"
 
-    return _markdown("Página | O que é | Leitura", rows())
+    return _markdown("Página | Ficheiro, em `docs/` | Leitura", rows())
 
 
 def express_server() -> str:

@@ -1,5 +1,6 @@
 """Each check of the documentation finds its fault, in a small repository with one fault of each kind."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -97,3 +98,11 @@ def test_a_run_that_is_made_already_is_where_pages_look_for_it(repository: Path,
     (tmp_path / "feito").touch()
     assert "docs/treino.md:5: acabou com 1" in check(repository, "blocos", "--page", "treino")
     check(repository, "blocos", "--page", "treino", "--trained", str(tmp_path), code=0)
+
+
+def test_a_link_between_pages_says_where_it_leads_and_not_the_name_of_a_file() -> None:
+    pages = [ROOT / "DOCS_INDEX.md", *(ROOT / "docs").rglob("*.md")]
+    found = [
+        name for page in pages for name in re.findall(r"\[[\w/]+\.md\]", page.read_text(encoding="utf-8"))
+    ]
+    assert set(found) <= {"[README.md]"}  # in English, and of the repository
