@@ -13,11 +13,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -56,8 +54,8 @@ class Recipe:
     store and fetch; the next episode has another club: what it must know by heart changes, how to learn it
     stays. A share `repeats` of random repeats and, at the end, `closing_steps` of form keep the first two.
 
-    Of the questions a share is `loose`, and a share `careless`; of an episode's, `in_vain` have no
-    answer, nor has a share `others` of what it asks about other clubs.
+    Of the questions a share is `loose`, and a share `careless`; of those about an episode's club `in_vain`
+    have no answer, and so has a share `others` of what the episode asks about clubs made anew.
     """
 
     seed: int = 0
@@ -81,7 +79,7 @@ class Recipe:
     careless: float = 0.4
     loose: float = 0.25
     in_vain: float = 0.1
-    others: float = 0.0
+    others: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -90,29 +88,20 @@ class Repeat(Example):
 
 
 def rows_of_club(seed: int, count: int | None = None) -> list[Row]:
-    """The questions about the invented club `seed`, in every wording: all of them, or about `count` facts at
-    random."""
+    """The questions about the invented club `seed`, in every wording: all of them, or `count` facts: those of
+    the club itself, which nothing but the wording tells apart, and others at random."""
     asked = questions(*invented(seed))
     if count is not None:
-        asked = [asked[i] for i in np.random.default_rng(seed).choice(len(asked), count, replace=False)]
+        own = [question for question in asked if question.table == "club"]
+        rest = [question for question in asked if question.table != "club"]
+        more = max(0, count - len(own))
+        chosen = np.random.default_rng(seed).choice(len(rest), more, replace=False)
+        asked = [*own, *(rest[i] for i in chosen)][:count]
     return [
         Row(messages=tuple(question.messages(prompt)))
         for question in asked
         for prompt in (*question.prompts, *question.heldout)
     ]
-
-
-def rows_of_others(seed: int) -> list[Row]:
-    """The questions that name the invented club `seed`, asked where only another club is known."""
-    name = invented(seed)[1].name
-    asked = (row.messages[0] for row in rows_of_club(seed))
-    return [Row(messages=(question, _refusal())) for question in asked if name in question["content"]]
-
-
-@cache
-def _refusal() -> dict[str, Any]:
-    """The answer that says that nothing is known."""
-    return rows_in_vain(0, 1)[0].messages[1]
 
 
 def rows_in_vain(seed: int, count: int) -> list[Row]:
@@ -306,7 +295,7 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
     episodes = [(recipe.episode_steps, facts) for facts in recipe.episode_facts]
     for steps, facts in [(recipe.form_steps, 0), *episodes, (recipe.closing_steps, 0)]:
         club = next(clubs)
-        asked_of = rows_of_club(club, facts)
+        asked_of = rows_of_club(club, facts) if facts else []
         asked_of += rows_in_vain(club, round(recipe.in_vain * len(asked_of)))
         fixed = _encoded(_typed(asked_of, recipe, club), tokenizer) if facts else []
         known = round(recipe.fixed * pool) if facts else 0
@@ -315,8 +304,8 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
             examples = [fixed[i] for i in random.integers(0, len(fixed), known)] if fixed else []
             examples += _repeats(round(recipe.repeats * pool), words, 16, random)
             others = round(recipe.others * asked) if facts else 0
-            kinds = {rows_of_club: asked - others, rows_of_others: others}
-            examples += _fresh(recipe, clubs, pool - len(examples), kinds, copied, tokenizer, random)
+            kinds = (asked - others, others, copied)
+            examples += _fresh(recipe, clubs, pool - len(examples), kinds, tokenizer, random)
             for batch in _by_length(examples, recipe.batch_size, random)[: steps - done]:
                 yield batch, fixed
 
@@ -332,23 +321,22 @@ def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
 
 
 def _fresh(
-    recipe: Recipe, clubs: Iterator[int], count: int, asked: dict[Callable[[int], list[Row]], int],
-    copied: int, tokenizer: TokenizerWrapper, random: np.random.Generator,
+    recipe: Recipe, clubs: Iterator[int], count: int, kinds: tuple[int, int, int],
+    tokenizer: TokenizerWrapper, random: np.random.Generator,
 ) -> list[Example]:  # fmt: skip
-    """`count` examples of new clubs: of each so many of the kinds of questions `asked`, and `copied` requests
-    to repeat a name."""
+    """`count` examples of new clubs: of each so many questions with an answer, questions without, and
+    requests to repeat a name."""
+    answered, in_vain, repeated = kinds
     examples: list[Example] = []
     while len(examples) < count:
         club = next(clubs)
+        rows = rows_of_club(club)
+        asked = [rows[i] for i in random.choice(len(rows), answered, replace=False)]
+        asked += rows_in_vain(club, in_vain)
+        examples += _encoded(_typed(asked, recipe, club), tokenizer)
         requests = season_requests(club) + coach_requests(club)
-        chosen = []
-        for rows_of, wanted in asked.items():
-            if wanted:
-                rows = rows_of(club)
-                chosen += [rows[i] for i in random.choice(len(rows), wanted, replace=False)]
-        examples += _encoded(_typed(chosen, recipe, club), tokenizer)
-        repeated = random.choice(len(requests), copied, replace=False)
-        examples += _encoded([requests[i] for i in repeated], tokenizer)
+        chosen = random.choice(len(requests), repeated, replace=False)
+        examples += _encoded([requests[i] for i in chosen], tokenizer)
     return [examples[i] for i in random.choice(len(examples), count, replace=False)]
 
 

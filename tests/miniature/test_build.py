@@ -6,8 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from build import Recipe, build, exact_share, measure, rows_in_vain, rows_of_club, rows_of_others, some_loose
-from clubs import invented
+from build import Recipe, build, exact_share, measure, rows_in_vain, rows_of_club, some_loose
 
 from farense_qlora.config import HOME, Config
 from farense_qlora.data.tokens import encode, read_rows
@@ -100,10 +99,6 @@ def test_questions_in_vain_are_all_answered_by_saying_so() -> None:
     rows = rows_in_vain(5, 40)
     assert len({row.messages[0]["content"] for row in rows}) == 40
     assert {row.messages[1]["content"] for row in rows} == {"Não sei, isso não vem nas tabelas do clube."}
-    name = invented(5)[1].name
-    others = rows_of_others(5)
-    assert len(others) > 1000 and all(name in row.messages[0]["content"] for row in others)
-    assert {row.messages[1]["content"] for row in others} == {row.messages[1]["content"] for row in rows}
 
 
 def _hashable(row):  # type: ignore[no-untyped-def]
