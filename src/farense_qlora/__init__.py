@@ -32,6 +32,8 @@ _HOMES = {
     "compare_runs": ".answers.compare",
     "examples": ".answers.evaluate",
     "hardest": ".answers.hardest",
+    "trials": ".answers.trials",
+    "TrialView": ".ui.trial_view",
     "ComparisonView": ".ui.comparison",
     "BlindVote": ".ui.comparison",
     "RunPicker": ".ui.runs",

@@ -19,8 +19,9 @@ from farense_qlora.answers.evaluate import (
     evaluate_rows,
     judge,
 )
+from farense_qlora.answers.intervals import mean_interval, share_interval
 from farense_qlora.answers.normalise import normalise, refuses, says, token_f1
-from farense_qlora.answers.perplexity import mean_interval, share_interval, token_scores
+from farense_qlora.answers.perplexity import token_scores
 from farense_qlora.config import Config
 from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.load import CARELESS, VALIDATION, load_data

@@ -22,6 +22,7 @@ from mlx_lm.tuner.trainer import train as mlx_lm_train
 from train_here import train_here
 
 from farense_qlora.config import Config
+from farense_qlora.data import load
 from farense_qlora.data.batches import collate
 from farense_qlora.data.load import load_data
 from farense_qlora.data.tokens import Example, encode, read_rows
@@ -210,15 +211,16 @@ def test_events_come_in_order_and_the_best_adapter_is_kept(base: Base, tmp_path:
     [(False, {}), (True, {}), (True, {"bits": 3}), (True, {"quantization": "nvfp4"})],
 )
 def test_stopping_anywhere_and_resuming_gives_the_same_bits(
-    tiny_model: Path, tmp_path: Path, packing: bool, kind: dict[str, Any]
+    tiny_model: Path, tmp_path: Path, packing: bool, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(load, "GENERAL", write_rows(tmp_path / "general.jsonl", 2))  # few looks in between
     base = load_base(Config(model=str(tiny_model), **kind))
     config = config_for(tmp_path, grad_accumulation_steps=2, lora_plus_ratio=4.0, packing=packing)
     whole = list(train_here(config, tmp_path / "whole", base))
     resumed: list[Event] = []
     ends = []
     # Each a fresh process's worth of state; some amid an evaluation, some asked to end at once.
-    for looks, times in ((1, 2), (2, 1), (3, 2), (4, 1), (2, 2), (1, 1), (3, 1), (1000, 1)):
+    for looks, times in ((1, 2), (2, 1), (4, 2), (5, 1), (2, 2), (1, 1), (3, 1), (1000, 1)):
         fresh = load_base(Config(model=str(base.path)))
         resumed += train_here(config, tmp_path / "parts", fresh, **stopped_at_look(looks, times))
         end = resumed[-1].step
@@ -324,7 +326,7 @@ def test_going_on_on_another_machine_is_said(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_for(tmp_path)
-    list(train_here(config, tmp_path / "run", base, **stopped_at_look(3)))
+    list(train_here(config, tmp_path / "run", base, **stopped_after(2)))
     monkeypatch.setattr(saving, "_machine", lambda: {"processador": "Apple M4"})
     started = next(iter(train_here(config, tmp_path / "run", load_base(Config(model=str(base.path))))))
     assert re.fullmatch("processador .+, agora Apple M4: as linhas são as mesmas, .+", started.elsewhere)

@@ -26,7 +26,8 @@ from ..training.checkpoints import changes, checkpoints, fingerprints
 from ..training.events import Stepped, of
 from ..training.run import Run
 from .evaluate import Answer, Answered, answer_questions, questions
-from .perplexity import Interval, TokenScores, mean_interval, token_scores, with_interval
+from .intervals import Interval, mean_interval, with_interval
+from .perplexity import TokenScores, token_scores
 
 BASE = "base"
 PERPLEXITY, GENERAL = "perplexidade", "perplexidade em português geral"

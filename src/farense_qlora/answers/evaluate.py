@@ -21,8 +21,9 @@ from ..model.decode import answers
 from ..table import Table
 from ..text import percent
 from ..training.run import Run
+from .intervals import Interval, share_interval, with_interval
 from .normalise import normalise, refuses, says, token_f1
-from .perplexity import Interval, TokenScores, share_interval, token_scores, with_interval
+from .perplexity import TokenScores, token_scores
 
 STORED = "evaluation.json"  # in the folder of a run
 WRONG_SHOWN = 100  # in a notebook, which keeps what it shows

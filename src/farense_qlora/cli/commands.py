@@ -114,6 +114,18 @@ def runs(args: argparse.Namespace) -> int:
     return int(result.get("deleted") == [])
 
 
+def queue(args: argparse.Namespace) -> None:
+    """Show the newest trials, stop them or go on with them; raises `UserError` when there are none."""
+    from ..answers.trials import newest
+
+    trials = newest(go_on=args.resume)
+    if args.stop:
+        trials.stop()
+        trials.wait()
+    rows = trials.table().to_dict("records")
+    _write(args, {"trials": trials.folder.name, "running": trials.alive, "rows": rows}, str(trials))
+
+
 def monitor(args: argparse.Namespace) -> None:
     """Follow a run, or with `--once` or `--json` show where it stands; raises `UserError`."""
     from ..training.overview import overview

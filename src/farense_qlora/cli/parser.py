@@ -57,6 +57,11 @@ def build_parser() -> Parser:
     change.add_argument("--rename", nargs=2, metavar=("NOME", "NOVO"), help="muda o nome a um treino")
     sub.add_argument("--yes", action="store_true", help="apaga sem perguntar")
 
+    sub = add(commands.queue, "mostra os últimos ensaios (fq.trials), para-os ou continua-os")
+    change = sub.add_mutually_exclusive_group()
+    change.add_argument("--stop", action="store_true", help="para-os, depois de medir o que está a treinar")
+    change.add_argument("--resume", action="store_true", help="continua os que foram interrompidos")
+
     sub = add(commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")
     sub.add_argument("--once", action="store_true", help="mostra como está agora e termina")

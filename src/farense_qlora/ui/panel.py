@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets as widgets
 from IPython.display import display
 
+from ..answers.trials import PREFIX, newest
 from ..config import HOME, VAL_DATA, Config
 from ..errors import UserError
 from ..model.machine import memory_bytes, memory_limit, on_cpu
@@ -103,12 +104,16 @@ class Panel:
 
     def show_last(self, changes: dict[str, Any]) -> None:
         """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
-        with suppress(UserError, IndexError):
-            run = all_runs()[0]
+        with suppress(UserError, StopIteration):
+            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
             self._show(run.config.changed(**changes))
             self._message.value = (
                 f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
             )
+
+    def show_best(self) -> None:
+        """The settings that the newest trials recommend; raises `UserError` when there are none."""
+        self._show(newest().best)
 
     def save(self) -> None:
         """Write the settings as JSON; raises `UserError`."""
@@ -193,6 +198,7 @@ class Panel:
         return widgets.HBox(
             [
                 button("Repor", "undo", "Volta ao que diz o perfil", self.reset),
+                button("Usar os ensaios", "star", "O que os últimos ensaios recomendam", self.show_best),
                 button("Guardar definições", "save", "Escreve as definições no ficheiro", self.save),
                 button("Carregar definições", "folder-open", "Lê as definições do ficheiro", self.load),
             ]

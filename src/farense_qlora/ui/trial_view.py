@@ -1,0 +1,56 @@
+"""Trials in the notebook as they go: the curves over each other, and what is known of each so far."""
+
+import asyncio
+from collections.abc import Generator
+
+import ipywidgets as widgets
+from IPython.display import HTML, Image, display
+
+from ..answers.trials import SECONDS_BETWEEN_LOOKS, Trials
+from .figures import compare_curves
+from .kernel import answer_widgets, hear_widgets
+from .live import WIDTH, action_button
+
+
+class TrialView:
+    """Curves and table of `trials` in the cell that made it, until they end. Awaiting it waits for that; to
+    interrupt the cell that waits stops them.
+
+    >>> await fq.TrialView(fq.trials())  # doctest: +SKIP
+    """
+
+    def __init__(self, trials: Trials):
+        self._trials = trials
+        answer_widgets()
+        message = widgets.HTML()
+        stop = action_button(message, "Parar", "stop", "Mede o que está a treinar e termina", self._stop)
+        self._buttons = display(widgets.HBox([stop, message]), display_id=True)
+        self._picture, self._table = (display(HTML(""), display_id=True) for _ in range(2))
+        self._task = asyncio.create_task(self._follow())
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._end().__await__()
+
+    async def _end(self) -> None:
+        await self._task
+        self._draw()  # once more: nbconvert takes only what the cell that runs has sent
+
+    def _stop(self) -> str:
+        self._trials.stop()
+        return "a parar, depois de medir o que está a treinar"
+
+    async def _follow(self) -> None:
+        while self._trials.alive:
+            try:
+                await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+                await hear_widgets()
+                self._draw()
+            except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
+                self._stop()
+        self._buttons.update(HTML(""))
+        self._draw()
+
+    def _draw(self) -> None:
+        self._table.update(self._trials)
+        if runs := {run.name.rpartition("-")[2]: run.events() for run in self._trials.runs}:
+            self._picture.update(Image(compare_curves(runs)._repr_png_(), format="png", width=WIDTH))
