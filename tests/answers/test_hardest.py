@@ -11,6 +11,7 @@ from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_tuned
+from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.events import Skipped
 from farense_qlora.training.run import Run
 from farense_qlora.training.step import validation_loss
@@ -39,12 +40,12 @@ def test_a_wrong_row_is_the_hardest_and_the_row_view_opens_at_it(trained: Path, 
     tuned, measured = load_tuned(config, run.best_adapter), []
     data = load_data(config, tuned)
     found = hardest(run, tuned, data, measured.append)
-    assert sum(measured) == 2 * len(found) == 20
+    assert sum(measured) == len(checkpoints(trained)) * len(found) and len(checkpoints(trained)) > 2
 
     first = found[found["line"] == 10].iloc[0]
     assert first.name < 2 and (first["question"], first["answer"]) == ("Hajry: quem foi?", "Foi roupeiro.")
     assert first["notes"] == "a mesma pergunta tem outra resposta (linha 4)"
-    assert sorted(found["line"]) == [*range(1, 11)] and found["loss"].is_monotonic_decreasing
+    assert sorted(found["line"]) == [*range(1, 11)] and found["behind"].is_monotonic_decreasing
     assert (found["loss"] < found["base_loss"]).sum() >= 8
     mean = (found["loss"] * found["tokens"]).sum() / found["tokens"].sum()
     assert mean == pytest.approx(validation_loss(tuned.model, data.training, config), rel=1e-5)

@@ -39,9 +39,12 @@ def test_losses_and_gradient_are_those_of_the_logits_whatever_the_chunk(
     got, got_grad = mx.value_and_grad(ours)(hidden)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
     assert mx.allclose(got_grad, grad, atol=1e-5)
-    losses, first = token_losses(model, hidden, labels)
+    losses, behind = token_losses(model, hidden, labels)
     assert mx.allclose(losses, nn.losses.cross_entropy(all_logits, labels), atol=1e-5)
-    assert mx.array_equal(first, all_logits.argmax(axis=-1) == labels) and first[4].item()
+    assert mx.allclose(
+        behind, all_logits.max(axis=-1) - all_logits[mx.arange(len(labels)), labels], atol=1e-5
+    )
+    assert mx.array_equal(behind == 0, all_logits.argmax(axis=-1) == labels) and behind[4].item() == 0
 
 
 def test_no_gradient_of_the_head_is_computed_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

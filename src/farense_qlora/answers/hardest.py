@@ -7,9 +7,10 @@ import numpy as np
 
 from ..data.duplicates import alike_pairs
 from ..data.load import Data, load_data
-from ..model.adapters import without_adapter
+from ..model.adapters import other_adapter, without_adapter
 from ..model.base import Base, load_tuned
 from ..table import Table
+from ..training.checkpoints import checkpoints, step_of
 from ..training.events import Skipped, of
 from ..training.run import Run
 from .normalise import normalise
@@ -23,15 +24,17 @@ def hardest(
     progress: Callable[[int], object] = lambda _: None,
 ) -> Table:
     """The rows that `run` was trained on, the hardest first: a row for each `line` of the file with its
-    `question` and `answer`, the loss that the base has on what is learnt of it and the one that the adapter
-    leaves (`base_loss` and `loss`, in nats a token), how many `tokens` that are, and in `notes` what else
-    is known of it: another row contradicts it, it was cut, an update that it was in was skipped.
+    `question` and `answer`; by how many nats its answer is `behind` what the model would have said, on
+    average over `tuned` and the earlier checkpoints that the run has kept (the margin of Pleiss et al., 2020:
+    what is wrong is learnt late, by heart); the loss that the base has on what is learnt of it and the one
+    that the adapter leaves (`base_loss` and `loss`, in nats a token); how many `tokens` that are; and in
+    `notes` what else is known: another row contradicts it, it was cut, an update that it was in was skipped.
 
-    `tuned` and `data` are the run's, loaded when not given; `progress` is told of how many examples more
-    were measured, of twice as many as there are. Raises `UserError` when the run has no adapter.
+    `tuned` and `data` are the run's, loaded when not given; `progress` is told of how many examples more were
+    measured. Raises `UserError` when the run has no adapter.
 
     >>> fq.hardest(run, tuned, data).columns.tolist()
-    ['line', 'question', 'answer', 'base_loss', 'loss', 'tokens', 'notes']
+    ['line', 'question', 'answer', 'behind', 'base_loss', 'loss', 'tokens', 'notes']
     """
     tuned = tuned or load_tuned(run.config, run.best_adapter)
     data = data or load_data(run.config, tuned)
@@ -42,22 +45,28 @@ def hardest(
     def of_rows(values: np.ndarray) -> np.ndarray:
         return np.bincount(owner, values)
 
-    losses, _, counts = row_scores(tuned, examples, progress)
+    losses, _, behind, counts = row_scores(tuned, examples, progress)
+    behinds = [behind]
+    earlier = checkpoints(run.folder)[1:]  # the newest is much like the best one, if it is not that
+    for checkpoint in filter(step_of, earlier):
+        with other_adapter(tuned.model, checkpoint):
+            behinds.append(row_scores(tuned, examples, progress)[2])
     with without_adapter(tuned.model):
-        base_losses, _, _ = row_scores(tuned, examples, progress)
+        base_losses = row_scores(tuned, examples, progress)[0]
     tokens, notes = of_rows(counts), _notes(run, data)
     table = Table(
         {
             "line": lines,
             "question": [row.messages[-2]["content"] if row.messages else "" for _, row in rows],
             "answer": [row.messages[-1]["content"] if row.messages else row.text for _, row in rows],
+            "behind": of_rows(np.mean(behinds, axis=0)),
             "base_loss": of_rows(base_losses) / tokens,
             "loss": of_rows(losses) / tokens,
             "tokens": tokens.astype(int),
             "notes": ["; ".join(notes[line]) for line in lines.tolist()],
         }
     )
-    return Table(table.sort_values("loss", ascending=False, kind="stable", ignore_index=True))
+    return Table(table.sort_values("behind", ascending=False, kind="stable", ignore_index=True))
 
 
 def _notes(run: Run, data: Data) -> dict[int, list[str]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..data.tokens import Encoded
 from ..model.base import Base
+from ..model.cpu.parallel import each, side_by_side
 from ..model.decode import inference
 from ..model.loss import token_losses
 from ..model.packed import hidden_states
@@ -50,7 +51,7 @@ class TokenScores:
 def token_scores(base: Base, rows: Encoded) -> TokenScores:
     """Let `base` predict every supervised token of `rows`, cut as in training: the perplexity is the
     exponential of the loss that training measures."""
-    losses, hits, counts = row_scores(base, rows)
+    losses, hits, _, counts = row_scores(base, rows)
     low, high = mean_interval(losses, counts)
     return TokenScores(
         tokens=int(counts.sum()),
@@ -65,22 +66,30 @@ def token_scores(base: Base, rows: Encoded) -> TokenScores:
 
 def row_scores(
     base: Base, rows: Encoded, progress: Callable[[int], object] = lambda _: None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of `rows` (rows,): the loss of its supervised tokens in nats, how many of them `base` ranks
-    first, and how many there are. `progress` is told how many rows more were measured."""
-    losses, hits, counts = (np.zeros(len(rows)) for _ in range(3))
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of `rows` (rows,), over its supervised tokens: their loss in nats, how many of them `base`
+    ranks first, by how many nats they are behind those that it does, and how many there are. `progress` is
+    told how many rows more were measured."""
+    losses, hits, behinds, counts = (np.zeros(len(rows)) for _ in range(4))
     order = np.argsort(-rows.lengths, kind="stable")
+    at_once = side_by_side(base.model)
+    some = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
+
+    def predict(batch: Batch) -> tuple[mx.array, mx.array]:
+        hidden = hidden_states(base.model, mx.array(batch.inputs), None)
+        hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
+        return token_losses(base.model, hidden, mx.array(batch.labels))
+
     with inference(base.model):
-        for start in range(0, len(order), ROWS_AT_ONCE):
-            some = order[start : start + ROWS_AT_ONCE]
-            batch = collate([[rows[row]] for row in some])
-            hidden = hidden_states(base.model, mx.array(batch.inputs), None)
-            hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-            loss, first = token_losses(base.model, hidden, mx.array(batch.labels))
-            mx.eval(loss, first)
-            owner = some[batch.positions // batch.inputs.shape[1]]
-            np.add.at(losses, owner, batch.weights * np.array(loss))
-            np.add.at(hits, owner, batch.weights * np.array(first))
-            np.add.at(counts, owner, batch.weights)
-            progress(len(some))
-    return losses, hits, counts
+        for start in range(0, len(some), at_once):
+            together = some[start : start + at_once]
+            batches = [collate([[rows[row]] for row in one]) for one in together]
+            predicted = each(predict, batches)
+            for numbers, batch, (loss, behind) in zip(together, batches, predicted, strict=True):
+                owner = numbers[batch.positions // batch.inputs.shape[1]]
+                np.add.at(losses, owner, batch.weights * np.array(loss))
+                np.add.at(hits, owner, batch.weights * (np.array(behind) == 0))
+                np.add.at(behinds, owner, batch.weights * np.array(behind))
+                np.add.at(counts, owner, batch.weights)
+                progress(len(numbers))
+    return losses, hits, behinds, counts

@@ -76,6 +76,18 @@ def without_adapter(model: nn.Module) -> Iterator[None]:
             layer.scale = scale
 
 
+@contextmanager
+def other_adapter(model: nn.Module, folder: Path) -> Iterator[None]:
+    """Inside, `model` has the weights of the adapter in `folder` in place of its own, of the same shape."""
+    weights: dict[str, mx.array] = mx.load(str(folder / WEIGHTS))  # type: ignore[assignment]
+    own = [(name, array) for name, array in tree_flatten(model.parameters()) if name in weights]
+    try:
+        model.load_weights(list(weights.items()), strict=False)
+        yield
+    finally:
+        model.load_weights(own, strict=False)
+
+
 def save_adapter(model: nn.Module, config: Config, base: str, folder: Path) -> None:
     """Write the adapter of `model`, made on `base`, into the existing `folder`; raises `OSError`."""
     save_arrays(folder / WEIGHTS, dict(tree_flatten(model.trainable_parameters())))

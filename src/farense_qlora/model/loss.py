@@ -36,8 +36,8 @@ def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
 
 
 def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
-    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and whether each
-    label is the one that the model ranks first (N,).
+    """The cross-entropies (N,) in nats, float32, of `labels` (N,) given `hidden` (N, D), and how far each
+    label is behind what the model ranks first (N,), in nats too: 0 where it is that itself.
 
     While `model` is in training mode the gradient of `hidden` is made chunk by chunk in the same pass, where
     the logits are at hand; in evaluation mode none is. The head itself gets none. Raises as `backbone` does.
@@ -45,7 +45,7 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
     logits_of, training = head(model), model.training
 
     def forward(hidden: mx.array, labels: mx.array) -> tuple[mx.array, ...]:
-        losses, firsts, grads = [], [], []
+        losses, behind, grads = [], [], []
         done: list[mx.array] = []
         size = max(ROWS_AT_LEAST, LOGITS_AT_ONCE // logits_of(hidden[:1]).shape[-1])
         for start in range(0, hidden.shape[0], size):
@@ -57,18 +57,19 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
             top = mx.take_along_axis(logits, best, axis=-1)
             exps = exp(logits - top)
             total = exps.sum(axis=-1, keepdims=True)
-            losses.append((mx.log(total) + top - mx.take_along_axis(logits, label, axis=-1))[:, 0])
-            firsts.append((best == label)[:, 0])
+            chosen = mx.take_along_axis(logits, label, axis=-1)
+            losses.append((mx.log(total) + top - chosen)[:, 0])
+            behind.append((top - chosen)[:, 0])
             if training:
                 grad = exps / total  # the softmax, less 1 at the label
                 grad = mx.put_along_axis(grad, label, mx.take_along_axis(grad, label, axis=-1) - 1, axis=-1)
                 grads.append(mx.vjp(logits_of, [part], [grad.astype(part.dtype)])[1][0])
             done = [*losses[-1:], *grads[-1:]]
-        return tuple(mx.concatenate(parts) for parts in (losses, firsts, grads) if parts)
+        return tuple(mx.concatenate(parts) for parts in (losses, behind, grads) if parts)
 
     if not training:
-        losses, firsts = forward(hidden, labels)
-        return losses, firsts
+        losses, behind = forward(hidden, labels)
+        return losses, behind
     fused: Any = mx.custom_function(forward)
 
     @fused.vjp
@@ -76,8 +77,8 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
         grads = outputs[2]
         return (cotangents[0][:, None] * grads).astype(grads.dtype), mx.zeros_like(primals[1])
 
-    losses, firsts, _ = fused(hidden, labels)
-    return losses, firsts
+    losses, behind, _ = fused(hidden, labels)
+    return losses, behind
 
 
 class _Through:

@@ -43,13 +43,26 @@ def parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     return [items[i::count] for i in range(count)]
 
 
+def each(compute: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
+    """The trees `compute(item)`, evaluated; `items` take turns on the streams."""
+    return _evaluated(_begun(compute, items), len(items))
+
+
 def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
     """The sum of the trees `compute(item)`, evaluated; `items`, at least one, take turns on the streams."""
+    results = _begun(compute, items)
+    return _evaluated(reduce(lambda one, other: tree_map(mx.add, one, other), results), len(items))
+
+
+def _begun(compute: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
     results = []
     for item, stream in zip(items, cycle(streams()), strict=False):
         with mx.stream(stream):
             results.append(compute(item))
-    total = reduce(lambda one, other: tree_map(mx.add, one, other), results)
-    with blas_threads(1 if len(results) > 1 else None):
-        mx.eval(total)
-    return total
+    return results
+
+
+def _evaluated(tree: Any, count: int) -> Any:
+    with blas_threads(1 if count > 1 else None):
+        mx.eval(tree)
+    return tree
