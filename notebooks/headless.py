@@ -22,6 +22,7 @@ from farense_qlora.text import decimal
 
 RESULT = "resultado"
 CONTROLS = "Aqui o notebook tem controlos, que só funcionam com ele aberto no Jupyter."
+PICTURE = "Gráfico; os números dele estão nas tabelas desta página"
 
 
 def main(notebook: Path, output: Path) -> int:
@@ -101,6 +102,7 @@ def to_html(book: nbformat.NotebookNode) -> str:
         (line[2:] for line in book.cells[0].source.splitlines() if line.startswith("# ")), "Notebook"
     )
     page = re.sub("<title>.*?</title>", lambda _: f"<title>{escape(title)}</title>", page, count=1)
+    page = page.replace("No description has been provided for this image", PICTURE)
     return page.replace('<html lang="en"', '<html lang="pt-PT"', 1)
 
 

@@ -1,12 +1,12 @@
 """Trials find the better settings, leave the hopeless ones early, and go on where they were cut off."""
 
-import json
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from tiny import PEOPLE, write_rows
+from trial_files import write_trials
 
 from farense_qlora.answers import trials as module
 from farense_qlora.answers.trials import Trials, newest, trials
@@ -75,31 +75,17 @@ def test_a_list_of_settings_is_trained_whole_and_one_that_fails_says_why(config:
     assert found.best == short and "nada" in repr(found)
 
 
-def written(folder: Path, *results: tuple[int, int, list[float]]) -> Trials:
-    """Three trials of other ranks, with the losses of their rows of ten tokens at each rung."""
-    folder.mkdir(parents=True)
-    configs = [Config(rank=rank).model_dump() for rank in (2, 4, 8)]
-    plan = {"configs": configs, "eval_every": [1] * 3, "shares": [0.5, 1.0], "deadline": None}
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    lines = [
-        json.dumps({"trial": t, "rung": r, "step": r + 1, "losses": losses, "tokens": [10] * len(losses)})
-        for t, r, losses in results
-    ]
-    (folder / "results.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return Trials(folder)
-
-
 def test_what_cannot_be_told_apart_is_within_the_noise(tmp_path: Path) -> None:
     best = [1.0, 2.0, 3.0, 4.0] * 20
     alike = [1.3, 1.8, 3.2, 3.8] * 20
     worse = [loss + 1 for loss in best]
-    found = written(tmp_path / "a", (0, 0, worse), (1, 0, alike), (2, 0, best), (2, 1, best))
+    found = write_trials(tmp_path / "a", (0, 0, worse), (1, 0, alike), (2, 0, best), (2, 1, best))
     table = found.table()
     assert table["Rank"].tolist() == [8, 4, 2]
     assert table["veredicto"].tolist() == ["recomendada", "dentro do ruído", "pior"]
     assert table["a mais do que a melhor [95 %]"].tolist()[2] == "0,100 [0,100; 0,100]"
     assert found.going_on(1) == [2] and found.best.rank == 8
-    nothing = written(tmp_path / "b")
+    nothing = write_trials(tmp_path / "b")
     assert nothing.table()["veredicto"].tolist() == ["por fazer"] * 3
     with pytest.raises(UserError, match="ainda não mediram nada"):
         _ = nothing.best

@@ -25,6 +25,7 @@ from ..table import Drawn, Table
 from ..text import decimal
 from ..training.cost import estimate
 from ..training.events import Evaluated, Started, last, of
+from ..training.overview import setting
 from ..training.run import Run, all_runs, start
 from ..training.worker import is_locked, take_lock
 from .intervals import mean_interval
@@ -102,6 +103,12 @@ class Trials(Drawn):
         return [result.trial for result in best]
 
     @property
+    def done(self) -> bool:
+        """Whether there is nothing left to try."""
+        last = len(self.shares) - 1
+        return {*self.going_on(last)} <= {result.trial for result in self.results if result.rung == last}
+
+    @property
     def best(self) -> Config:
         """The config with the lowest validation loss of those that got furthest; raises `UserError` while
         there is none."""
@@ -137,8 +144,9 @@ class Trials(Drawn):
             rows.append((*(getattr(config, name) for name in self.varied), step, loss, apart, verdict))
         columns = [str(Config.model_fields[name].title) for name in self.varied]
         columns += ["atualizações", "perda de validação", "a mais do que a melhor [95 %]", "veredicto"]
-        state = "a decorrer" if self.alive else "parados"
-        return Table(rows, columns=columns, caption=f"Ensaios {self.folder.name} ({state})")
+        state = "a decorrer" if self.alive else "terminados" if self.done else "parados"
+        caption = f"Ensaios {self.folder.name} ({state})"
+        return Table(rows, columns=columns, formats=dict.fromkeys(columns, setting), caption=caption)
 
     def stop(self) -> None:
         """Stop the training that is under way, measure it, and begin no other."""

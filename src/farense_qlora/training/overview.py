@@ -69,7 +69,7 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
         (
             row.run,
             STATUS[row.status],
-            ", ".join([row.profile, *(f"{name}={_setting(value)}" for name, value in row.differs.items())]),
+            ", ".join([row.profile, *(f"{name}={setting(value)}" for name, value in row.differs.items())]),
             (row.step, row.total_steps),
             None if row.best_loss is None else (row.best_loss, row.best_step),
             None if row.gap is None else (row.gap, row.verdict),
@@ -113,7 +113,8 @@ def differences(config: Config) -> dict[str, object]:
     return {name: value for name, value in config if name != "profile" and value != getattr(usual, name)}
 
 
-def _setting(value: object) -> str:
+def setting(value: object) -> str:
+    """The value of a setting as people read it."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return plain(value) if isinstance(value, float) else str(value)
