@@ -67,6 +67,19 @@ def test_the_best_settings_are_found_though_the_worker_was_killed(config: Config
     assert newest().folder == found.folder
 
 
+def test_trials_that_are_stopped_go_on_from_where_they_were(config: Config) -> None:
+    found = trials([config.changed(epochs=400.0)])
+    while not (found.runs and of(found.runs[0].events(), Stepped)):
+        time.sleep(0.1)
+    found.stop()
+    found.wait()
+    assert found.results == [] and not found.done and found.runs[0].status == "stopped"
+    reached = of(found.runs[0].events(), Stepped)[-1].step
+    assert 0 < reached < 400
+    trials().wait()
+    assert found.done and [one.step for one in of(found.runs[0].events(), Stepped)] == [*range(1, 401)]
+
+
 def test_a_list_of_settings_is_trained_whole_and_one_that_fails_says_why(config: Config) -> None:
     short = config.changed(epochs=2.0)
     found = trials([short, short.changed(target_modules=("nada",))]).wait()

@@ -26,6 +26,7 @@ from ..text import decimal
 from ..training.cost import estimate
 from ..training.events import Evaluated, Started, last, of
 from ..training.overview import setting
+from ..training.requests import STOP
 from ..training.run import Run, all_runs, start
 from ..training.worker import is_locked, take_lock
 from .intervals import mean_interval
@@ -149,13 +150,18 @@ class Trials(Drawn):
         return Table(rows, columns=columns, formats=dict.fromkeys(columns, setting), caption=caption)
 
     def stop(self) -> None:
-        """Stop the training that is under way, measure it, and begin no other."""
-        (self.folder / "stop").touch()
+        """Save and stop what is under way, and begin nothing; gone on with, it continues from there."""
+        (self.folder / STOP).touch()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop was asked for."""
+        return (self.folder / STOP).exists()
 
     @property
     def over(self) -> bool:
         """Whether no other training is to begin: a stop was asked for, or the time is over."""
-        return (self.folder / "stop").exists() or time.time() > (self.deadline or math.inf)
+        return self.stopped or time.time() > (self.deadline or math.inf)
 
     def wait(self) -> "Trials":
         """Block until they end."""
@@ -226,7 +232,7 @@ def _go_on(folder: Path) -> Trials:
     """Work through the trials in `folder`, from where they are; nothing when somebody is at it."""
     if (lock := take_lock(folder)) is not None:
         with lock, open(folder / "log", "ab") as log:
-            (folder / "stop").unlink(missing_ok=True)
+            (folder / STOP).unlink(missing_ok=True)
             subprocess.Popen(
                 [sys.executable, "-c", WORK, str(folder)],
                 stdin=subprocess.DEVNULL,
@@ -260,21 +266,25 @@ def main(folder: str) -> None:
         for trial in going_on:
             if any((result.trial, result.rung) == (trial, rung) for result in under_way.results):
                 continue
+            name = under_way.run(trial).name
+            while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
+                time.sleep(SECONDS_BETWEEN_LOOKS)  # somebody trains something else
             if under_way.over:
                 return
             result = _try(under_way, trial, rung, share)
+            if result is None:
+                return
             with open(under_way.folder / "results.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(result)) + "\n")
 
 
-def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result:
-    """Train number `trial` up to a `share` of its updates, or until the time is over, and measure it."""
+def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result | None:
+    """Train number `trial` up to a `share` of its updates, or until the time is over, and measure it; None
+    when a stop is asked for before it is there."""
     config = under_way.configs[trial].changed(eval_every=under_way.eval_every[trial])
     run = under_way.run(trial)
     try:
         if not _is_at(run, share):
-            while any(other.alive for other in all_runs() if other.name != run.name):
-                time.sleep(SECONDS_BETWEEN_LOOKS)
             if not run.alive:  # else it outlived the process that began it
                 run = start(config, run.name)
             asked = False
@@ -285,6 +295,8 @@ def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result:
                     run.stop()
                     if enough:
                         run.stop()  # at once: it was evaluated just now
+            if under_way.stopped and not _is_at(run, share):
+                return None
         return _measured(run, config, trial, rung)
     except UserError as error:
         return Result(trial=trial, rung=rung, failed=str(error))

@@ -59,8 +59,8 @@ def build_parser() -> Parser:
 
     sub = add(commands.queue, "mostra os últimos ensaios (fq.trials), para-os ou continua-os")
     change = sub.add_mutually_exclusive_group()
-    change.add_argument("--stop", action="store_true", help="para-os, depois de medir o que está a treinar")
-    change.add_argument("--resume", action="store_true", help="continua os que foram interrompidos")
+    change.add_argument("--stop", action="store_true", help="guarda o que está a treinar, e para-os")
+    change.add_argument("--resume", action="store_true", help="continua-os de onde ficaram")
 
     sub = add(commands.monitor, "acompanha um treino no terminal; Ctrl-C sai e o treino continua")
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")

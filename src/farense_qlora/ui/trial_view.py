@@ -23,7 +23,7 @@ class TrialView:
         self._trials = trials
         answer_widgets()
         message = widgets.HTML()
-        stop = action_button(message, "Parar", "stop", "Mede o que está a treinar e termina", self._stop)
+        stop = action_button(message, "Parar", "stop", "Guarda o que está a treinar e termina", self._stop)
         self._buttons = display(widgets.HBox([stop, message]), display_id=True)
         self._picture, self._table = (display(HTML(""), display_id=True) for _ in range(2))
         self._task = asyncio.create_task(self._follow())
@@ -37,7 +37,7 @@ class TrialView:
 
     def _stop(self) -> str:
         self._trials.stop()
-        return "a parar, depois de medir o que está a treinar"
+        return "a parar; fq.trials() continua-os de onde ficarem"
 
     async def _follow(self) -> None:
         while self._trials.alive:
