@@ -201,7 +201,8 @@ class Panel:
                 button("Usar os ensaios", "star", "O que os últimos ensaios recomendam", self.show_best),
                 button("Guardar definições", "save", "Escreve as definições no ficheiro", self.save),
                 button("Carregar definições", "folder-open", "Lê as definições do ficheiro", self.load),
-            ]
+            ],
+            layout=WIDE_FIELD | {"flex_flow": "row wrap"},
         )
 
 
