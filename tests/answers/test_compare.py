@@ -48,7 +48,7 @@ def test_answers_to_the_same_words_are_told_apart() -> None:
     before = evaluation(("5.º", "1.º"), ("6.º", "6.º"), ("7.º", "1.º"))
     after = evaluation(("5.º", "2.º"), ("6.º", "6.º"), ("7.º", "7.º"))
     shown = examples(before, after)
-    assert [row[1:] for row in shown.cells()] == [["5.º", "1.º", "2.º"], ["7.º", "1.º", "7.º"]]
+    assert [row[1:] for row in shown.cells()] == [["5.º", "✗ 1.º", "✗ 2.º"], ["7.º", "✗ 1.º", "✓ 7.º"]]
     nothing = Evaluation(sets=())  # of bare texts
     assert len(examples(nothing, nothing)) == len(compare(nothing, nothing)) == 0
 

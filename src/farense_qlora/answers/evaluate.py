@@ -230,10 +230,16 @@ def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     >>> fq.examples(scores, scores).columns[0]
     'Pergunta'
     """
-    both = before.answers.assign(after=after.answers["answer"])
+    both = before.answers.assign(answer=_marked(before.answers), after=_marked(after.answers))
     wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
     columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
     return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
+
+
+def _marked(answers: Table) -> list[str]:
+    """The model's `answers`, each with a sign that says whether it is right."""
+    pairs = zip(answers["exact"], answers["answer"], strict=True)
+    return [f"{'✓' if exact else '✗'} {answer}" for exact, answer in pairs]
 
 
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
