@@ -26,7 +26,7 @@ def test_the_page_is_whole_loads_nothing_and_lets_no_markup_in(tmp_path: Path) -
     assert "&lt;QLoRA&gt;" in page and "<QLoRA>" not in page and "<aqui>" not in page
     assert "http" not in page and "<script" not in page
     assert "75,0 % [" in page and "✓ Sim." in page
-    assert '<td title="&lt;QLoRA&gt;">Não' in page  # whose an answer is, also where columns do not fit
+    assert '<td title="&lt;QLoRA&gt;">✗ Não' in page  # whose an answer is, also where columns do not fit
     assert save_comparison(comparison(), tmp_path).read_text(encoding="utf-8") == page
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
