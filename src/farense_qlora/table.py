@@ -13,7 +13,7 @@ STYLE = """<style>
 div.fq {overflow-x: auto}
 table.fq {border-collapse: collapse; font-size: 13px; line-height: 1.35; margin: 6px 0}
 table.fq caption {text-align: left !important; font-weight: 600; padding: 4px 0; color: inherit}
-table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 12px 5px 0;
+table.fq td, table.fq th {text-align: left !important; vertical-align: top; padding: 5px 8px 5px 0;
     max-width: 46em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
 table.fq .n {text-align: right !important; font-variant-numeric: tabular-nums}
 table.fq td.n {white-space: nowrap}
