@@ -31,18 +31,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(autouse=True)
-def few_general_texts(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Of the texts that every evaluation measures, two: the tests here evaluate hundreds of times."""
-    from farense_qlora.data import load
-
-    file = tmp_path_factory.getbasetemp() / "general.jsonl"
-    if not file.exists():
-        lines = load.GENERAL.read_text(encoding="utf-8").splitlines(keepends=True)
-        file.write_text("".join(lines[:2]), encoding="utf-8")
-    monkeypatch.setattr(load, "GENERAL", file)
-
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 FARENSE = (sys.executable, "-c", "import sys; from farense_qlora.cli import main; sys.exit(main())")
 
