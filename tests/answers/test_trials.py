@@ -38,28 +38,27 @@ def worker(trials: Trials) -> psutil.Process:
 
 
 def test_the_best_settings_are_found_though_the_worker_was_killed(config: Config) -> None:
-    found = trials(config, learning_rate=[1e-6, 1e-5, 5e-3], rank=[8])
+    found = trials(config, learning_rate=[1e-6, 5e-3], rank=[8])
     with pytest.raises(UserError, match="ainda estão a decorrer"):
         trials(config, rank=[4])
     while not found.results:
         time.sleep(0.1)
     worker(found).kill()
     found.wait()
-    assert "parados" in repr(found) and len(found.results) < 5
+    assert "parados" in repr(found) and len(found.results) < 3
 
     found = trials().wait()  # goes on with them
     assert found.best == config.changed(learning_rate=5e-3, rank=8)
     assert [(result.trial, result.rung) for result in found.results] == [
         (0, 0),
         (1, 0),
-        (2, 0),
-        (2, 2),
+        (1, 2),
     ]
     updates = [of(run.events(), Stepped)[-1].step for run in found.runs]
-    assert updates[2] == 900 and all(100 <= step < 300 for step in updates[:2])
-    at = {event.step: event.loss for event in of(found.runs[2].events(), Evaluated)}
+    assert updates[1] == 900 and 100 <= updates[0] < 300
+    at = {event.step: event.loss for event in of(found.runs[1].events(), Evaluated)}
     assert found.results[-1].loss == pytest.approx(min(at.values()), rel=1e-4)
-    assert found.table()["veredicto"].tolist() == ["recomendada", "pior", "pior"]
+    assert found.table()["veredicto"].tolist() == ["recomendada", "pior"]
 
     panel = Panel("mini", model=config.model)
     panel.show_best()

@@ -191,7 +191,7 @@ def trials(
 
     Raises `UserError` while other trials are under way, and on settings that cannot be.
 
-    >>> fq.trials(config.changed(epochs=2), rank=[2, 4]).wait().best.rank in (2, 4)
+    >>> fq.trials([config.changed(max_steps=1)]).wait().done
     True
     """
     if config is None:
