@@ -86,6 +86,11 @@ class Trials(Drawn):
         runs = [self.run(trial) for trial in range(len(self.configs))]
         return [run for run in runs if run.folder.exists()]
 
+    def settings(self, run: Run) -> str:
+        """In what the config of `run`, one of the `runs`, differs from the others, in the table's order."""
+        config = self.configs[int(run.name.rpartition("-")[2]) - 1]
+        return " / ".join(setting(getattr(config, name)) for name in self.varied) or run.name
+
     @property
     def results(self) -> list[Result]:
         """What is known so far, in the order in which it was measured."""

@@ -150,11 +150,11 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "ligh
     highest = 1e-3
     for i, (name, events) in enumerate(runs.items()):
         steps, evaluations = of(events, Stepped), of(events, Evaluated)
-        color = SERIES[i % len(SERIES)]
+        color, dashes = SERIES[i % len(SERIES)], "-" if i < len(SERIES) else "--"
         trained = smooth([step.loss for step in steps])
-        axes.plot([step.step for step in steps], trained, color=color, alpha=0.55, linewidth=1.2)
+        axes.plot([step.step for step in steps], trained, dashes, color=color, alpha=0.55, linewidth=1.2)
         losses = [event.loss for event in evaluations]
-        axes.plot([e.step for e in evaluations], losses, color=color, linewidth=2, marker="o", label=name)
+        axes.plot([e.step for e in evaluations], losses, dashes, color=color, lw=2, marker="o", label=name)
         highest = max([highest, *trained, *losses])
     axes.set_ylim(0, 1.06 * highest)
     axes.set_xlim(left=0)

@@ -52,5 +52,5 @@ class TrialView:
 
     def _draw(self) -> None:
         self._table.update(self._trials)
-        if runs := {run.name.rpartition("-")[2]: run.events() for run in self._trials.runs}:
+        if runs := {self._trials.settings(run): run.events() for run in self._trials.runs}:
             self._picture.update(Image(compare_curves(runs)._repr_png_(), format="png", width=WIDTH))
