@@ -22,6 +22,11 @@ def decimal(value: float, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".translate(str.maketrans(",.-", "\u202f,−"))
 
 
+def marked(answer: str, right: bool) -> str:
+    """`answer`, with a sign that says whether it is the right one."""
+    return f"{'✓' if right else '✗'} {answer}"
+
+
 def size(gigabytes: float) -> str:
     """An amount of memory or disk, in megabytes below one gigabyte."""
     return f"{decimal(gigabytes, 2)} GB" if gigabytes >= 1 else f"{decimal(1000 * gigabytes, 1)} MB"

@@ -19,7 +19,7 @@ from ..files import atomic_write
 from ..model.base import Base, load_tuned
 from ..model.decode import answers
 from ..table import Table
-from ..text import percent
+from ..text import marked, percent
 from ..training.run import Run
 from .intervals import Interval, share_interval, with_interval
 from .normalise import normalise, refuses, says, token_f1
@@ -238,8 +238,7 @@ def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
 
 def _marked(answers: Table) -> list[str]:
     """The model's `answers`, each with a sign that says whether it is right."""
-    pairs = zip(answers["exact"], answers["answer"], strict=True)
-    return [f"{'✓' if exact else '✗'} {answer}" for exact, answer in pairs]
+    return list(map(marked, answers["answer"], answers["exact"]))
 
 
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:

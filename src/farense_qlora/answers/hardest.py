@@ -77,14 +77,13 @@ def _notes(run: Run, data: Data) -> dict[int, list[str]]:
             others = " e ".join(str(other) for other in conflict if other != line)
             notes[line].append(f"a mesma pergunta tem outra resposta (linha {others})")
     rows = [(line, row) for line, row in data.training.rows() if row.messages]
-    told = {line for conflict in data.conflicts for line in conflict}
     early, late = alike_pairs([". ".join(m["content"] for m in row.messages[:-1]) for _, row in rows])
     for one, other in zip(early.tolist(), late.tolist(), strict=True):
         (line, row), (near, alike) = rows[one], rows[other]
         if normalise(row.messages[-1]["content"]) != normalise(alike.messages[-1]["content"]):
             for this, that in ((line, near), (near, line)):
                 note = f"uma pergunta parecida tem outra resposta (linha {that})"
-                if this not in told and not notes[this]:
+                if not notes[this]:
                     notes[this].append(note)
     training = data.training
     for line in np.unique(training.lines[training.whole > training.lengths]).tolist():

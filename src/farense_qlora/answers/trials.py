@@ -10,7 +10,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -25,16 +25,16 @@ from ..table import Drawn, Table
 from ..text import decimal
 from ..training.cost import estimate
 from ..training.events import Evaluated, Started, last, of
+from ..training.numbers import WHOLE
 from ..training.overview import setting
 from ..training.requests import STOP
-from ..training.run import Run, all_runs, start
+from ..training.run import POLL_SECONDS, Run, all_runs, start
 from ..training.worker import is_locked, take_lock
 from .intervals import mean_interval
 
 FOLDER, PREFIX = RUNS / ".ensaios", "ensaio-"
 SHARES = (1 / 9, 1 / 3, 1.0)  # of a training, after which only the best third goes on
 EARLY = 0.8  # of such a share: where it ends is known but about before training began
-SECONDS_BETWEEN_LOOKS = 1.0
 WORK = """
 import sys
 from farense_qlora.model import cpu
@@ -142,17 +142,19 @@ class Trials(Drawn):
         rows = []
         for result in [*order, *waiting]:
             config = self.configs[result.trial]
-            step = loss = apart = ""
-            verdict = result.failed or "por fazer"
+            step = loss = None
+            apart, verdict = "", result.failed or "por fazer"
             if result.tokens and best:
-                step, loss = str(result.step), decimal(result.loss)
+                step, loss = result.step, result.loss
                 apart, verdict = _against(result, at[best.trial, result.rung])
             rows.append((*(getattr(config, name) for name in self.varied), step, loss, apart, verdict))
         columns = [str(Config.model_fields[name].title) for name in self.varied]
         columns += ["atualizações", "perda de validação", "a mais do que a melhor [95 %]", "veredicto"]
         state = "a decorrer" if self.alive else "terminados" if self.done else "parados"
         caption = f"Ensaios {self.folder.name} ({state})"
-        return Table(rows, columns=columns, formats=dict.fromkeys(columns, setting), caption=caption)
+        formats: dict[str, Callable[[Any], str]] = dict.fromkeys(columns, setting)
+        formats |= {"atualizações": WHOLE, "perda de validação": decimal}
+        return Table(rows, columns=columns, formats=formats, caption=caption)
 
     def stop(self) -> None:
         """Save and stop what is under way, and begin nothing; gone on with, it continues from there."""
@@ -171,7 +173,7 @@ class Trials(Drawn):
     def wait(self) -> "Trials":
         """Block until they end."""
         while self.alive:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
         return self
 
 
@@ -201,9 +203,9 @@ def trials(
     """
     if config is None:
         return newest(go_on=True)
-    if other := next((one for one in all_trials() if one.alive), None):
+    if other := next(filter(is_locked, FOLDER.glob("*")), None):
         raise UserError(
-            f"os ensaios «{other.folder.name}» ainda estão a decorrer: espere que acabem, ou pare-os com "
+            f"os ensaios «{other.name}» ainda estão a decorrer: espere que acabem, ou pare-os com "
             "«farense-qlora queue --stop»"
         )
     shares: tuple[float, ...] = (1.0,)
@@ -251,14 +253,9 @@ def _go_on(folder: Path) -> Trials:
 
 def newest(go_on: bool = False) -> Trials:
     """The newest trials, gone on with if `go_on`; raises `UserError` if there are none."""
-    if not (known := all_trials()):
+    if not (known := sorted(plan.parent for plan in FOLDER.glob("*/plan.json"))):
         raise UserError("ainda não há ensaios: comece-os com fq.trials(config, rank=[8, 16, 32])")
-    return _go_on(known[0].folder) if go_on else known[0]
-
-
-def all_trials() -> list[Trials]:
-    """All trials, the newest first."""
-    return [Trials(path.parent) for path in sorted(FOLDER.glob("*/plan.json"), reverse=True)]
+    return _go_on(known[-1]) if go_on else Trials(known[-1])
 
 
 def main(folder: str) -> None:
@@ -273,14 +270,15 @@ def main(folder: str) -> None:
                 continue
             name = under_way.run(trial).name
             while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
-                time.sleep(SECONDS_BETWEEN_LOOKS)  # somebody trains something else
+                time.sleep(POLL_SECONDS)  # somebody trains something else
             if under_way.over:
                 return
             result = _try(under_way, trial, rung, share)
             if result is None:
                 return
-            with open(under_way.folder / "results.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
+            lines = [json.dumps(asdict(one)) + "\n" for one in (*under_way.results, result)]
+            with atomic_write(under_way.folder / "results.jsonl") as path:
+                path.write_text("".join(lines), encoding="utf-8")
 
 
 def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result | None:

@@ -122,7 +122,7 @@ def queue(args: argparse.Namespace) -> None:
     if args.stop:
         trials.stop()
         trials.wait()
-    rows = trials.table().to_dict("records")
+    rows = json.loads(trials.table().to_json(orient="records"))
     _write(args, {"trials": trials.folder.name, "running": trials.alive, "rows": rows}, str(trials))
 
 
@@ -310,8 +310,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that the flags give; a path that is only where the user stands, or a file that is
-    nowhere, whole."""
+    """The settings that the flags give; a path only where the user stands, or a file nowhere, whole."""
     settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
     for name in ("train_data", "val_data", "chat_template", "from_adapter"):
         value = settings.get(name)

@@ -22,7 +22,7 @@ from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
 from ..table import Table
 from ..templates import render
-from ..text import decimal, duration, plain, scientific
+from ..text import decimal, duration, marked, plain, scientific
 from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
 from ..training.events import ENDINGS, STOPPING, Event, Finished, Sampled, last, of, sentences
@@ -207,8 +207,8 @@ def state(events: Sequence[Event], alive: bool = False, whole: bool = False) -> 
     labelled = now.labelled()
     large = {name: labelled.pop(name) for name in ("perda de treino", "perda de validação")}
     if asked := last(events, Sampled):
-        right = sum(map(_right, asked.answers, asked.expected))
-        large["amostras certas"] = f"{right} em {len(asked.answers)}"
+        count = sum(map(right, asked.answers, asked.expected))
+        large["amostras certas"] = f"{count} em {len(asked.answers)}"
     share = now.step / max(1, now.total_steps)
     end = last(events, Finished)
     title = (
@@ -235,16 +235,13 @@ def samples(events: Sequence[Event]) -> Table | None:
         return None
     columns = {"Pergunta": asked[-1].questions, "Resposta certa": asked[-1].expected}
     for event in (asked[0], asked[-1]):  # the same one after the first evaluation
-        columns[f"No passo {event.step}"] = tuple(map(marked, event.answers, event.expected))
+        are_right = map(right, event.answers, event.expected)
+        columns[f"No passo {event.step}"] = tuple(map(marked, event.answers, are_right))
     return Table(columns, caption="Perguntas de amostra, feitas em cada avaliação")
 
 
-def marked(answer: str, expected: str) -> str:
-    """`answer`, with a sign that says whether it is the right one."""
-    return f"{'✓' if _right(answer, expected) else '✗'} {answer}"
-
-
-def _right(answer: str, expected: str) -> bool:
+def right(answer: str, expected: str) -> bool:
+    """Whether `answer` says what is `expected`."""
     return normalise(answer) == normalise(expected)
 
 

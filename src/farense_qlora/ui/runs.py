@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 
 from ..table import Table
+from ..text import marked
 from ..training.events import Event, Sampled, last
 from ..training.overview import overview, runs
 from ..training.run import Run, all_runs
 from .figures import compare_curves
-from .live import WIDTH, marked
+from .live import WIDTH, right
 
 FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
 
@@ -52,7 +53,7 @@ def last_answers(runs: Mapping[str, Sequence[Event]]) -> Table:
             for question, true, said in zip(
                 sampled.questions, sampled.expected, sampled.answers, strict=True
             ):
-                answers.setdefault((question, true), {})[name] = marked(said, true)
+                answers.setdefault((question, true), {})[name] = marked(said, right(said, true))
     rows = [
         {"Pergunta": question, "Resposta certa": true, **{name: said.get(name, "—") for name in runs}}
         for (question, true), said in answers.items()

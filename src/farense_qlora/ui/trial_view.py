@@ -6,10 +6,12 @@ from collections.abc import Generator
 import ipywidgets as widgets
 from IPython.display import HTML, Image, display
 
-from ..answers.trials import SECONDS_BETWEEN_LOOKS, Trials
+from ..answers.trials import Trials
 from .figures import compare_curves
 from .kernel import answer_widgets, hear_widgets
 from .live import WIDTH, action_button
+
+SECONDS_BETWEEN_REDRAWS = 5.0  # a picture takes a tenth of one from whoever trains
 
 
 class TrialView:
@@ -42,7 +44,7 @@ class TrialView:
     async def _follow(self) -> None:
         while self._trials.alive:
             try:
-                await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+                await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
                 await hear_widgets()
                 self._draw()
             except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
