@@ -7,9 +7,11 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import event_log, loop
 from farense_qlora.training.event_log import EventReader, EventWriter, replay
-from farense_qlora.training.events import Event, Paused, Resumed, Stepped
+from farense_qlora.training.events import Event, Paused, RateChanged, Resumed, Stepped
 from farense_qlora.training.run import start
 
 TRIES = 400 if WHOLE else 3  # per kind of error; at most one for each operation
@@ -149,12 +151,7 @@ def test_one_operation_that_fails_loses_nothing(
 def test_a_disk_that_is_really_full_pauses_the_run_until_there_is_room(
     config: Config, reference: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs the rights to")
-    try:
+    with small_disk(tmp_path / "small") as small:
         from farense_qlora.training import run as run_module
 
         monkeypatch.setattr(run_module, "RUNS", small / "runs")
@@ -172,8 +169,44 @@ def test_a_disk_that_is_really_full_pauses_the_run_until_there_is_room(
         same = result_of(run.folder, events) == reference and events[-1].step == STEPS
         ledger("disco mesmo cheio (tmpfs)", same, 0)
         assert same
+
+
+def test_a_log_that_cannot_grow_says_so_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "SECONDS_BETWEEN_TRIES", 0.01)
+    with small_disk(tmp_path / "small") as small, closing(EventWriter(small)) as log:
+        fill(small / "filler")
+        reader, told = EventReader(small), list[Event]()
+
+        def make_room() -> None:
+            until = time.monotonic() + 30
+            while not any(isinstance(event, Paused) for event in told) and time.monotonic() < until:
+                told.extend(reader.poll())
+            (small / "filler").unlink()
+
+        person = Thread(target=make_room)
+        person.start()
+        written = [
+            RateChanged(step=step, learning_rate=1e-4) for step in range(100)
+        ]  # more than is left of the last block
+        for event in written:
+            log.write(event)
+        person.join()
+        waited = [event for event in EventReader(small).poll() if isinstance(event, Paused | Resumed)]
+        assert [type(event) for event in waited] == [Paused, Resumed] and "cheio" in str(waited[0])
+        assert [event for event in EventReader(small).poll() if isinstance(event, RateChanged)] == written
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 3 MB in `folder`; the test is skipped where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the rights to")
+    try:
+        yield folder
     finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(path: Path) -> None:

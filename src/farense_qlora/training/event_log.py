@@ -8,12 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from ..errors import disk_error
 from .events import (
     Evaluated,
     Event,
     Failed,
     Finished,
+    Paused,
     Restarted,
+    Resumed,
     RolledBack,
     Sampled,
     Saved,
@@ -23,46 +26,79 @@ from .events import (
 )
 
 NAME = "events.jsonl"
+ROOM = "events.room"
+ROOM_BYTES = 65_536
 SECONDS_BETWEEN_TRIES = 2.0
 
 
 class EventWriter:
     """Appends events to the log in the run folder `folder`, each line whole; close it at the end.
 
-    A line torn by a crash is cut off first. When the disk is full, writing waits for room.
+    A line torn by a crash is cut off first. When the disk is full, writing waits for room, and says so in the
+    log: a file beside it holds some room for that, which is then given up.
     """
 
     def __init__(self, folder: Path, should_stop: Callable[[], bool] = lambda: False):
         self._file = open(folder / NAME, "ab+", buffering=0)  # noqa: SIM115  closed by `close`
+        self._room = folder / ROOM
         self._should_stop = should_stop
         self._file.seek(0)
         self._end = self._file.read().rfind(b"\n") + 1
         self._file.truncate(self._end)
+        self._made_room(ROOM_BYTES)
 
     def write(self, event: Event) -> None:
         """Append `event`; all but a `Stepped` are on the disk when this returns.
 
         Raises `OSError` when the disk is full and `should_stop()` says not to wait, or fails otherwise.
         """
-        line = (event.to_json() + "\n").encode()
         while True:
             try:
-                written = 0
-                while written < len(line):
-                    written += self._file.write(line[written:])
-                if not isinstance(event, Stepped):
-                    os.fsync(self._file.fileno())
-                break
+                self._append(event)
+                return
             except OSError as error:
-                self._file.truncate(self._end)
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._should_stop():
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                time.sleep(SECONDS_BETWEEN_TRIES)
-        self._end += len(line)
+                self._wait_for_room(event.step, error)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._room.unlink(missing_ok=True)
+
+    def _append(self, event: Event) -> None:
+        line, written = (event.to_json() + "\n").encode(), 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:])
+            if not isinstance(event, Stepped):
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._end += len(line)
+
+    def _wait_for_room(self, step: int, error: OSError) -> None:
+        """Give up the room that was held, say in it that training waits, and wait until four times as much
+        is had."""
+        self._room.unlink(missing_ok=True)
+        with suppress(OSError):  # another program was faster
+            self._append(Paused(step=step, cause=str(disk_error(error, self._room.parent))))
+        while not self._should_stop():
+            if self._made_room(4 * ROOM_BYTES):
+                with suppress(OSError):
+                    self._append(Resumed(step=step))
+                return
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        raise error
+
+    def _made_room(self, size: int) -> bool:
+        """Whether `size` bytes, to hold for when the disk is full, could be had."""
+        try:
+            self._room.write_bytes(os.urandom(size))  # which no file system can store in less
+            return True
+        except OSError:
+            return False
 
 
 class EventReader:
