@@ -1,8 +1,17 @@
 """Numbers as the Portuguese write them, and amounts, times and sizes."""
 
+from html import escape
 
-class Sentence(str):
-    """What a person is told: as the last line of a cell it stands there without quotation marks."""
+
+class Said:
+    """What its `repr` says in a sentence: as the last line of a cell that wraps between words."""
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>"
+
+
+class Sentence(Said, str):
+    """What a person is told; without quotation marks in a cell too."""
 
     __repr__ = str.__str__
 

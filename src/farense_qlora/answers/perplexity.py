@@ -14,14 +14,14 @@ from ..model.cpu.parallel import each, side_by_side
 from ..model.decode import inference
 from ..model.loss import token_losses
 from ..model.packed import hidden_states
-from ..text import decimal
+from ..text import Said, decimal
 from .intervals import Interval, mean_interval, with_interval
 
 ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class TokenScores:
+class TokenScores(Said):
     """How a model predicts the `tokens` of true answers, given all before each: perplexity (the exponential
     of the mean loss) and the share of tokens that it ranks first, with 95 % intervals over the rows.
 

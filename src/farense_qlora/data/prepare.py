@@ -15,6 +15,7 @@ from typing import Any
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
+from ..text import Said
 from .careless import careless_messages
 from .duplicates import alike_groups
 from .facts import Tables, read_tables
@@ -44,7 +45,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, repr=False)
-class Prepared:
+class Prepared(Said):
     """The rows; `removed` holds the prompts left out because another one is nearly the same, and `kept` the
     files of a person's for whose sake nothing was written."""
 
