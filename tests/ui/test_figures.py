@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -50,7 +51,9 @@ def test_the_curves_show_every_loss_and_mark_the_best() -> None:
         "época 2",
         "época 3",
     ]
-    assert training_curves(events())._repr_png_().startswith(b"\x89PNG")
+    data, about = DisplayFormatter().format(training_curves(events()))  # as a cell shows it
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == "Perdas de treino e de validação, por atualização"
     assert "melhor: 0,533" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

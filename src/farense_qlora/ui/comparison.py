@@ -22,7 +22,8 @@ EQUAL = "nenhuma é melhor"
 def comparison_figure(comparison: Comparison, theme: ThemeName = "light") -> Drawing:
     """The share of right answers of each entry on each set of questions, with 95 % intervals."""
     names, sets = comparison.names, _by_set(comparison)
-    figure = Drawing(8.4, 1.1 + 0.3 * len(sets) * len(names), theme)
+    height = 1.1 + 0.3 * len(sets) * len(names)
+    figure = Drawing(f"Respostas certas de {', '.join(names)}", 8.4, height, theme)
     panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False)[:, 0]
     for axes, scores in zip(panels, sets, strict=True):
         shares = np.array([100 * score.exact_match for score in scores])

@@ -60,12 +60,18 @@ THEMES: dict[ThemeName, Theme] = {
 
 
 class Drawing(Figure):
-    """A figure that draws itself as the last line of a cell, without pyplot or magics."""
+    """A figure that draws itself as the last line of a cell, without pyplot or magics; `alt` says in words
+    what it shows, in Portuguese."""
 
     def __init__(
-        self, width: float, height: float, theme: ThemeName = "light", layout: Layout = "constrained"
+        self,
+        alt: str,
+        width: float,
+        height: float,
+        theme: ThemeName = "light",
+        layout: Layout = "constrained",
     ):
-        self.theme = THEMES[theme]
+        self.alt, self.theme = alt, THEMES[theme]
         background = self.theme.background
         super().__init__(figsize=(width, height), dpi=110, layout=layout, facecolor=background)
 
@@ -89,6 +95,9 @@ class Drawing(Figure):
         # Not `savefig`, which draws twice to learn the size of what it draws.
         FigureCanvasAgg(self).print_png(png, pil_kwargs={"compress_level": 1})
         return png.getvalue()
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+        return {"image/png": self._repr_png_()}, {"image/png": {"alt": self.alt}}
 
 
 def curves(run: Run, theme: ThemeName = "light") -> Drawing:
@@ -114,7 +123,8 @@ def training_curves(events: Sequence[Event], theme: ThemeName = "light") -> Draw
         / np.maximum(smooth([step.seconds for step in steps]), 1e-9),
         "memória máxima (GB)": [step.peak_memory_gb for step in steps],
     }
-    figure = Drawing(9.2, 5.2, theme, layout=None)  # a fixed layout: working one out takes half the time
+    # A fixed layout: working one out takes half the time.
+    figure = Drawing("Perdas de treino e de validação, por atualização", 9.2, 5.2, theme, layout=None)
     columns = len(panels) + bool(general)
     margins = {"left": 0.065, "right": 0.97, "top": 0.89, "bottom": 0.06}
     grid = figure.add_gridspec(2, columns, height_ratios=(3, 1), hspace=0.5, wspace=0.42, **margins)
@@ -145,7 +155,7 @@ def _small(figure: Drawing, place: SubplotSpec, title: str, end: int) -> Axes:
 
 def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "light") -> Drawing:
     """The losses of several runs, by name, in one picture: training faint, validation strong."""
-    figure = Drawing(8.4, 4.2, theme)
+    figure = Drawing(f"Perdas dos treinos {', '.join(runs)}", 8.4, 4.2, theme)
     axes = figure.plot_area(figure.add_subplot())
     highest = 1e-3
     for i, (name, events) in enumerate(runs.items()):
@@ -174,7 +184,7 @@ def lengths(data: Data) -> Drawing:
     >>> fq.lengths(data).savefig(folder / "comprimentos.png")
     """
     sizes, window = data.training.lengths, data.config.max_seq_length
-    figure = Drawing(8.4, 2.9)
+    figure = Drawing("Quantas linhas têm cada comprimento, em tokens", 8.4, 2.9)
     axes = figure.plot_area(figure.add_subplot())
     shortest, longest = int(sizes.min()), int(sizes.max())
     width = 1 + (longest - shortest) // 40  # whole tokens, so that no bar covers more lengths than another

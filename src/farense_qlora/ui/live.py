@@ -115,8 +115,8 @@ class Watching:
         if whole:
             answers = samples(events)
             self._answers.update(HTML("") if answers is None else answers)
-            picture = training_curves(events)._repr_png_()
-            self._picture.update(Image(picture, format="png", width=WIDTH, alt="Curvas do treino"))
+            curves = training_curves(events)
+            self._picture.update(Image(curves._repr_png_(), format="png", width=WIDTH, alt=curves.alt))
 
     def _leave(self) -> None:
         """The last state, without controls."""

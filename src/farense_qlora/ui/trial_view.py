@@ -55,4 +55,5 @@ class TrialView:
     def _draw(self) -> None:
         self._table.update(self._trials)
         if runs := {self._trials.settings(run): run.events() for run in self._trials.runs}:
-            self._picture.update(Image(compare_curves(runs)._repr_png_(), format="png", width=WIDTH))
+            curves = compare_curves(runs)
+            self._picture.update(Image(curves._repr_png_(), format="png", width=WIDTH, alt=curves.alt))
