@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..model.adapters import without_adapter
 from ..model.base import Base
 from ..model.decode import inference
+from ..text import Sentence
 from .sampling import GREEDY, Sampling
 
 Message = dict[str, str]
@@ -85,11 +86,11 @@ def ask(base: Base, question: str, max_tokens: int = MAX_TOKENS, system: str = "
     (`temperature`, `top_p`, `seed`) has it drawn. Raises `UserError` on a bad one of these.
 
     >>> fq.ask(tuned, "Hajry: quem foi?")
-    'Foi médio.'
+    Foi médio.
     >>> fq.ask(tuned, "Hajry: quem foi?", temperature=0.7, seed=1)  # doctest: +SKIP
     """
     talk = Conversation(base, max_tokens=max_tokens, system=system, sampling=Sampling.parse(sampling))
-    return "".join(talk.say(question))
+    return Sentence("".join(talk.say(question)))
 
 
 @dataclass
