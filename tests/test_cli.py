@@ -34,6 +34,7 @@ COMMANDS = [
     ["doctor"],
     ["runs"],
     ["monitor"],
+    ["track"],
     ["report"],
     ["evaluate"],
     ["compare"],

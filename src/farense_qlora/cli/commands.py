@@ -15,7 +15,6 @@ import farense_qlora as fq
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
 from ..serving.api import Limits
-from ..training.events import STOPPING
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -51,7 +50,7 @@ def data(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
-    from .progress import follow, outcome
+    from .progress import follow, outcome, stop_and_wait
 
     settings = _settings(args)
     if args.resume and not args.run:
@@ -62,7 +61,7 @@ def train(args: argparse.Namespace) -> int:
     try:
         follow(run)
     except KeyboardInterrupt:
-        _stop(run)
+        stop_and_wait(run)
         code = 130
     _write(args, *outcome(run))
     return code
@@ -71,6 +70,7 @@ def train(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> None:
     """Stop a run and wait until it is saved; raises `UserError` when it is not clear which."""
     from ..training.run import all_runs
+    from .progress import stop_and_wait
 
     live = [run for run in all_runs() if run.alive]
     if not args.run and len(live) != 1:
@@ -80,19 +80,8 @@ def stop(args: argparse.Namespace) -> None:
     if not run.alive:
         raise UserError(f"o treino «{run.name}» não está a decorrer")
     with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
-        _stop(run)
+        stop_and_wait(run)
     _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
-
-
-def _stop(run: "fq.Run") -> None:
-    """Ask `run` to stop and wait for that; Ctrl-C meanwhile asks again. Raises `UserError` when it fails."""
-    print(f"a parar: {STOPPING}; outro Ctrl-C não espera pela avaliação", file=sys.stderr)
-    run.stop()
-    try:
-        run.wait()
-    except KeyboardInterrupt:
-        run.stop()
-        run.wait()
 
 
 def runs(args: argparse.Namespace) -> int:
@@ -140,6 +129,17 @@ def monitor(args: argparse.Namespace) -> None:
         _write(args, {**asdict(now), "run_status": now.status}, "")
     else:
         show_once(run)
+
+
+def track(args: argparse.Namespace) -> None:
+    """Copy a run to a tracker, as `training.track` does; raises `UserError`."""
+    from ..training.track import track
+    from ..ui.monitor import newest
+
+    run = fq.Run.open(args.run) if args.run else newest()
+    live = f"a seguir «{run.name}» até ao fim; Ctrl-C sai. Para ver:"
+    view = track(run, args.to, lambda view: print(live, view, file=sys.stderr, flush=True))
+    _write(args, {"run": run.name, "view": view}, f"treino «{run.name}» copiado; para ver: {view}")
 
 
 def report(args: argparse.Namespace) -> None:

@@ -66,6 +66,10 @@ def build_parser() -> Parser:
     sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver ou vier a estar a decorrer)")
     sub.add_argument("--once", action="store_true", help="mostra como está agora e termina")
 
+    sub = add(commands.track, "copia os números de um treino para um registo de experiências; Ctrl-C sai")
+    sub.add_argument("--run", metavar="NOME", help="o treino (o que estiver a decorrer, ou o último)")
+    sub.add_argument("--to", required=True, metavar="REGISTO", help="tensorboard, mlflow, wandb ou trackio")
+
     sub = add(commands.report, "escreve um relatório de um treino, num só ficheiro HTML")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     sub.add_argument("--to", type=Path, default=OUTPUT, metavar="PASTA", help="a pasta de destino (output)")

@@ -1,4 +1,4 @@
-"""In the terminal: a run's progress bar, drawn from its events, and how it ended in one sentence; a count."""
+"""In the terminal: a run's progress bar, drawn from its events; its end, asked for and said; a count."""
 
 import sys
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..bar import Bar
 from ..text import decimal, duration
-from ..training.events import ENDINGS, Evaluated, Finished, Started, Stepped, of, sentence
+from ..training.events import ENDINGS, STOPPING, Evaluated, Finished, Started, Stepped, of, sentence
 from ..training.numbers import RECENT, numbers
 from ..training.run import Run
 
@@ -67,6 +67,17 @@ def follow(run: Run) -> None:
             bar.update(event.step - bar.n)
             if isinstance(event, Evaluated | Finished):
                 bar.refresh()
+
+
+def stop_and_wait(run: Run) -> None:
+    """Ask `run` to stop and wait for that; Ctrl-C meanwhile asks again. Raises `UserError` when it fails."""
+    print(f"a parar: {STOPPING}; outro Ctrl-C não espera pela avaliação", file=sys.stderr)
+    run.stop()
+    try:
+        run.wait()
+    except KeyboardInterrupt:
+        run.stop()
+        run.wait()
 
 
 def counting(what: str, total: int | None) -> Any:
