@@ -13,7 +13,9 @@ from tiny import PEOPLE, write_rows
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import fit as module
+from farense_qlora.training import run
 from farense_qlora.training.fit import Trial, fit, smaller, trial
+from farense_qlora.training.worker import take_lock
 
 
 @pytest.fixture
@@ -50,6 +52,21 @@ def test_what_does_not_fit_gets_the_nearest_settings_that_do(
     assert "batch_size = 2" in trials[-1].sentence(config)
     for text in (found._repr_html_(), repr(found)):
         assert "Tentativa 3" in text and trials[-1].sentence(config) in text
+
+
+def test_beside_a_training_nothing_is_tried(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
+    folder = tmp_path / "runs" / "um"
+    folder.mkdir(parents=True)
+    config.write(folder / "config.json")
+    lock = take_lock(folder)
+    assert lock
+    with lock:
+        found = fit(config)
+    assert found.trials == () and not found.fits and "«um» está a decorrer" in repr(found)
+    assert fit(config).trials
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process's memory are Linux's")

@@ -54,11 +54,11 @@ def test_the_verdict_follows_the_gap(val_loss: float, verdict: str) -> None:
     [
         (0.55, "", "aprendeu pouco"),
         (0.4, "", "excelente"),
-        (0.9, "", "crítico"),
+        (0.9, "", "aprendeu pouco"),
         (0.55, "um", "excelente"),
     ],
 )
-def test_a_model_that_learnt_next_to_nothing_is_not_praised(
+def test_a_model_that_learnt_next_to_nothing_is_neither_praised_nor_blamed(
     val_loss: float, from_adapter: str, verdict: str
 ) -> None:
     began = replace(

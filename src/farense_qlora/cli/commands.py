@@ -162,8 +162,8 @@ def fit(args: argparse.Namespace) -> int:
         {**asdict(trial), "config": trial.config.model_dump(mode="json"), "fits": trial.fits}
         for trial in found.trials
     ]
-    nothing = "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
-    _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else nothing)
+    not_so = found.untried or "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
+    _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else not_so)
     return 0 if found.fits else 1
 
 

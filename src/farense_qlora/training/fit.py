@@ -21,6 +21,7 @@ from ..text import decimal
 from .cost import remember
 from .keeper import diagnose
 from .power import trainer_environment
+from .run import all_runs
 
 UPDATES, SECONDS = 4, 2.0  # that are measured, at least
 LIMIT = 1800.0  # seconds until a process that tries is taken to hang; a download before it does not count
@@ -57,24 +58,27 @@ class Trial:
 @dataclass(frozen=True, repr=False)
 class Fit(Drawn):
     """The config that was asked for and, while they did not fit, the nearest that take less; the last one
-    fits, or nothing does."""
+    fits, or nothing does. None was tried when `untried` says why, in Portuguese."""
 
     trials: tuple[Trial, ...]
+    untried: str = ""
 
     @property
     def fits(self) -> bool:
         """Whether some config does."""
-        return self.trials[-1].fits
+        return bool(self.trials) and self.trials[-1].fits
 
     def table(self) -> Table:
         """Each trial in a sentence."""
-        asked = self.trials[0].config
-        facts = [(f"Tentativa {i}", trial.sentence(asked)) for i, trial in enumerate(self.trials, 1)]
+        facts = [("Por medir", self.untried)] if self.untried else []
+        for i, trial in enumerate(self.trials, 1):
+            facts.append((f"Tentativa {i}", trial.sentence(self.trials[0].config)))
         return Table.of_facts("Memória de treino, medida num processo à parte", facts)
 
 
 def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -> Fit:
     """Try `config`, and while it does not fit the nearest settings that take less. `tried` is told of each.
+    Beside a training under way, whose memory it would take, nothing is tried.
 
     Raises `UserError` on a config that cannot be trained at all, and when the process that tries hangs, or
     ends for another reason than its size.
@@ -82,6 +86,8 @@ def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -
     >>> fq.fit(config).fits
     True
     """
+    if training := next((run.name for run in all_runs() if run.alive), None):
+        return Fit((), f"o treino «{training}» está a decorrer, e dois não cabem: meça-se quando acabar")
     trials: list[Trial] = []
     for candidate in chain([config], smaller(config)):
         trials.append(trial(candidate))

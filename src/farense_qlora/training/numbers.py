@@ -30,7 +30,7 @@ RECENT = 30  # updates over which speed and time left are taken
 WHOLE, TWO_DECIMALS = partial(decimal, digits=0), partial(decimal, digits=2)
 VERDICTS = ((0.05, "excelente"), (0.15, "bom"), (0.30, "moderado"))
 WORST = "crítico"
-# Near the loss of the base there is nothing yet to be praised.
+# Near the loss of the base there is nothing yet to be praised or blamed.
 UNLEARNT, UNLEARNT_FROM = "aprendeu pouco", 0.75
 
 
@@ -176,7 +176,7 @@ def generalization_gap(events: Sequence[Event]) -> Gap:
     train_loss = sum(step.loss * step.supervised_tokens for step in recent) / tokens
     gap = newest.loss - train_loss
     verdict = next((word for bound, word in VERDICTS if gap < bound), WORST)
-    if verdict != WORST and newest.loss > UNLEARNT_FROM * base:
+    if newest.loss > UNLEARNT_FROM * base:
         verdict = UNLEARNT
     return Gap(train_loss=train_loss, val_loss=newest.loss, gap=gap, verdict=verdict)
 
