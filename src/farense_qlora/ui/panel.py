@@ -21,7 +21,7 @@ from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
 from ..training.run import all_runs
-from .kernel import answer_widgets
+from .kernel import answer_widgets, tethered
 from .live import action_button, warning
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
@@ -166,7 +166,7 @@ class Panel:
         more = widgets.Accordion(groups, titles=tuple(Config.by_group()), selected_index=None)
         left = widgets.VBox([*self._offer(), *main, self._message, more, self._file, self._buttons()])
         wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
-        display(widgets.HBox([left, self._costs], layout=wrapped))
+        display(tethered(widgets.HBox([left, self._costs], layout=wrapped)))
 
     def _offer(self) -> list[widgets.Widget]:
         """A button for the profile that suits this computer, and what it takes, unless that is shown."""
