@@ -8,7 +8,7 @@ from ..table import Table
 from ..text import marked
 from ..training.events import Event, Sampled, last
 from ..training.overview import overview, runs
-from ..training.run import Run, all_runs
+from ..training.run import Run, listed_runs
 from .figures import compare_curves
 from .kernel import tethered
 from .live import WIDTH, right
@@ -25,7 +25,7 @@ class RunPicker(widgets.VBox):
     """
 
     def __init__(self) -> None:
-        names = [run.name for run in all_runs()]
+        names = [run.name for run in listed_runs()]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
