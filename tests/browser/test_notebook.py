@@ -32,6 +32,14 @@ def drawing(output: Locator) -> str:
     )
 
 
+def marks(output: Locator) -> list[str]:
+    """What stands before the widgets in `output` that lost their kernel."""
+    return output.locator(".jupyter-widgets-disconnected").evaluate_all(
+        """widgets => widgets.map(widget => getComputedStyle(widget, "::before"))
+            .filter(style => style.display !== "none").map(style => style.content)"""
+    )
+
+
 def training(lab: Lab, notebook: Notebook, updates: int = 1, seconds: float = 60) -> Run:
     """The only run, once it has done `updates`."""
 
@@ -121,12 +129,23 @@ def test_run_all(notebook: Notebook, lab: Lab, pictures: Path) -> None:
     assert [output for output in cell.outputs if "image/png" in output.get("data", {})]
 
 
-def test_a_restarted_kernel_takes_the_run_up_where_it_is(notebook: Notebook, lab: Lab) -> None:
+def test_a_restarted_kernel_takes_the_run_up_where_it_is(
+    notebook: Notebook, lab: Lab, pictures: Path
+) -> None:
     notebook.run(*SETTINGS, "treino")
     run = training(lab, notebook, updates=10)
     before = written(run, Stepped)[-1].step
     notebook.restart_kernel()
     assert run.alive
+    for name, says in (("painel", "corra a célula outra vez"), ("treino", "fq.watch() volta a mostrá-lo")):
+        until(lambda name=name, says=says: says in "".join(marks(notebook.output(name))))
+        assert len(marks(notebook.output(name))) == 1
+        notebook.output(name).locator(".fq-controls").screenshot(path=pictures / f"restarted-{name}.png")
+    notebook.type("rever", "# ", "")
+    notebook.run("rever")
+    expect(notebook.output("rever").get_by_role("button", name="Parar")).to_be_visible()
+    expect(notebook.output("rever")).to_contain_text("A decorrer")
+    assert marks(notebook.output("rever")) == []
     notebook.run(*SETTINGS, "treino")
     live = notebook.output("treino")
     seen: set[str] = set()

@@ -62,7 +62,8 @@ class Page:
 
     @property
     def said(self) -> list[str]:
-        html = self.widgets[self.find(_model_name="HTMLModel")]["value"]
+        values = [str(has.get("value")) for has in self.widgets.values()]
+        (html,) = (value for value in values if 'class="farense-talk"' in value)
         return [unescape(text) for text in re.findall(r"<p[^>]*>(.*?)</p>", html, re.DOTALL)]
 
 

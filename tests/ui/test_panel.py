@@ -68,7 +68,7 @@ def test_it_opens_with_the_settings_of_the_newest_run(
 def test_a_bad_value_is_said_at_once_and_refused() -> None:
     made = Panel("mini")
     made._fields["rank"].value = "0"
-    assert "rank" in made._message.value and "pelo menos 1" in made._message.value
+    assert "Rank = " in made._message.value and "pelo menos 1" in made._message.value
     with pytest.raises(UserError, match="rank"):
         _ = made.config
     made._fields["rank"].value = "8"
@@ -78,6 +78,14 @@ def test_a_bad_value_is_said_at_once_and_refused() -> None:
         assert "⚠" in made._message.value and "0.0" not in made._message.value, (name, value)
         made._fields[name].value = before
         assert made._message.value == ""
+
+
+def test_a_bad_value_is_told_by_its_label() -> None:
+    made = Panel("mini")
+    for name, value in (("learning_rate", "muita"), ("num_layers", "0")):
+        before, made._fields[name].value = made._fields[name].value, value
+        assert str(Config.model_fields[name].title) in made._message.value and name not in made._message.value
+        made._fields[name].value = before
 
 
 def test_numbers_may_have_a_decimal_comma_and_lists_commas() -> None:
@@ -145,6 +153,14 @@ def test_the_costs_follow_what_is_typed_and_warn_when_it_cannot_fit(monkeypatch:
     assert "não cabe" in made._costs.value
 
 
+def test_the_costs_say_what_is_to_be_downloaded_and_where_the_time_is_measured() -> None:
+    made = Panel("mini")
+    assert "Por descarregar" not in made._costs.value
+    made._profile.value = "mistral-7b"
+    assert re.search(r"Por descarregar</t[dh]>\s*<td>4,08 GB \(no disco há .+ livres\)", made._costs.value)
+    assert "mede-se antes do treino, com fq.fit(config)" in made._costs.value
+
+
 def test_the_costs_stand_on_the_left_in_front_ends_that_align_tables_to_the_right() -> None:
     costs = Panel("mini")._costs.value
     assert costs.count("<table class=fq>") == 1
@@ -167,14 +183,24 @@ def test_settings_are_saved_loaded_and_reset(tmp_path: Path) -> None:
     assert "nada.json" in other._message.value
 
 
+def test_settings_are_saved_to_a_new_folder_and_never_to_what_is_no_folder(tmp_path: Path) -> None:
+    made = Panel("mini", rank=5)
+    made._file.value = str(tmp_path / "nova" / "minhas.json")
+    made.save()
+    assert Config.read(tmp_path / "nova" / "minhas.json") == made.config
+    made._file.value = str(tmp_path / "nova" / "minhas.json" / "outras.json")
+    with pytest.raises(UserError, match=r"não consigo escrever em .*outras\.json"):
+        made.save()
+
+
 def test_what_suits_the_computer_is_one_button_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panel_module, "on_cpu", lambda: False)
     monkeypatch.setattr(panel_module, "memory_bytes", lambda: 16 * 2**30)
     made = Panel("mini")
     button, takes = made._offer()
     assert button.description == "Usar mistral-7b"
-    free, time = r"\(no disco há .+ GB livres\)", "em cerca de .* atualizações"
-    assert re.search(f"descarregar: 4,08 GB {free}; memória: cerca de 5,. GB; tempo: .*{time}", takes.value)
+    free, time = r"\(no disco há .+ GB livres\)", "atualizações: cerca de .*; tempo: "
+    assert re.search(f"descarregar: 4,08 GB {free}; memória: cerca de 5,. GB; {time}", takes.value)
     button.click()
     assert made.config == Config.of("mistral-7b") and made._offer() == []
     monkeypatch.setattr(panel_module, "on_cpu", lambda: True)

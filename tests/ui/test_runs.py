@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from ui_events import events, sampled, write_run
 
+from farense_qlora.errors import UserError
 from farense_qlora.training import run as run_module
+from farense_qlora.training.events import Failed
 from farense_qlora.ui import live
 from farense_qlora.ui.monitor import newest
 from farense_qlora.ui.panel import panel
@@ -31,6 +33,14 @@ def test_those_picked_are_shown_with_numbers_and_answers_side_by_side() -> None:
     view.picked.value = ("c", "b", "a")
     assert "Não sei." in view.tables.value and "Paco Fortes." in view.tables.value
     assert bytes(view.curves.value) != before
+
+
+@pytest.mark.usefixtures("runs")
+def test_attempts_that_never_trained_are_in_no_list(tmp_path: Path) -> None:
+    write_run(tmp_path / "d", [Failed(step=0, time=9.0, message="não há memória")])
+    assert RunPicker().picked.options == ("c", "b", "a")
+    with pytest.raises(UserError, match=r"\(há: c, b, a\)"):
+        run_module.Run.open("nada")
 
 
 def test_without_a_run_there_is_an_empty_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from ..table import Table
 from ..text import decimal, duration, plain, size
 from .events import Event
 from .numbers import WHOLE, Numbers, numbers
-from .run import Run, all_runs, status
+from .run import Run, all_runs, in_vain, status
 
 STATUS = {
     "running": "a decorrer",
@@ -64,7 +64,7 @@ def runs(rows: Sequence[Overview] | None = None, caption: str = "Todos os treino
     True
     """
     rows = [overview(run) for run in all_runs()] if rows is None else rows
-    vain = [row.run for row in rows if row.status in ("failed", "interrupted") and not row.step]
+    vain = [row.run for row in rows if in_vain(row.status, row.step)]
     cells = [
         (
             row.run,

@@ -283,8 +283,18 @@ def all_runs() -> list[Run]:
     return list(map(Run, sorted(folders, key=lambda folder: (_began(folder), folder.name), reverse=True)))
 
 
+def in_vain(state: str, step: int) -> bool:
+    """Whether a run with this status, at update `step`, never trained: lists leave such attempts out."""
+    return state in ("failed", "interrupted") and not step
+
+
+def listed_runs() -> list[Run]:
+    """All runs but those in vain, the one that began last first."""
+    return [run for run in all_runs() if not in_vain(run.status, run.numbers.step)]
+
+
 def _no_run(name: str) -> UserError:
-    known = ", ".join(run.name for run in all_runs()) or "ainda nenhum"
+    known = ", ".join(run.name for run in listed_runs()) or "ainda nenhum"
     return UserError(f"não há nenhum treino chamado «{name}» em {RUNS} (há: {known})")
 
 

@@ -12,6 +12,7 @@ from ..answers.generate import Conversation
 from ..answers.sampling import GREEDY, Sampling, recommended
 from ..model.base import Base
 from ..text import plain
+from .kernel import tethered
 
 SECONDS_BETWEEN_UPDATES = 0.1
 ASK, STOP = "Enviar", "Parar"
@@ -90,6 +91,7 @@ class ChatBox(widgets.VBox):
             rows.append(widgets.HBox([button]))
         self._show("")
         super().__init__(rows)
+        tethered(self)
 
     def _press(self) -> None:
         if self._task:

@@ -14,6 +14,7 @@ from ..files import atomic_write
 from ..table import Table
 from ..templates import render
 from .figures import SERIES, Drawing, ThemeName
+from .kernel import tethered
 
 EXAMPLES = 14
 EQUAL = "nenhuma é melhor"
@@ -111,6 +112,7 @@ class BlindVote(widgets.VBox):
         buttons = widgets.HBox([*self._buttons, self._reveal_button], layout={"flex_flow": "row wrap"})
         self._next()
         super().__init__([self._text, buttons, self._result])
+        tethered(self)
 
     def _next(self) -> None:
         self._position += 1

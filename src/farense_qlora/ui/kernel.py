@@ -1,10 +1,22 @@
-"""Let an awaiting cell hear its widgets in every ipykernel that this project may meet."""
+"""Widgets and their kernel: an awaiting cell hears them in every ipykernel that this project may meet,
+and they say so when their kernel is gone."""
 
 from functools import wraps
 from inspect import signature
 from typing import Any
 
+import ipywidgets as widgets
 from IPython import get_ipython
+
+# JupyterLab marks every widget that lost its kernel with a broken link, and says nothing.
+GONE = """<style>
+.fq-controls .jupyter-widgets-disconnected::before { display: none; }
+.fq-controls.jupyter-widgets-disconnected { flex-wrap: wrap; }
+.fq-controls.jupyter-widgets-disconnected::before { width: 100%; font: inherit; color: inherit;
+  content: "⚠ Estes controlos já não estão ligados ao núcleo: corra a célula outra vez"; }
+.fq-live.jupyter-widgets-disconnected::before { content: "⚠ Estes controlos já não estão ligados ao núcleo;\
+ o treino continua: fq.watch() volta a mostrá-lo"; }
+</style>"""
 
 
 def answer_widgets() -> None:
@@ -27,6 +39,14 @@ def answer_widgets() -> None:
             kernel._publish_status("idle", "shell")
 
     kernel.dispatch_shell = answered
+
+
+def tethered(box: widgets.Box, *kinds: str) -> widgets.Box:
+    """`box`, the outermost of an output, made to say as `GONE` does of `kinds` when its kernel is gone."""
+    for kind in ("fq-controls", *kinds):
+        box.add_class(kind)
+    box.children = (widgets.HTML(GONE, layout={"display": "none"}), *box.children)
+    return box
 
 
 async def hear_widgets() -> None:

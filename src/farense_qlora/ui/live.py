@@ -31,7 +31,7 @@ from ..training.overview import STATUS
 from ..training.requests import PAUSE, STOP, is_requested
 from ..training.run import Run, all_runs, status
 from .figures import training_curves
-from .kernel import answer_widgets, hear_widgets
+from .kernel import answer_widgets, hear_widgets, tethered
 
 SECONDS_BETWEEN_REDRAWS = 0.7
 SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
@@ -152,7 +152,7 @@ class Controls:
         )
         row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
         shown = [self._stop, self._pause, save, self.more, self._rate, apply, self._message]
-        self.box = widgets.Box(shown, layout=row)
+        self.box = tethered(widgets.Box(shown, layout=row), "fq-live")
 
     def stop(self) -> str:
         """Ask the run to stop, as the button does, or asked again to end at once; returns what to say beside

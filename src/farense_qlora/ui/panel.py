@@ -1,6 +1,7 @@
 """The settings as widgets, made from the config's fields, with what they will cost beside them."""
 
 import os
+import re
 from contextlib import suppress
 from functools import partial
 from html import escape
@@ -13,6 +14,7 @@ from IPython.display import display
 from ..answers.trials import PREFIX, newest
 from ..config import HOME, VAL_DATA, Config
 from ..errors import UserError
+from ..files import atomic_write
 from ..model.machine import memory_bytes, memory_limit, on_cpu
 from ..profiles import PROFILES
 from ..table import Table
@@ -21,7 +23,7 @@ from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
 from ..training.run import all_runs
-from .kernel import answer_widgets
+from .kernel import answer_widgets, tethered
 from .live import action_button, warning
 
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
@@ -117,7 +119,9 @@ class Panel:
 
     def save(self) -> None:
         """Write the settings as JSON; raises `UserError`."""
-        self.config.write(HOME / self._file.value)
+        config = self.config
+        with atomic_write(HOME / self._file.value) as path:
+            config.write(path)
 
     def load(self) -> None:
         """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""
@@ -152,10 +156,10 @@ class Panel:
     def _check(self) -> None:
         try:
             config = self.config
-            self._costs.value = _costs(estimate(config, self._on_cpu), self._limit_gb)
+            self._costs.value = _costs(estimate(config, self._on_cpu), self._limit_gb, download_gb(config))
             self._message.value = ""
         except UserError as error:
-            self._message.value = warning(error)
+            self._message.value = warning(re.sub(r"^\w+(?= =|:)", _label, str(error)))
 
     def _ipython_display_(self) -> None:
         main = [self._profile, *(self._row(name) for name in MAIN)]
@@ -166,7 +170,7 @@ class Panel:
         more = widgets.Accordion(groups, titles=tuple(Config.by_group()), selected_index=None)
         left = widgets.VBox([*self._offer(), *main, self._message, more, self._file, self._buttons()])
         wrapped = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
-        display(widgets.HBox([left, self._costs], layout=wrapped))
+        display(tethered(widgets.HBox([left, self._costs], layout=wrapped)))
 
     def _offer(self) -> list[widgets.Widget]:
         """A button for the profile that suits this computer, and what it takes, unless that is shown."""
@@ -181,11 +185,10 @@ class Panel:
             "O perfil que «doctor» recomenda",
             lambda: self._show(config),
         )
-        cost, download = estimate(config, self._on_cpu), download_gb(config)
+        cost = estimate(config, self._on_cpu)
         text = (
-            f"Recomendado neste computador. Por descarregar: {size(download)} (no disco há "
-            f"{size(free_gb(HUB))} livres); memória: {_about(cost.peak_gb, 1)} GB; tempo: {_time(cost)}, em "
-            f"{_about(cost.updates)} atualizações."
+            f"Recomendado neste computador. Por descarregar: {_download(download_gb(config))}; memória: "
+            f"{_about(cost.peak_gb, 1)} GB; atualizações: {_about(cost.updates)}; tempo: {_time(cost)}."
         )
         return [button, widgets.HTML(f'<div style="line-height:1.35">{text}</div>', layout=WIDE_FIELD)]
 
@@ -206,10 +209,11 @@ class Panel:
         )
 
 
-def _costs(cost: Estimate, limit_gb: float) -> str:
+def _costs(cost: Estimate, limit_gb: float, to_download_gb: float) -> str:
     """What the settings lead to, as HTML."""
     unknown = "só depois de descarregar o modelo"
-    facts = {
+    facts = {"Por descarregar": _download(to_download_gb)} if to_download_gb else {}
+    facts |= {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
         "Atualizações por época": _about(cost.updates_per_epoch),
@@ -227,8 +231,16 @@ def _costs(cost: Estimate, limit_gb: float) -> str:
     )
 
 
+def _download(gb: float) -> str:
+    return f"{size(gb)} (no disco há {size(free_gb(HUB))} livres)"
+
+
 def _time(cost: Estimate) -> str:
-    return "por medir: «fit»" if cost.seconds is None else f"cerca de {duration(cost.seconds)}"
+    return (
+        "mede-se antes do treino, com fq.fit(config)"
+        if cost.seconds is None
+        else f"cerca de {duration(cost.seconds)}"
+    )
 
 
 def _about(count: float | None, digits: int = 0) -> str:
@@ -278,6 +290,12 @@ def _widget(name: str, value: Any) -> widgets.Widget:
     if isinstance(value, bool):
         return widgets.Checkbox(value=value, **common)
     return widgets.Text(value=_text(value), continuous_update=True, **common)
+
+
+def _label(name: re.Match[str]) -> str:
+    """What the panel calls the setting with which an error begins."""
+    field = Config.model_fields.get(name[0])
+    return str(field.title) if field else name[0]
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,7 @@ import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
 from ..data.load import Data
+from .kernel import tethered
 
 LEARNT = "background:rgba(43,140,196,.38)"
 MASKED = "background:rgba(128,128,128,.14)"
@@ -41,7 +42,7 @@ class RowView:
         back.on_click(lambda _: self.show(self.row - 1))
         on.on_click(lambda _: self.show(self.row + 1))
         find.on_click(lambda _: self.find(self._search.value))
-        self._bar = widgets.HBox([back, on, self._search, find])
+        self._bar = tethered(widgets.HBox([back, on, self._search, find]))
 
     def show(self, row: int) -> None:
         """Show the row number `row`, counted round from either end."""

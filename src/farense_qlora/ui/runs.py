@@ -8,8 +8,9 @@ from ..table import Table
 from ..text import marked
 from ..training.events import Event, Sampled, last
 from ..training.overview import overview, runs
-from ..training.run import Run, all_runs
+from ..training.run import Run, listed_runs
 from .figures import compare_curves
+from .kernel import tethered
 from .live import WIDTH, right
 
 FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
@@ -24,7 +25,7 @@ class RunPicker(widgets.VBox):
     """
 
     def __init__(self) -> None:
-        names = [run.name for run in all_runs()]
+        names = [run.name for run in listed_runs()]
         self.picked = widgets.SelectMultiple(
             options=names,
             value=names[:2],
@@ -36,6 +37,7 @@ class RunPicker(widgets.VBox):
         self.picked.observe(lambda _: self._show(), names="value")
         self._show()
         super().__init__([self.picked, self.curves, self.tables])
+        tethered(self)
 
     def _show(self) -> None:
         picked = [Run.open(name) for name in self.picked.value]

@@ -8,7 +8,7 @@ from IPython.display import HTML, Image, display
 
 from ..answers.trials import Trials
 from .figures import compare_curves
-from .kernel import answer_widgets, hear_widgets
+from .kernel import answer_widgets, hear_widgets, tethered
 from .live import WIDTH, action_button
 
 SECONDS_BETWEEN_REDRAWS = 5.0  # a picture takes a tenth of one from whoever trains
@@ -26,7 +26,7 @@ class TrialView:
         answer_widgets()
         message = widgets.HTML()
         stop = action_button(message, "Parar", "stop", "Guarda o que está a treinar e termina", self._stop)
-        self._buttons = display(widgets.HBox([stop, message]), display_id=True)
+        self._buttons = display(tethered(widgets.HBox([stop, message])), display_id=True)
         self._picture, self._table = (display(HTML(""), display_id=True) for _ in range(2))
         self._task = asyncio.create_task(self._follow())
 
