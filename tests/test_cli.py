@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_the_command_loads_no_pytorch() -> None:
     then = FARENSE[-1].replace("sys.exit(main())", "main(); import mlx_lm; print(sys.modules['torch'])")
     said = subprocess.run([*FARENSE[:-1], then, "runs"], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "None"
+
+
+def test_ctrl_c_says_that_it_interrupted(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    assert main(["fit", "--model", str(tiny_model)]) == 130
+    assert capsys.readouterr().err == "interrompido\n"
 
 
 def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
