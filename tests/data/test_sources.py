@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
+from hub import refusing
+from huggingface_hub import constants
 
 from farense_qlora.data.rows import Row, parse_row
 from farense_qlora.data.sources import beside, fingerprint, parse_columns, size
@@ -198,6 +201,32 @@ def test_validation_rows_beside_the_training_rows_are_found(tmp_path: Path) -> N
     DatasetDict(train=table, validation=table).save_to_disk(str(tmp_path / "sets"))
     assert beside(str(tmp_path / "sets")) == f"{tmp_path / 'sets'}:validation"
     assert read_rows(f"{tmp_path / 'sets'}:validation") == ROWS
+
+
+@pytest.mark.parametrize(
+    "status, code, sentence",
+    [
+        (401, "GatedRepo", "aceite-a em huggingface.co/datasets/dono/linhas, crie um token"),
+        (404, "RepoNotFound", "não há nenhum conjunto de dados dono/linhas: confira o nome"),
+        (503, "", r"não deu o conjunto de dados dono/linhas \(erro 503\): tente daqui a uns minutos$"),
+        (0, "", r"conjunto de dados dono/linhas do Hugging Face Hub \(ConnectError\): ligue-se à rede"),
+    ],
+)
+def test_a_dataset_that_the_hub_does_not_give(
+    status: int, code: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    with refusing(status or 200, code) as address:
+        address = address if status else "http://127.0.0.1:9"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr("datasets.config.HF_ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(UserError, match=sentence):
+            read_rows("dono/linhas:test")
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_the_size_of_a_source_is_known_at_once(tmp_path: Path) -> None:

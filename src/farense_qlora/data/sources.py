@@ -15,6 +15,7 @@ from typing import Any
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import in_icloud, sha256
+from ..hub import why_not_had
 from .rows import SHAPES, shape
 
 COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
@@ -275,13 +276,21 @@ def _dataset(source: str) -> Any:
     """The dataset in the folder `source`, or the one on the hub that is called so, "owner/name"."""
     path, split = _find(source)
     from datasets import DatasetDict, load_dataset, load_from_disk
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # of each try that failed
+    name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
     try:
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             data = load_from_disk(str(path))
             return data[split] if isinstance(data, DatasetDict) else data
-        name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
         return load_dataset(name, split=split)
     except Exception as error:  # the library and the hub's client raise a dozen unrelated types
+        if not path.is_dir():
+            try:
+                HfApi().auth_check(name, repo_type="dataset")  # the library hides why the hub refused it
+            except Exception as cause:
+                raise UserError(why_not_had(name, cause, "dataset")) from None
         why = " ".join(str(error).split())
-        raise UserError(f"não consigo ler o conjunto de dados {path}: {why}") from None
+        raise UserError(f"não consigo ler o conjunto de dados {source}: {why}") from None
