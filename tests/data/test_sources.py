@@ -147,6 +147,22 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "half of UTF-16": ("r.csv", csv(";").encode("utf-16")[:-1], "não é texto UTF"),
     "invalid UTF-8": ("r.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "linha 2: não é texto UTF-8"),
     "broken JSON": ("r.jsonl", b'{"prompt": "Foi?"', "linha 1: JSON inválido na coluna 18"),
+    "a CSV that is called otherwise": (
+        "r.jsonl",
+        csv(";").encode(),
+        "parece CSV: mude a extensão para .csv$",
+    ),
+    "an object over lines": (
+        "r.json",
+        json.dumps(LINES[0], indent=2).encode(),
+        "espera-se um objeto JSON por linha.*«{»$",
+    ),
+    "no data": ("r.md", b"# Um texto\n\nSobre o Farense.\n", "por linha.*«# Um texto»$"),
+    "a broken first row": (
+        "r.jsonl",
+        b'{"text": a"}\n{"text": "b"}\n',
+        "linha 1: JSON inválido na coluna 10$",
+    ),
     "a key twice": ("r.jsonl", b'{"text": "a", "text": "b"}', "a chave «text» aparece duas vezes"),
     "a thousand levels": ("r.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "linha 2: JSON"),
     "a number without end": ("r.jsonl", b"9" * 5000, "linha 1: JSON com um número"),
