@@ -16,9 +16,10 @@ from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
+from farense_qlora.cli.given import given
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
-from farense_qlora.config import Config
+from farense_qlora.config import HOME, Config
 from farense_qlora.exporting.cards import model_card
 from farense_qlora.exporting.export import metadata
 from farense_qlora.training.events import Evaluated, Finished, Saved
@@ -280,6 +281,19 @@ def test_a_file_that_is_nowhere_is_named_from_where_the_user_stands(
     monkeypatch.chdir(tmp_path)
     assert main(["data", "--train-data", "nada.jsonl"]) == 2
     assert f"não encontro o ficheiro {tmp_path / 'nada.jsonl'}" in capsys.readouterr().err
+
+
+def test_a_path_is_of_where_the_user_stands_before_it_is_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = build_parser().parse_args(["train", "--train-data", "data/portugues.jsonl"])
+    monkeypatch.chdir(HOME)
+    assert given(args)["train_data"] == "data/portugues.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert given(args)["train_data"] == "data/portugues.jsonl"
+    (tmp_path / "data").mkdir()
+    mine = write_rows(tmp_path / "data" / "portugues.jsonl", PEOPLE)
+    assert given(args)["train_data"] == str(mine)
 
 
 def test_report_writes_one_page(farense: Command, trained: Path, tmp_path: Path) -> None:
