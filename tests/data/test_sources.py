@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from hub import refusing
 from huggingface_hub import constants
 
+from farense_qlora.config import Config
 from farense_qlora.data.rows import Row, parse_row
 from farense_qlora.data.sources import beside, fingerprint, parse_columns, size
 from farense_qlora.data.tokens import read_rows
@@ -88,6 +89,10 @@ def test_latin_1_is_named_and_read_when_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"linha [12].*não é texto UTF-8.*--encoding latin-1"):
             read_rows(tmp_path / name)
         assert read_rows(tmp_path / name, encoding="latin-1") == ROWS
+        (tmp_path / name).write_text(text, encoding="utf-8")  # as its validation may be
+        assert read_rows(tmp_path / name, encoding="latin-1") == ROWS
+    for name in ("cp1252", "Windows-1252", "ANSI"):
+        assert Config(encoding=name).encoding == "latin-1"  # type: ignore[arg-type]
 
 
 def test_other_columns_are_taken_when_said(tmp_path: Path) -> None:

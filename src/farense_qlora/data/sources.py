@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
 from itertools import chain, islice
@@ -203,10 +204,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _text(data: bytes, encoding: str) -> str:
-    """`data` in `encoding`, where Latin-1 is what Windows calls so, without a mark at its start.
+    """`data` in `encoding`, without a mark at its start; Latin-1 is what Windows calls so, and only where
+    it is no UTF-8, which it never is by chance.
 
     Raises `BadTextError`.
     """
+    if encoding == "latin-1":
+        with suppress(UnicodeDecodeError):
+            return data.decode().removeprefix("\ufeff")
     try:
         return data.decode("cp1252" if encoding == "latin-1" else encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
