@@ -171,10 +171,7 @@ class Config(Settings):
         "Que colunas são o quê, como «pergunta=Q,resposta=A»; vazio = reconhecem-se pelo nome.",
     )
     encoding: Literal["utf-8", "latin-1"] = in_data(
-        "utf-8",
-        "Codificação",
-        "Como estão escritos os ficheiros de texto; latin-1 = o ANSI do Windows (cp1252), e o que for UTF-8 "
-        "ou UTF-16 reconhece-se.",
+        "utf-8", "Codificação", "Como está escrito o texto que não for UTF-8 nem UTF-16, que se reconhecem."
     )
     remove_duplicates: bool = in_data(
         True,
