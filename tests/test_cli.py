@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
+from farense_qlora.cli.given import given
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
-from farense_qlora.config import Config
+from farense_qlora.config import HOME, Config
 from farense_qlora.exporting.cards import model_card
 from farense_qlora.exporting.export import metadata
 from farense_qlora.training.events import Evaluated, Finished, Saved
@@ -61,6 +63,12 @@ def test_the_command_loads_no_pytorch() -> None:
     then = FARENSE[-1].replace("sys.exit(main())", "main(); import mlx_lm; print(sys.modules['torch'])")
     said = subprocess.run([*FARENSE[:-1], then, "runs"], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "None"
+
+
+def test_ctrl_c_says_that_it_interrupted(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    assert main(["fit", "--model", str(tiny_model)]) == 130
+    assert capsys.readouterr().err == "interrompido\n"
 
 
 def test_progress_forgets_what_a_crash_undid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,6 +281,19 @@ def test_a_file_that_is_nowhere_is_named_from_where_the_user_stands(
     monkeypatch.chdir(tmp_path)
     assert main(["data", "--train-data", "nada.jsonl"]) == 2
     assert f"não encontro o ficheiro {tmp_path / 'nada.jsonl'}" in capsys.readouterr().err
+
+
+def test_a_path_is_of_where_the_user_stands_before_it_is_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = build_parser().parse_args(["train", "--train-data", "data/portugues.jsonl"])
+    monkeypatch.chdir(HOME)
+    assert given(args)["train_data"] == "data/portugues.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert given(args)["train_data"] == "data/portugues.jsonl"
+    (tmp_path / "data").mkdir()
+    mine = write_rows(tmp_path / "data" / "portugues.jsonl", PEOPLE)
+    assert given(args)["train_data"] == str(mine)
 
 
 def test_report_writes_one_page(farense: Command, trained: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ OUTPUT = HOME / "output"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "farense_qlora"
 
 TRAIN_DATA, VAL_DATA = "data/train_data.jsonl", "data/val_data.jsonl"  # what `prepare` writes
+WINDOWS = ("cp1252", "windows-1252", "ansi")  # what "latin-1" is read as
 
 
 def _setting(group: str, default: Any, label: str, description: str, **bounds: Any) -> Any:
@@ -170,7 +171,7 @@ class Config(Settings):
         "Que colunas são o quê, como «pergunta=Q,resposta=A»; vazio = reconhecem-se pelo nome.",
     )
     encoding: Literal["utf-8", "latin-1"] = in_data(
-        "utf-8", "Codificação", "Como estão escritos os ficheiros de texto; UTF-16 reconhece-se."
+        "utf-8", "Codificação", "Como está escrito o texto que não for UTF-8 nem UTF-16, que se reconhecem."
     )
     remove_duplicates: bool = in_data(
         True,
@@ -223,8 +224,11 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _as_meant(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The club's validation file is for the club's rows: those of others are split, unless said."""
+        """The club's validation file is for the club's rows: those of others are split, unless said. An
+        encoding may be called by its other names."""
         values = {name: value for name, value in values.items() if name != "keep_every"}  # in older runs
+        if str(values.get("encoding")).lower() in WINDOWS:
+            values["encoding"] = "latin-1"
         if values.get("train_data", TRAIN_DATA) != TRAIN_DATA and "val_data" not in values:
             return {**values, "val_data": ""}
         return values

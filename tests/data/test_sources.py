@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
+from hub import refusing
+from huggingface_hub import constants
 
+from farense_qlora.config import Config
 from farense_qlora.data.rows import Row, parse_row
 from farense_qlora.data.sources import beside, fingerprint, parse_columns, size
 from farense_qlora.data.tokens import read_rows
@@ -85,6 +89,10 @@ def test_latin_1_is_named_and_read_when_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"linha [12].*não é texto UTF-8.*--encoding latin-1"):
             read_rows(tmp_path / name)
         assert read_rows(tmp_path / name, encoding="latin-1") == ROWS
+        (tmp_path / name).write_text(text, encoding="utf-8")  # as its validation may be
+        assert read_rows(tmp_path / name, encoding="latin-1") == ROWS
+    for name in ("cp1252", "Windows-1252", "ANSI"):
+        assert Config(encoding=name).encoding == "latin-1"  # type: ignore[arg-type]
 
 
 def test_other_columns_are_taken_when_said(tmp_path: Path) -> None:
@@ -144,6 +152,22 @@ HOSTILE: dict[str, tuple[str, bytes, str]] = {
     "half of UTF-16": ("r.csv", csv(";").encode("utf-16")[:-1], "não é texto UTF"),
     "invalid UTF-8": ("r.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "linha 2: não é texto UTF-8"),
     "broken JSON": ("r.jsonl", b'{"prompt": "Foi?"', "linha 1: JSON inválido na coluna 18"),
+    "a CSV that is called otherwise": (
+        "r.jsonl",
+        csv(";").encode(),
+        "parece CSV: mude a extensão para .csv$",
+    ),
+    "an object over lines": (
+        "r.json",
+        json.dumps(LINES[0], indent=2).encode(),
+        "espera-se um objeto JSON por linha.*«{»$",
+    ),
+    "no data": ("r.md", b"# Um texto\n\nSobre o Farense.\n", "por linha.*«# Um texto»$"),
+    "a broken first row": (
+        "r.jsonl",
+        b'{"text": a"}\n{"text": "b"}\n',
+        "linha 1: JSON inválido na coluna 10$",
+    ),
     "a key twice": ("r.jsonl", b'{"text": "a", "text": "b"}', "a chave «text» aparece duas vezes"),
     "a thousand levels": ("r.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "linha 2: JSON"),
     "a number without end": ("r.jsonl", b"9" * 5000, "linha 1: JSON com um número"),
@@ -198,6 +222,32 @@ def test_validation_rows_beside_the_training_rows_are_found(tmp_path: Path) -> N
     DatasetDict(train=table, validation=table).save_to_disk(str(tmp_path / "sets"))
     assert beside(str(tmp_path / "sets")) == f"{tmp_path / 'sets'}:validation"
     assert read_rows(f"{tmp_path / 'sets'}:validation") == ROWS
+
+
+@pytest.mark.parametrize(
+    "status, code, sentence",
+    [
+        (401, "GatedRepo", "aceite-a em huggingface.co/datasets/dono/linhas, crie um token"),
+        (404, "RepoNotFound", "não há nenhum conjunto de dados dono/linhas: confira o nome"),
+        (503, "", r"não deu o conjunto de dados dono/linhas \(erro 503\): tente daqui a uns minutos$"),
+        (0, "", r"conjunto de dados dono/linhas do Hugging Face Hub \(ConnectError\): ligue-se à rede"),
+    ],
+)
+def test_a_dataset_that_the_hub_does_not_give(
+    status: int, code: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    with refusing(status or 200, code) as address:
+        address = address if status else "http://127.0.0.1:9"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr("datasets.config.HF_ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(UserError, match=sentence):
+            read_rows("dono/linhas:test")
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_the_size_of_a_source_is_known_at_once(tmp_path: Path) -> None:

@@ -4,41 +4,18 @@ cause, each with what to do."""
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from conftest import FARENSE
-from hub import COMMIT, Hub, serving
+from hub import COMMIT, Hub, refusing, serving
 from huggingface_hub import constants, snapshot_download
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
 from farense_qlora.errors import UserError
-from farense_qlora.model.download import FILES, _why_not_had, find_model
-
-
-@contextmanager
-def hub(status: int, code: str = "", message: str = "") -> Iterator[str]:
-    """The address of a hub that answers every request in one way."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("X-Error-Message", message)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with serving(Answer) as address:
-        yield address
+from farense_qlora.hub import why_not_had
+from farense_qlora.model.download import FILES, find_model
 
 
 def said(folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, offline: bool = False) -> str:
@@ -46,7 +23,7 @@ def said(folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, offline: b
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(Exception) as refused:
         snapshot_download("dono/modelo", endpoint=address, cache_dir=folder)
-    return _why_not_had("dono/modelo", refused.value)
+    return why_not_had("dono/modelo", refused.value)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +41,7 @@ def test_a_hub_that_refuses(
     status: int, code: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = "Invalid credentials in Authorization header" if (status, code) == (401, "") else ""
-    with hub(status, code, message) as address:
+    with refusing(status, code, message) as address:
         assert sentence in said(tmp_path, monkeypatch, address)
 
 

@@ -208,7 +208,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("name", ["../fora", "a/b", ".", "-x"])
+@pytest.mark.parametrize("name", ["../fora", "a/b", ".", "-x", ""])
 def test_a_name_that_leaves_the_runs_folder_is_refused(config: Config, name: str) -> None:
     with pytest.raises(UserError, match="não serve de nome"):
         start(config, name)

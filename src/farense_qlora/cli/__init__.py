@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         message = f"{error.filename or 'disco'}: {reason(error)}"
     except KeyboardInterrupt as stop:
-        print(stop or "interrompido", file=sys.stderr)
+        print(str(stop) or "interrompido", file=sys.stderr)
         return 130
     if "--json" in argv:
         answer = {"prompt": " ".join(args.question), "response": ""} if hasattr(args, "question") else {}

@@ -12,9 +12,10 @@ from typing import Any
 
 import farense_qlora as fq
 
-from ..config import HOME, RUNS, Config
+from ..config import RUNS, Config
 from ..errors import UserError
 from ..serving.api import Limits
+from .given import given
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -36,7 +37,7 @@ def data(args: argparse.Namespace) -> None:
     """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
     from .progress import counting
 
-    config = Config.of(**_settings(args))
+    config = Config.of(**given(args))
     base = fq.load_base(config)
     with counting("linhas", None) as bar:
         data = fq.load_data(config, base, bar.update)
@@ -52,7 +53,7 @@ def train(args: argparse.Namespace) -> int:
     """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
     from .progress import follow, outcome, stop_and_wait
 
-    settings = _settings(args)
+    settings = given(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
     config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
@@ -151,7 +152,7 @@ def report(args: argparse.Namespace) -> None:
 
 def fit(args: argparse.Namespace) -> int:
     """Measure whether training fits; 0 when some settings do, else 1. Raises `UserError` on bad ones."""
-    asked = Config.of(**_settings(args))
+    asked = Config.of(**given(args))
 
     def say(trial: Any) -> None:
         if not args.json:
@@ -220,10 +221,10 @@ def compare(args: argparse.Namespace) -> None:
     from ..ui.comparison import save_comparison
     from .progress import follow, telling
 
-    settings = _settings(args)
+    settings = given(args)
     if args.runs and settings:
-        given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
-        raise UserError(f"com --runs não se treina nada: tire {given}")
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise UserError(f"com --runs não se treina nada: tire {flags}")
     runs = [fq.Run.open(name) for name in args.runs or []]
     if not runs:
         for config in pair(Config.of(**settings)):
@@ -307,19 +308,6 @@ def export(args: argparse.Namespace) -> None:
         result["pushed"] = push(written[0], args.push)
         text += f" e enviado para {result['pushed']}"
     _write(args, result, text)
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the flags give; a path only where the user stands, or a file nowhere, whole."""
-    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
-    for name in ("train_data", "val_data", "chat_template", "from_adapter"):
-        value = settings.get(name)
-        if not value or (HOME / value).exists():
-            continue
-        a_file = name.endswith("_data") and Path(value).suffix  # and no id of the hub
-        if a_file or Path(value).exists():
-            settings[name] = str(Path(value).absolute())
-    return settings
 
 
 def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:

@@ -6,15 +6,18 @@ A value that cannot be read is the `ValueError` that says what is wrong with it:
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import in_icloud, sha256
+from ..hub import why_not_had
 from .rows import SHAPES, shape
 
 COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
@@ -76,7 +79,7 @@ def read_values(source: str, columns: Mapping[str, str], encoding: str = "utf-8"
         elif kind in (".parquet", ".arrow"):
             yield from enumerate(_arrow(path), start=1)
         else:
-            yield from _json(path, encoding)
+            yield from _json(path, columns, encoding)
     except OSError as error:
         raise UserError(f"não consigo ler {path}: {reason(error)}") from None
 
@@ -139,7 +142,7 @@ def _find(source: str) -> tuple[Path, str]:
     return path, split
 
 
-def _json(path: Path, encoding: str) -> Iterator[Value]:
+def _json(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Value]:
     """JSON lines, or one JSON array."""
     with open(path, "rb") as file:
         start = file.read(4)
@@ -155,7 +158,25 @@ def _json(path: Path, encoding: str) -> Iterator[Value]:
                     return
                 if not isinstance(_parsed(lines[0]), list):  # of JSON lines that are lists, each is a bad row
                     raise UserError(f"{path}: {values}")
-        yield from ((number, _parsed(line, encoding)) for number, line in enumerate(lines, 1) if line.strip())
+        numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        head = list(islice(numbered, 2))
+        _check_json(path, [line for _, line in head], columns)
+        yield from ((number, _parsed(line, encoding)) for number, line in chain(head, numbered))
+
+
+def _check_json(path: Path, head: Sequence[bytes | str], columns: Mapping[str, str]) -> None:
+    """Raise `UserError` when a file that begins with the lines `head` is none of JSON lines at all; a bad row
+    has objects about it."""
+    texts = [line.decode(errors="replace") if isinstance(line, bytes) else line for line in head]
+    texts = [text.removeprefix("\ufeff").strip() for text in texts]
+    if not texts or not str(_parsed(texts[0])).startswith("JSON inválido") or texts[-1].startswith("{"):
+        return
+    if _header(texts[0], columns):
+        raise UserError(f"{path}: isto parece CSV: mude a extensão para .csv")
+    raise UserError(
+        f"{path}: espera-se um objeto JSON por linha, ou uma lista deles, e o ficheiro começa por "
+        f"«{texts[0][:80]}»"
+    )
 
 
 def _parsed(line: bytes | str, encoding: str = "utf-8") -> Any:
@@ -183,10 +204,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _text(data: bytes, encoding: str) -> str:
-    """`data` in `encoding`, where Latin-1 is what Windows calls so, without a mark at its start.
+    """`data` in `encoding`, without a mark at its start; Latin-1 is what Windows calls so, and only where
+    it is no UTF-8, which it never is by chance.
 
     Raises `BadTextError`.
     """
+    if encoding == "latin-1":
+        with suppress(UnicodeDecodeError):
+            return data.decode().removeprefix("\ufeff")
     try:
         return data.decode("cp1252" if encoding == "latin-1" else encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -211,16 +236,13 @@ def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Va
     marked = re.match(r"sep=.\r?\n", text)  # as Excel writes it
     skipped, text = (1, text[marked.end() :]) if marked else (0, text)
     first = text.split("\n", 1)[0].rstrip("\r")
-    for delimiter in DELIMITERS:
-        header = [_column(name) for name in next(csv.reader([first], delimiter=delimiter), [])]
-        if set(columns.values()) <= set(header) if columns else shape(dict.fromkeys(header, "")):
-            break
-    else:
+    if not (found := _header(first, columns)):
         wanted = ", ".join(columns.values()) or "como «pergunta» e «resposta»"
         raise UserError(
             f"{path}: não reconheço as colunas ({wanted}) na primeira linha, «{first[:80]}», separada por "
             f"{', '.join(DELIMITERS.values())}; diga quais são com --columns pergunta=…,resposta=…"
         )
+    delimiter, header = found
     csv.field_size_limit(CELL)
     rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     next(rows)
@@ -233,6 +255,15 @@ def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Va
     except csv.Error as error:
         what = "uma célula com mais de um milhão de letras" if "limit" in str(error) else str(error)
         yield line, ValueError(f"não é CSV: {what} (falta fechar aspas?)")
+
+
+def _header(line: str, columns: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """The separator by which `line` names columns that we know, and all that it names."""
+    for delimiter in DELIMITERS:
+        header = [_column(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+        if set(columns.values()) <= set(header) if columns else shape(dict.fromkeys(header, "")):
+            return delimiter, header
+    return None
 
 
 def _column(name: str) -> str:
@@ -275,13 +306,21 @@ def _dataset(source: str) -> Any:
     """The dataset in the folder `source`, or the one on the hub that is called so, "owner/name"."""
     path, split = _find(source)
     from datasets import DatasetDict, load_dataset, load_from_disk
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # of each try that failed
+    name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
     try:
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             data = load_from_disk(str(path))
             return data[split] if isinstance(data, DatasetDict) else data
-        name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
         return load_dataset(name, split=split)
     except Exception as error:  # the library and the hub's client raise a dozen unrelated types
+        if not path.is_dir():
+            try:
+                HfApi().auth_check(name, repo_type="dataset")  # the library hides why the hub refused it
+            except Exception as cause:
+                raise UserError(why_not_had(name, cause, "dataset")) from None
         why = " ".join(str(error).split())
-        raise UserError(f"não consigo ler o conjunto de dados {path}: {why}") from None
+        raise UserError(f"não consigo ler o conjunto de dados {source}: {why}") from None

@@ -13,15 +13,14 @@ from typing import Any
 
 from ..bar import Bar
 from ..config import HOME, ROOT
-from ..errors import Interrupted, UserError, disk_error
+from ..errors import Interrupted, UserError
+from ..hub import KEPT, why_not_had
 from ..text import size
 
 MINIATURE = ROOT / "data" / "miniature" / "model"
 # Those that mlx-lm takes, but no programs.
 FILES = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
 LARGE = 10_000_000  # bytes from which a file is worth going on with
-KEPT = "o que já veio fica guardado, e da próxima vez continua daí"
-TOKEN = "crie um token de leitura em huggingface.co/settings/tokens e corra «hf auth login»"
 
 
 def find_model(name: str) -> Path:
@@ -35,9 +34,10 @@ def find_model(name: str) -> Path:
         raise UserError(f"não encontro a pasta do modelo: {name}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()  # ours says more
+    logging.set_verbosity_error()  # of each try that failed
     try:
         with suppress(DryRunError):  # no answer: what follows takes the copy in the cache, or says why not
             _fetch(name, snapshot_download(name, allow_patterns=FILES, dry_run=True))
@@ -47,7 +47,7 @@ def find_model(name: str) -> Path:
     except UserError:
         raise
     except Exception as error:  # the hub's client raises a dozen unrelated types when it cannot be reached
-        raise UserError(_why_not_had(name, error)) from error
+        raise UserError(why_not_had(name, error)) from error
 
 
 def local_folder(name: str) -> Path | None:
@@ -125,36 +125,3 @@ class _Bytes(Bar):
         rate = about["rate"] or (about["n"] - about["initial"]) / max(about["elapsed"], 1e-3)
         sizes = {"done": about["n"], "whole": about["total"], "speed": rate}
         return about | {name: size(value / 1e9) for name, value in sizes.items()}
-
-
-def _why_not_had(name: str, error: Exception) -> str:
-    """Why the hub did not give the model `name`, and what to do, in Portuguese."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
-
-    # Without an answer the client looks for the model on the disk, and reports that it is not there.
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
-    if isinstance(cause, GatedRepoError):
-        return f"o modelo {name} tem uma licença por aceitar: aceite-a em huggingface.co/{name}, {TOKEN}"
-    if isinstance(cause, RepositoryNotFoundError):
-        return (
-            f"no Hugging Face Hub não há nenhum modelo {name}: confira o nome (se for privado, faça «hf auth "
-            "login» primeiro)"
-        )
-    if type(cause).__name__ == "OfflineModeIsEnabled":
-        return (
-            f"o modelo {name} ainda não foi descarregado, e HF_HUB_OFFLINE proíbe a rede: tire-o do "
-            "ambiente, ou indique em «model» uma pasta local"
-        )
-    if isinstance(cause, HfHubHTTPError) and cause.response is not None:
-        if (status := cause.response.status_code) in (401, 403):
-            return f"o Hugging Face Hub não aceita o seu token para o modelo {name} (erro {status}): {TOKEN}"
-        return (
-            f"o Hugging Face Hub não deu o modelo {name} (erro {status}): tente daqui a uns minutos; {KEPT}"
-        )
-    if isinstance(cause, OSError) and cause.errno and cause.filename:
-        return str(disk_error(cause, HF_HUB_CACHE))
-    return (
-        f"não consigo obter o modelo {name} do Hugging Face Hub ({type(cause).__name__}): ligue-se à rede ou "
-        f"indique em «model» uma pasta local; {KEPT}"
-    )

@@ -231,7 +231,9 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
         if unended.alive:
             return unended
         name = unended.name
-    run = Run(_new_folder(name or f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"))
+    if name is None:
+        name = f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"
+    run = Run(_new_folder(name))
     if run.folder.exists() and run.name not in os.listdir(RUNS):
         raise UserError(
             f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
@@ -301,7 +303,7 @@ def _no_run(name: str) -> UserError:
 def _new_folder(name: str) -> Path:
     """The folder of a new run called `name`; raises `UserError` when it cannot be called so."""
     folder = RUNS / name
-    if not re.fullmatch(r"[\w][\w.-]*", folder.name) or folder.parent != RUNS:
+    if not re.fullmatch(r"[\w][\w.-]*", name):
         raise UserError(f"«{name}» não serve de nome: use letras, algarismos, hífenes e pontos")
     return folder
 
