@@ -1,6 +1,7 @@
 """A run is a folder: its worker outlives the handle, stops when asked, and goes on where it was."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -151,8 +152,8 @@ def test_a_cell_run_again_joins_the_live_worker_and_takes_up_a_dead_one(config: 
     again.stop()
     again.wait()
     assert steps(again) == list(range(1, len(steps(again)) + 1))
-    other = start(config.changed(seed=1))
-    assert other.folder != run.folder
+    other = start(config.changed(bits=16))
+    assert re.fullmatch(r"mini-\d+-\d+", run.name) and re.fullmatch(r"mini-lora-\d+-\d+", other.name)
     other.stop()
 
 

@@ -304,6 +304,8 @@ def export(args: argparse.Namespace) -> None:
     result: dict[str, Any] = {"run": run.name, "exports": said}
     places = ", ".join(map(str, written))
     text = f"{verification_table(checked)}\n\ntreino «{run.name}» exportado para {places}"
+    if run.status not in ("completed", "early_stopping"):
+        text += f" (só com {run.numbers.step} de {run.numbers.total_steps} atualizações)"
     if args.push:
         result["pushed"] = push(written[0], args.push)
         text += f" e enviado para {result['pushed']}"

@@ -232,7 +232,8 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
             return unended
         name = unended.name
     if name is None:
-        name = f"{config.profile}-{datetime.now():%Y%m%d-%H%M%S}"
+        lora = "-lora" if config.bits == 16 != Config.of(config.profile).bits else ""
+        name = f"{config.profile}{lora}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run(_new_folder(name))
     if run.folder.exists() and run.name not in os.listdir(RUNS):
         raise UserError(
