@@ -21,7 +21,14 @@ from farense_qlora.errors import reason
 from farense_qlora.text import decimal
 
 RESULT = "resultado"
-CONTROLS = "Aqui o notebook tem controlos, que só funcionam com ele aberto no Jupyter."
+CONTROLS = "Aqui, com o notebook aberto no Jupyter, há {}."
+SHOWN = {  # by the cell
+    "painel": "um painel que muda as definições e diz quanto custam",
+    "linhas-tokens": "botões para folhear as linhas e procurar nelas",
+    "votar": "uma votação às cegas entre as respostas",
+    "conversa": "uma caixa para conversar com o modelo, com e sem o adaptador",
+    "escolher": "uma lista de treinos, para os comparar lado a lado",
+}
 PICTURE = "Gráfico; os números dele estão nas tabelas desta página"
 
 
@@ -88,8 +95,9 @@ def drop_widgets(book: nbformat.NotebookNode) -> None:
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         if cell.cell_type == "code":
+            said = CONTROLS.format(SHOWN.get(cell.id, "controlos"))
             for output in filter(_is_widget, cell.outputs):
-                output.data = {"text/html": f"<p><em>{CONTROLS}</em></p>", "text/plain": CONTROLS}
+                output.data = {"text/html": f"<p><em>{said}</em></p>", "text/plain": said}
 
 
 def to_html(book: nbformat.NotebookNode) -> str:

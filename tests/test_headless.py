@@ -5,7 +5,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from headless import CONTROLS, main
+from headless import CONTROLS, SHOWN, drop_widgets, main
+
+from farense_qlora.config import HOME
+
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def write(path: Path, *cells: str) -> Path:
@@ -23,11 +27,24 @@ def test_the_result_is_printed_and_both_copies_are_left(
     assert main(write(tmp_path / "n.ipynb", widget, "x = 20 + 22\nx"), tmp_path / "out") == 0
     assert "\n42\n" in capsys.readouterr().out
     page = (tmp_path / "out" / "n.html").read_text()
-    assert "42" in page and "Text(value" not in page and CONTROLS in page
+    assert "42" in page and "Text(value" not in page and CONTROLS.format("controlos") in page
     assert not re.search(r"""(src=|import\(?|from)\s*["']https?:""", page)
     assert '<html lang="pt-PT">' in page and "<title>Notebook</title>" in page
     _, dead, alive = nbformat.read(tmp_path / "out" / "n.ipynb", 4).cells
-    assert alive.outputs and dead.outputs[0].data["text/plain"] == CONTROLS
+    assert alive.outputs and dead.outputs[0].data["text/plain"] == CONTROLS.format("controlos")
+
+
+def test_the_copy_says_of_every_control_of_ours_what_it_is_for() -> None:
+    books = [nbformat.read(path, 4) for path in sorted((HOME / "notebooks").glob("*.ipynb"))]
+    cells = [cell for book in books for cell in book.cells if cell.id in SHOWN]
+    assert {cell.id for cell in cells} == set(SHOWN)
+    for cell in cells:
+        cell.outputs = [nbformat.v4.new_output("display_data", {VIEW: {}, "text/plain": "HBox()"})]
+    for book in books:
+        drop_widgets(book)
+    for cell in cells:
+        assert list(cell.outputs[0].data) == ["text/html", "text/plain"]
+        assert SHOWN[cell.id] in cell.outputs[0].data["text/html"]
 
 
 @pytest.mark.parametrize(

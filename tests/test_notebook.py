@@ -109,5 +109,6 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
     assert (mine / "data" / rows).read_bytes() == (home / "data" / rows).read_bytes()
     cells = [cell for cell in nbformat.read(tmp_path / "out" / notebook.name, 4).cells if cell.get("outputs")]
     shown = json.dumps(cells)
+    assert "um painel que" in shown and " controlos." not in shown
     assert "certas depois" in shown and ("QLoRA face a LoRA" in shown) == (len(bits) == 2)
     assert [out.text for cell in cells for out in cell.outputs if out.get("name") == "stderr"] == []
