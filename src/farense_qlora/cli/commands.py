@@ -13,7 +13,7 @@ import farense_qlora as fq
 
 from ..config import HOME, RUNS, Config
 from ..errors import UserError
-from ..training.events import STOPPING
+from ..training.events import STOPPING, sentence
 
 WRONG_ANSWERS_SHOWN = 5
 
@@ -283,6 +283,16 @@ def export(args: argparse.Namespace) -> None:
         result["pushed"] = push(written[0], args.push)
         text += f" e enviado para {result['pushed']}"
     _write(args, result, text)
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Make one adapter of those of several runs, verified; raises `UserError`."""
+    from .progress import outcome, telling
+
+    with telling() as tell:
+        run = fq.merge(args.runs, args.weights, name=args.run, progress=tell)
+    result, _ = outcome(run)
+    _write(args, result, f"treino «{run.name}»: {sentence(run.events()[0])}; adaptador em {run.best_adapter}")
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

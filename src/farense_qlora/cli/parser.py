@@ -120,6 +120,12 @@ def build_parser() -> Parser:
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
 
+    sub = add(commands.merge, "junta os adaptadores de vários treinos da mesma base num só")
+    sub.add_argument("runs", nargs="+", metavar="TREINO", help="os treinos, dois ou mais")
+    weights = "quanto conta cada um, pela mesma ordem (todos o mesmo, e é a média)"
+    sub.add_argument("--weights", nargs="+", type=_number, default=[], metavar="N", help=weights)
+    sub.add_argument("--run", required=True, metavar="NOME", help="nome do treino que fica com o resultado")
+
     for name, sub in group.choices.items():
         if name not in ("chat", "serve"):  # which have no result
             sub.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
@@ -161,6 +167,11 @@ def _config_flags(parser: Parser) -> None:
             else:
                 settings["metavar"] = "VALOR"
             section.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _number(text: str) -> float:
+    """A number as it is printed, with a decimal comma, or with a point."""
+    return float(text.replace(",", "."))
 
 
 def _choice(text: str) -> int | str:
