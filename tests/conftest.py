@@ -1,6 +1,7 @@
 """What all tests share: a tiny base model, and caches of their own, apart from the user's."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,9 +48,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def farense(home: Path) -> Command:
-    """`farense(*arguments)` runs `farense-qlora` in `home`, in a process of its own."""
+def command_in(home: Path) -> Command:
+    """`farense-qlora` with `home` as its project folder, in a process of its own."""
 
     def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -65,26 +65,39 @@ def farense(home: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
+def farense(home: Path) -> Command:
+    """`farense(*arguments)` runs `farense-qlora` in `home`."""
+    return command_in(home)
+
+
+BY_HEART = (
+    *("--batch-size", 8, "--epochs", 80, "--learning-rate", 0.003, "--lora-plus-ratio", 1),
+    *("--eval-every", 40, "--save-every", 60),
+)
+
+
+@pytest.fixture(scope="session")
 def trained(farense: Command, home: Path, tiny_model: Path) -> Path:
     """The folder of a run, made by the command line, that learnt the training rows by heart."""
-    done = farense(
-        "train",
-        "--run",
-        "decorado",
-        "--model",
-        tiny_model,
-        "--batch-size",
-        8,
-        "--epochs",
-        80,
-        "--learning-rate",
-        0.003,
-        "--lora-plus-ratio",
-        1,
-        "--eval-every",
-        40,
-        "--save-every",
-        60,
-    )
+    done = farense("train", "--run", "decorado", "--model", tiny_model, *BY_HEART)
     assert done.returncode == 0, done.stderr
     return home / "checkpoints_qlora" / "decorado"
+
+
+@pytest.fixture(scope="session")
+def rivals(trained: Path, home: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with «decorado» and a run on the same base that learnt other answers to the same
+    questions, «trocado»: of another rank, on some of the layers only."""
+    from tiny import PEOPLE, write_rows
+
+    folder = tmp_path_factory.mktemp("rivals")
+    shutil.copytree(home / "data", folder / "data")
+    shutil.copytree(trained, folder / "checkpoints_qlora" / "decorado", symlinks=True)
+    answers = list(PEOPLE.values())
+    rows = write_rows(
+        folder / "data" / "trocado.jsonl", dict(zip(PEOPLE, answers[1:] + answers, strict=False))
+    )
+    data = ("--train-data", rows, "--val-data", rows, "--target-modules", "v_proj", "down_proj", "--rank", 8)
+    done = command_in(folder)("train", "--run", "trocado", "--model", tiny_model, *data, *BY_HEART)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -44,6 +44,7 @@ COMMANDS = [
     ["chat"],
     ["serve"],
     ["export"],
+    ["merge"],
 ]
 ENGLISH = re.compile(r"\b(usage|options|show|help message|arguments?|error|expected|default|choose|the)\b")
 

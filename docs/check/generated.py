@@ -34,6 +34,7 @@ EVENTS = {
     "Restarted": "o processo que treina recomeça por `cause`, com micro-lotes `splits` vezes a metade",
     "Discarded": "um ponto de controlo estava estragado e usa-se o anterior",
     "Finished": "o fim: `completed`, `early_stopping` ou `stopped`",
+    "Merged": "o adaptador não foi treinado: soma os destes treinos, cada um vezes o seu peso",
     "Failed": "o processo desistiu; `message` é para ler",
 }
 # A column of the table of models, and what is tried for it.

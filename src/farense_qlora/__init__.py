@@ -40,6 +40,7 @@ _HOMES = {
     "ask": ".answers.generate",
     "chat": ".ui.chat_box",
     "export": ".exporting.export",
+    "merge": ".exporting.merge",
     "serve": ".serving.app",
     "report": ".ui.report",
 }

@@ -6,7 +6,7 @@ from functools import cache
 
 import jinja2
 
-from .text import decimal, percent, scientific
+from .text import decimal, percent, plain, scientific
 
 
 def render(template: str, /, **values: object) -> str:
@@ -34,6 +34,7 @@ def _environment() -> jinja2.Environment:
         "quoted": lambda text: json.dumps(str(text), ensure_ascii=False),
         "decimal": decimal,
         "percent": percent,
+        "plain": plain,
         "scientific": scientific,
     }
     return environment

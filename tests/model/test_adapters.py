@@ -15,7 +15,7 @@ from tiny import SHAPE
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.exporting.formats import write_peft
-from farense_qlora.model.adapters import _description, attach, save_adapter
+from farense_qlora.model.adapters import _description, attach, lora_layers, put_layers, save_adapter, take_off
 
 TOKENS = mx.array([[1, 40, 50, 60, 70]])
 CONVOLUTIONS_FIRST: dict[str, Any] = {
@@ -148,3 +148,27 @@ def test_nothing_to_train_is_never_trained_silently() -> None:
     model.layers[0].self_attn = model.layers[0].mlp = nn.Identity()
     with pytest.raises(UserError, match="não tem parâmetros"):
         attach(model, Config.of("mini"))
+
+
+def test_adapters_change_places_on_one_model(tmp_path: Path) -> None:
+    """Of several ranks, on other layers, and on experts: none leaves anything behind."""
+    every, some = Config(rank=4), Config(rank=2, target_modules=("q_proj", "down_proj"), num_layers=1)
+    alone = []
+    for name, config in (("um", every), ("outro", some)):
+        model = built(DENSE_FIRST)
+        attach(model, config)
+        model.load_weights(
+            [(n, mx.random.normal(a.shape)) for n, a in tree_flatten(model.trainable_parameters())],
+            strict=False,
+        )
+        (tmp_path / name).mkdir()
+        save_adapter(model, config, "base", tmp_path / name)
+        alone.append(model(TOKENS))
+    model = built(DENSE_FIRST)
+    bare, layers = model(TOKENS), [lora_layers(model, tmp_path / name) for name in ("um", "outro")]
+    assert mx.array_equal(model(TOKENS), bare)
+    for _ in range(2):
+        for own, expected in zip(layers, alone, strict=True):
+            put_layers(model, own)
+            assert mx.array_equal(model(TOKENS), expected) and not mx.array_equal(bare, expected)
+            assert take_off(model) == own and mx.array_equal(model(TOKENS), bare)

@@ -310,7 +310,7 @@ def _training(run: Run) -> Training:
         run=run.name,
         updates=len(steps),
         seconds=seconds,
-        tokens_per_s=sum(step.tokens for step in steps) / seconds,
-        peak_memory_gb=max(step.peak_memory_gb for step in steps),
+        tokens_per_s=sum(step.tokens for step in steps) / seconds if seconds else 0.0,
+        peak_memory_gb=max((step.peak_memory_gb for step in steps), default=0.0),
         adapter_bytes=(run.best_adapter / WEIGHTS).stat().st_size,
     )

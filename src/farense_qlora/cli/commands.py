@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +13,7 @@ import farense_qlora as fq
 
 from ..config import RUNS, Config
 from ..errors import UserError
-from ..serving.api import Limits
+from ..training.events import sentence
 from .given import given
 
 WRONG_ANSWERS_SHOWN = 5
@@ -187,7 +186,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from ..model.adapters import load_adapter
     from .progress import counting
 
-    config, adapter = _adapter(args)
+    config, adapter = adapter_of(args.run, args.adapter, args.model)
     base = fq.load_base(config)
     if args.data:
         rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
@@ -243,7 +242,7 @@ def ask(args: argparse.Namespace) -> None:
     question = " ".join(args.question)  # without quotation marks a shell takes it apart
     if not question.strip():
         raise UserError("a pergunta está vazia")
-    config, adapter = _adapter(args)
+    config, adapter = adapter_of(args.run, args.adapter, args.model)
     from .talk import conversation
 
     pieces = []
@@ -257,32 +256,10 @@ def ask(args: argparse.Namespace) -> None:
 
 def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    load = partial(fq.load_tuned, *_adapter(args))
+    load = partial(fq.load_tuned, *adapter_of(args.run, args.adapter, args.model))
     from .talk import conversation, converse
 
     converse(conversation(args, load))
-
-
-def serve(args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C; raises `UserError` as `serving.app.serve` does, and on a bad token file."""
-    config, adapter = _adapter(args)
-    limits = Limits.parse({name: value for name, value in vars(args).items() if name in Limits.model_fields})
-    token = os.environ.get("FARENSE_API_KEY", "").strip() or None
-    if args.token_file and not (token := args.token_file.read_text(encoding="utf-8").strip()):
-        raise UserError(f"{args.token_file} está vazio: escreva lá a chave")
-    try:
-        serve = fq.serve
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"para servir falta {error.name}: instale com «pip install 'farense-qlora[serve]'»"
-        ) from None
-
-    name = args.adapter.resolve().name if args.adapter else adapter.relative_to(RUNS).parts[0]
-
-    def ready(address: str) -> None:
-        print(f"a servir «{name}» em {address} (Ctrl-C termina)", flush=True)
-
-    serve(config, adapter, name, args.host, args.port, token, args.cors, limits, ready)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -312,16 +289,27 @@ def export(args: argparse.Namespace) -> None:
     _write(args, result, text)
 
 
-def _adapter(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The config and the adapter's folder that the flags name; `--model` says where the base is instead."""
-    if args.adapter:
+def merge(args: argparse.Namespace) -> None:
+    """Make one adapter of those of several runs, verified; raises `UserError`."""
+    from .progress import outcome, telling
+
+    with telling() as tell:
+        run = fq.merge(args.runs, args.weights, name=args.run, progress=tell)
+    result, _ = outcome(run)
+    _write(args, result, f"treino «{run.name}»: {sentence(run.events()[0])}; adaptador em {run.best_adapter}")
+
+
+def adapter_of(name: str | None, exported: Path | None, model: str | None) -> tuple[Config, Path]:
+    """The config and the folder of the adapter that is `exported`, or else that of the run called `name`;
+    `model` says where the base is instead."""
+    if exported:
         from ..exporting.export import exported_config
 
-        config, folder = exported_config(args.adapter), args.adapter
+        config, folder = exported_config(exported), exported
     else:
-        run = _run(args.run)
+        run = _run(name)
         config, folder = run.config, run.best_adapter
-    return (config.changed(model=args.model) if args.model else config), folder
+    return (config.changed(model=model) if model else config), folder
 
 
 def _run(name: str | None) -> Any:

@@ -9,7 +9,7 @@ from ..answers.sampling import Sampling
 from ..config import HOME, OUTPUT, Config
 from ..profiles import PROFILES
 from ..serving.api import Limits
-from . import commands
+from . import commands, serving
 from .portuguese import Parser
 
 # As in `exporting.export`, which is not imported for a command line.
@@ -98,8 +98,8 @@ def build_parser() -> Parser:
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add(commands.serve, "serve o modelo treinado pela API de conversa da OpenAI")
-    _adapter_flags(sub)
+    sub = add(serving.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
+    _adapter_flags(sub, nargs="+", action="extend")
     sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="onde se ouve (127.0.0.1)")
     sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
     key = "ficheiro com a chave que se pede a quem pergunta (a variável FARENSE_API_KEY)"
@@ -124,6 +124,12 @@ def build_parser() -> Parser:
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
 
+    sub = add(commands.merge, "junta os adaptadores de vários treinos da mesma base num só")
+    sub.add_argument("runs", nargs="+", metavar="TREINO", help="os treinos, dois ou mais")
+    weights = "quanto conta cada um, pela mesma ordem (todos o mesmo, e é a média)"
+    sub.add_argument("--weights", nargs="+", type=_number, default=[], metavar="N", help=weights)
+    sub.add_argument("--run", required=True, metavar="NOME", help="nome do treino que fica com o resultado")
+
     for name, sub in group.choices.items():
         if name not in ("chat", "serve"):  # which have no result
             sub.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
@@ -132,10 +138,10 @@ def build_parser() -> Parser:
     return root
 
 
-def _adapter_flags(parser: Parser) -> None:
-    adapter = parser.add_mutually_exclusive_group()
-    adapter.add_argument("--run", metavar="NOME", help="o treino que deu o adaptador (o último terminado)")
-    adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado")
+def _adapter_flags(parser: Parser, **several: Any) -> None:
+    adapter, run = parser.add_mutually_exclusive_group(), "o treino que deu o adaptador (o último terminado)"
+    adapter.add_argument("--run", metavar="NOME", help=run, **several)
+    adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado", **several)
     parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
 
 
@@ -165,6 +171,11 @@ def _config_flags(parser: Parser) -> None:
             else:
                 settings["metavar"] = "VALOR"
             section.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _number(text: str) -> float:
+    """A number as it is printed, with a decimal comma, or with a point."""
+    return float(text.replace(",", "."))
 
 
 def _choice(text: str) -> int | str:

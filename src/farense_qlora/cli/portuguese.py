@@ -14,6 +14,7 @@ _ERRORS = [
     (r"argument (.+?): ignored explicit argument .+", r"\1: não leva valor"),
     (r"argument (.+?): not allowed with argument (.+)", r"\1 não se pode usar com \2"),
     (r"argument (.+?): invalid int value: '(.*)'", r"\1: «\2» não é um número inteiro"),
+    (r"argument (.+?): invalid _number value: '(.*)'", r"\1: «\2» não é um número"),
     (r"argument (.+?): invalid choice: '(.*)' \(choose from (.+)\)", r"\1: «\2» não existe; há \3"),
 ]
 

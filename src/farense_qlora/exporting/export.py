@@ -26,7 +26,7 @@ from ..files import Linked, atomic_dir, touched, write_checksums
 from ..model.adapters import DESCRIPTION, WEIGHTS
 from ..model.base import Base, load_base
 from ..training.checkpoints import contents, latest, measured, versions
-from ..training.events import Finished, Stepped, last, of
+from ..training.events import Finished, Merged, Stepped, last, of
 from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import integration_guide, model_card
@@ -282,11 +282,13 @@ def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
     config, events, checkpoint = run.config, run.events(), latest(run.folder)
     digests = contents(checkpoint).get("data", {}) if checkpoint else {}
     now, exported, ended = numbers(events), measured(run.best_adapter, events), last(events, Finished)
+    merged = last(events, Merged)
     return {
         "format": format,
         "base_model": config.base_model,
         "bits": config.bits,
         "run": run.name,
+        "merged": list(zip(merged.runs, merged.weights, strict=True)) if merged else None,
         "began": events[0].time if events else None,
         "config": config.model_dump(mode="json"),
         "data": {

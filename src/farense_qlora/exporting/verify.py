@@ -165,9 +165,9 @@ def measure(
             }
         )
     max_tokens = 8 + max(len(row["positions"]) for row in rows)
-    before = _logits(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
+    before = logits_of(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
     load_adapter(base.model, adapter)
-    after = _logits(base.model, rows, lambda done: progress("modelo treinado", done, len(rows)))
+    after = logits_of(base.model, rows, lambda done: progress("modelo treinado", done, len(rows)))
     return Reference(
         tokenizer=base.tokenizer,
         rows=rows,
@@ -307,7 +307,7 @@ def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
     return {"messages": messages, "tools": list(row.tools) or None, "template": template.settings}
 
 
-def _logits(
+def logits_of(
     model: nn.Module, rows: Sequence[dict[str, Any]], progress: Callable[[int], object]
 ) -> np.ndarray:
     """The logits (positions of all rows, vocabulary) of `model` as it is now, in a file that goes with them:

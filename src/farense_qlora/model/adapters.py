@@ -1,14 +1,14 @@
 """LoRA adapters through mlx-lm's own layers, stored in mlx-lm's format: what is made here loads there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
@@ -54,6 +54,27 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"o adaptador em {folder} foi feito para outro modelo base") from None
     model.eval()
+
+
+def lora_layers(model: nn.Module, folder: Path) -> dict[str, nn.Module]:
+    """The layers that the adapter in `folder` gives `model`, by name and in memory; they are not on it, until
+    `put_layers` puts them there. Raises `UserError` as `load_adapter` does."""
+    load_adapter(model, folder)
+    layers = take_off(model)
+    mx.eval([layer.parameters() for layer in layers.values()])
+    return layers
+
+
+def take_off(model: nn.Module) -> dict[str, nn.Module]:
+    """Put the base's layers back in the place of the LoRA layers of `model`; returns those, by name."""
+    layers = {name: layer for name, layer in model.named_modules() if "lora_a" in layer}
+    put_layers(model, {name: layer.linear for name, layer in layers.items()})
+    return layers
+
+
+def put_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put `layers` in the place of those of `model` that are called so; nothing is copied."""
+    model.update_modules(tree_unflatten(list(layers.items())))
 
 
 def adapter_file(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -28,8 +28,10 @@ from .machine import memory_bytes, on_cpu
 from .packed import group_masks
 from .rope import check_positions
 
-__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "load_base", "load_tuned", "make_ready"]
+__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "check_same_base", "load_base", "load_tuned", "make_ready"]
 
+# What `load_base` makes a base of.
+BASE_SETTINGS = ("model", "bits", "quantization", "group_size", "chat_template")
 # Tokens that stand for what is not text.
 MEDIA = re.compile(r"image|audio|video|vision", re.IGNORECASE)
 # Families that mlx-lm does not decode in batches.
@@ -170,6 +172,19 @@ def make_ready(model: nn.Module) -> None:
     if on_cpu() and not keeps_dense(model):
         # Past this MLX waits for what it has begun before it begins more: weights made for it do not pile up.
         mx.set_memory_limit(mx.get_active_memory() + RUN_AHEAD)
+
+
+def check_same_base(configs: Mapping[str, Config]) -> None:
+    """Raise `UserError` unless `load_base` gives the same for all `configs`, by what each is called."""
+    (first, one), *others = configs.items()
+    for name, other in others:
+        for setting in BASE_SETTINGS:
+            here, there = (getattr(config, setting) or "nenhum" for config in (other, one))
+            if here != there:
+                raise UserError(
+                    f"«{name}» e «{first}» não têm a mesma base: {setting} é {here} num e {there} no outro; "
+                    "escolha os que partiram da mesma"
+                )
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _not_zero(value: Any) -> Any:
 
 
 class ChatRequest(Checked):
-    """A request of the OpenAI chat API, as far as it makes sense for one tuned model; null is the default.
+    """A request of the OpenAI chat API, as far as it makes sense for tuned models; null is the default.
 
     What changes nothing here is taken as well, so that any client may ask; what would change the answer, and
     is not done, is not taken.
@@ -110,7 +110,9 @@ class ChatRequest(Checked):
     messages: list[ChatMessage] = Field(
         min_length=1, description="A conversa; a última mensagem é do utilizador."
     )
-    model: str | None = Field(None, description="O modelo que /v1/models nomeia, ou nada; outro dá 404.")
+    model: str | None = Field(
+        None, description="Um dos que /v1/models dá, ou nada: o primeiro; outro dá 404."
+    )
     stream: bool | None = Field(None, description="Responder aos bocados, em eventos SSE.")
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, description="Tokens da resposta; o servidor tem um máximo.")

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from pathlib import Path
@@ -58,12 +58,14 @@ def serve(
     origins: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     ready: Callable[[str], object] = print,
+    others: Mapping[str, Path] | None = None,
 ) -> None:
     """Serve the `adapter` on its base under the model name `name`, until SIGINT or SIGTERM; call it in the
     main thread. `ready` is called with the address when requests are answered; port 0 takes a free one.
 
-    Raises `UserError` when the model cannot be loaded, the address cannot be had, or `host` is not this
-    machine alone and there is no `token`.
+    `others` are more adapters on the same base, which is in memory once, by their names: a request gets the
+    one that its `model` names, and `adapter` when it names none. Raises `UserError` when the model cannot be
+    loaded, the address cannot be had, or `host` is not this machine alone and there is no `token`.
 
     >>> fq.serve(config, run.best_adapter, "farense", port=0)  # doctest: +SKIP
     """
@@ -77,11 +79,11 @@ def serve(
     except (OSError, OverflowError) as error:
         why = reason(error) if isinstance(error, OSError) else "não é uma porta"
         raise UserError(f"não consigo servir em {host}:{port}: {why}") from None
-    with listener, closing(Engine(config, adapter, limits)) as engine:
+    with listener, closing(Engine(config, adapter, limits, others)) as engine:
         engine.wait_until_loaded()
         # A browser that a foreign page points at this machine under a name of its own is not to be answered.
         hosts = None if token else frozenset({"localhost", "127.0.0.1", "[::1]", host})
-        routes = application(engine, name, limits)
+        routes = application(engine, name, limits, others or ())
         door = Door(app=routes, token=token, hosts=hosts, origins=tuple(origins), limits=limits)
         protocol: Any = partial(Connection, limits=limits)
         server = uvicorn.Server(uvicorn.Config(door, http=protocol, **UVICORN))
@@ -91,8 +93,8 @@ def serve(
         server.run(sockets=[listener])
 
 
-def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
-    """The routes, behind which `engine` answers under the model name `name`."""
+def application(engine: Engine, name: str, limits: Limits, others: Iterable[str] = ()) -> FastAPI:
+    """The routes, behind which `engine` answers under the model name `name`, and those of `others`."""
     app = FastAPI(
         title="farense-qlora",
         version="1",
@@ -102,7 +104,8 @@ def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
         redirect_slashes=False,
         responses={"4XX": {"model": Failure}, 503: {"model": Failure}},
     )
-    about = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "farense-qlora"}
+    same = {"object": "model", "created": int(time.time()), "owned_by": "farense-qlora"}
+    about = {one: {"id": one, **same} for one in (name, *others)}
     # The key is described here, and asked for at the door.
     key = [Security(HTTPBearer(auto_error=False, scheme_name="token"))]
     page = _page()
@@ -117,24 +120,26 @@ def application(engine: Engine, name: str, limits: Limits) -> FastAPI:
             raise Refused(503, "o modelo não está a responder")
         return {"status": "ok", "model": name}
 
-    @app.get(MODELS, summary="O modelo que há", dependencies=key)
+    @app.get(MODELS, summary="Os modelos que há", dependencies=key)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [about]}
+        return {"object": "list", "data": [*about.values()]}
 
     @app.get(MODELS + "/{wanted}", include_in_schema=False)
     async def model(wanted: str) -> dict[str, Any]:
-        if wanted != name:
+        if wanted not in about:
             raise HTTPException(404)
-        return about
+        return about[wanted]
 
     @app.post(CHAT, summary="Responde a uma conversa", dependencies=key, responses=STREAMED)
     async def chat(request: ChatRequest, connection: Request) -> Any:
-        if request.model not in (None, name):
-            raise Refused(404, f"o modelo pedido não existe; há «{name}»")
+        chosen = name if request.model is None else request.model
+        if chosen not in about:
+            there = ", ".join(f"«{one}»" for one in about)
+            raise Refused(404, f"o modelo pedido não existe; há {there}", code="model_not_found")
         if engine.running >= limits.max_requests:
             raise Refused(429, "demasiados pedidos ao mesmo tempo; tente daqui a pouco", AGAIN)
         answer = Answer(request)
-        reply = Reply(name, answer, engine.pieces(answer))
+        reply = Reply(chosen, answer, engine.pieces(answer))
         try:
             await anext(reply.pieces)  # accepted
             if not request.stream:

@@ -31,14 +31,17 @@ CORS = {
 
 
 class Refused(HTTPException):
-    """An answer that is not the one that was asked for: a status and a message for people."""
+    """An answer that is not the one that was asked for: a status, a message for people, and a code."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None, code: str = ""):
+        super().__init__(status, message, headers)
+        self.code = code or HTTPStatus(status).name.lower()
 
     @property
     def failure(self) -> str:
         """The refusal in JSON."""
         kind = "invalid_request_error" if self.status_code < 500 else "server_error"
-        code = HTTPStatus(self.status_code).name.lower()
-        return Failure(error=Problem(message=self.detail, type=kind, code=code)).model_dump_json()
+        return Failure(error=Problem(message=self.detail, type=kind, code=self.code)).model_dump_json()
 
     @property
     def response(self) -> Response:

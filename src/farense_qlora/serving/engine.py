@@ -1,10 +1,11 @@
-"""The thread that owns MLX: it loads the tuned model and decodes the answers of many requests together."""
+"""The thread that owns MLX: it loads the tuned model and decodes the answers of many requests together, those
+of each adapter by themselves."""
 
 import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -21,12 +22,14 @@ from ..data.chat import prompt_tokens, spoken
 from ..data.template import Template
 from ..data.turns import around
 from ..errors import UserError
-from ..model.base import load_tuned
+from ..model.adapters import lora_layers, put_layers
+from ..model.base import Base, load_base
 from ..model.machine import memory_bytes
 from .api import ChatRequest, Limits
 
-BATCH = 8  # answers decoded together; the others that were let in wait for their turn
+BATCH = 8  # answers of an adapter decoded together; the others that were let in wait for their turn
 PREFILL = 512  # tokens of a prompt that are read between two tokens of the answers under way
+DEFAULT = ""  # the adapter that answers who names none
 
 
 class Piece(NamedTuple):
@@ -38,11 +41,13 @@ class Piece(NamedTuple):
 
 
 class Engine:
-    """Answers with the tuned model, and only with it. An error does not end the thread: who was waiting is
-    told, and others are served."""
+    """Answers with the tuned model, and only with it: with `adapter`, or that of `others` which a request
+    names. An error does not end the thread: who was waiting is told, and others are served."""
 
-    def __init__(self, config: Config, adapter: Path, limits: Limits):
-        self._config, self._adapter, self._limits = config, adapter, limits
+    def __init__(
+        self, config: Config, adapter: Path, limits: Limits, others: Mapping[str, Path] | None = None
+    ):
+        self._config, self._adapters, self._limits = config, {DEFAULT: adapter, **(others or {})}, limits
         self._inbox: queue.Queue[Answer | None] = queue.Queue()
         self._loaded: Future[None] = Future()
         self._closing = False
@@ -91,7 +96,9 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            base = load_tuned(self._config, self._adapter)
+            base = load_base(self._config)
+            layers = {name: lora_layers(base.model, folder) for name, folder in self._adapters.items()}
+            bare = {name: layer.linear for own in layers.values() for name, layer in own.items()}
             # What of some models' answers is for people is known only at their end.
             self._spoken_late = any(around(Template(base.tokenizer)))
         except Exception as error:
@@ -99,10 +106,10 @@ class Engine:
             self._loaded.set_exception(error)
         else:
             self._loaded.set_result(None)
-        answers: dict[int, Answer] = {}
+        answers: dict[tuple[str, int], Answer] = {}
         while not self._closing:
             try:
-                self._decode(base.model, base.tokenizer, answers)
+                self._decode(base, {name: {**bare, **own} for name, own in layers.items()}, answers)
             except Exception:
                 logging.exception("a geração falhou; recomeça")
                 for answer in answers.values():
@@ -110,44 +117,68 @@ class Engine:
                 answers.clear()
         mx.clear_streams()  # or MLX, which finds them without their thread at the end, aborts the process
 
-    def _decode(self, model: Any, tokenizer: Any, answers: dict[int, "Answer"]) -> None:
-        """Decode until the engine is closed; `answers` are those in the batch, by its numbers."""
-        batch = BatchGenerator(
-            model,
-            stop_tokens=[[token] for token in tokenizer.eos_token_ids],
-            prefill_batch_size=BATCH,
-            completion_batch_size=BATCH,
-            prefill_step_size=PREFILL,
-            stream=mx.default_stream(mx.default_device()),
-        )
-        # What was read of earlier conversations.
-        caches = LRUPromptCache(max_size=2 * BATCH, max_bytes=memory_bytes() // 16)
+    def _decode(
+        self, base: Base, layers: dict[str, dict[str, Any]], answers: dict[tuple[str, int], "Answer"]
+    ) -> None:
+        """Decode until the engine is closed; `answers` are those in the batch of an adapter, by its numbers.
+
+        Batches take turns of a token, so that nobody waits until another adapter's answers end; before its
+        turn the `layers` of an adapter take the place of those that its batch is not to meet.
+        """
+        model, tokenizer = base.model, base.tokenizer
+        batches = {
+            adapter: BatchGenerator(
+                model,
+                stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+                prefill_batch_size=BATCH,
+                completion_batch_size=BATCH,
+                prefill_step_size=PREFILL,
+                stream=mx.default_stream(mx.default_device()),
+            )
+            for adapter in layers
+        }
+        # What was read of earlier conversations, by the adapter that read it.
+        caches = LRUPromptCache(max_size=2 * BATCH * len(batches), max_bytes=memory_bytes() // 16)
+        on_model = None
         while not self._closing:
             with suppress(queue.Empty):
                 while answer := self._inbox.get(block=not answers):
                     try:
-                        answers[self._insert(answer, tokenizer, batch, caches)] = answer
+                        answers[self._insert(answer, tokenizer, batches, caches)] = answer
                     except UserError as error:
                         answer.put(error)
                     except Exception:
                         answer.put(RuntimeError("a geração falhou"))
                         raise
-            for number in [number for number, answer in answers.items() if answer.given_up]:
-                batch.remove([number])
-                del answers[number]
-            for response in batch.next()[1]:
-                piece = answers[response.uid].add(response.token, response.finish_reason)
-                answers[response.uid].put(piece)
-                if response.finish_reason:
-                    caches.trim_to(n_bytes=caches.max_bytes - batch.prompt_cache_nbytes)
-                    caches.insert_cache("", response.all_tokens, response.prompt_cache)
-                elif piece.finish:
-                    batch.remove([response.uid])
-                if piece.finish:
-                    del answers[response.uid]
+            for adapter, number in [which for which, answer in answers.items() if answer.given_up]:
+                batches[adapter].remove([number])
+                del answers[adapter, number]
+            for adapter in dict.fromkeys(adapter for adapter, _ in answers):
+                if adapter != on_model:
+                    put_layers(model, layers[adapter])
+                    on_model = adapter
+                for response in batches[adapter].next()[1]:
+                    which = adapter, response.uid
+                    piece = answers[which].add(response.token, response.finish_reason)
+                    answers[which].put(piece)
+                    if response.finish_reason:
+                        taken = sum(batch.prompt_cache_nbytes for batch in batches.values())
+                        caches.trim_to(n_bytes=caches.max_bytes - taken)
+                        caches.insert_cache(adapter, response.all_tokens, response.prompt_cache)
+                    elif piece.finish:
+                        batches[adapter].remove([response.uid])
+                    if piece.finish:
+                        del answers[which]
 
-    def _insert(self, answer: "Answer", tokenizer: Any, batch: BatchGenerator, caches: LRUPromptCache) -> int:
+    def _insert(
+        self,
+        answer: "Answer",
+        tokenizer: Any,
+        batches: dict[str, BatchGenerator],
+        caches: LRUPromptCache,
+    ) -> tuple[str, int]:
         request, limits = answer.request, self._limits
+        adapter = request.model if request.model in batches else DEFAULT
         try:
             prompt = prompt_tokens(request.conversation, tokenizer)
         except ValueError as error:
@@ -157,14 +188,14 @@ class Engine:
                 f"messages: a conversa tem {length} tokens; pode ter no máximo {limits.max_prompt}"
             )
         # The last token is always read: an answer cannot begin from no token at all.
-        cache, rest = caches.fetch_nearest_cache("", prompt[:-1])
+        cache, rest = caches.fetch_nearest_cache(adapter, prompt[:-1])
         answer.begin(prompt, length - 1 - len(rest), tokenizer, self._spoken_late)
         penalties = make_logits_processors(
             repetition_penalty=request.repetition_penalty,
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
         )
-        (number,) = batch.insert(
+        (number,) = batches[adapter].insert(
             [prompt[answer.cached :]],
             max_tokens=[request.answer_tokens(MAX_TOKENS, limits)],
             caches=[cache],
@@ -172,7 +203,7 @@ class Engine:
             samplers=[sampler(request.sampling, request.min_p or 0, request.top_k or 0)],
             logits_processors=[penalties],
         )
-        return int(number)
+        return adapter, int(number)
 
 
 class Answer:

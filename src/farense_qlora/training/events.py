@@ -172,6 +172,14 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merged(Event):
+    """The adapter was not trained: it is the sum of those of `runs`, each times its weight."""
+
+    runs: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """The worker gave up; `message` is for the user, in Portuguese."""
 
@@ -251,6 +259,9 @@ def sentence(event: Event) -> str | None:
             return "continua"
         case Finished(reason=reason):
             return f"treino {ENDINGS[reason]}"
+        case Merged(runs=runs, weights=weights):
+            parts = [f"{run} × {plain(weight)}" for run, weight in zip(runs, weights, strict=True)]
+            return f"junta os adaptadores de {' e '.join(parts)}"
         case Failed(message=message):
             return message
     return None

@@ -19,7 +19,7 @@ from ..table import Table
 from ..text import Sentence, size
 from .checkpoints import best, changes, fingerprints, latest, tidy
 from .event_log import NAME, EventReader
-from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, from_json, last, of
+from .events import Evaluated, Event, Failed, Finished, Merged, Paused, Resumed, Started, from_json, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
 from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
 from .worker import is_locked, launch, lock_holder, take_lock
@@ -195,15 +195,21 @@ class Run:
         """Call the run `name` from now on, and say so; raises `UserError` as `hold` does, and when the name
         cannot be one or is taken."""
         with self.hold():
-            folder = _new_folder(name)
-            if taken := next((old for old in os.listdir(RUNS) if old.casefold() == name.casefold()), None):
-                raise UserError(f"o nome «{name}» já está em uso («{taken}»): escolha outro")
+            folder = free_folder(name)
             try:
                 os.rename(self.folder, folder)
             except OSError as error:
                 raise disk_error(error, folder) from None
         before, self.name, self.folder, self._log = self.name, name, folder, EventReader(folder)
         return Sentence(f"o treino «{before}» chama-se agora «{name}»")
+
+
+def free_folder(name: str) -> Path:
+    """The folder of a run that is to be called `name`; raises `UserError` when it cannot be, or is taken."""
+    folder = _new_folder(name)
+    if taken := next((old for old in os.listdir(RUNS) if old.casefold() == name.casefold()), None):
+        raise UserError(f"o nome «{name}» já está em uso («{taken}»): escolha outro")
+    return folder
 
 
 def adapter_folder(name: str) -> Path:
@@ -239,6 +245,11 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
         raise UserError(
             f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
             "escolha outro nome, ou escreva-o como está em checkpoints_qlora"
+        )
+    if of(run.events(), Merged):
+        raise UserError(
+            f"«{run.name}» junta outros treinos, e não se treina: parta dele, com outro nome e "
+            f"--from-adapter {run.folder.relative_to(HOME)}"
         )
     if other := next((one for one in all_runs() if one.alive and one.folder != run.folder), None):
         raise UserError(

@@ -19,7 +19,7 @@ from ..templates import render
 from ..text import decimal
 from ..training.checkpoints import versions
 from ..training.doctor import machine_facts
-from ..training.events import Event, Started, Stepped, last, of, sentences
+from ..training.events import Event, Merged, Started, Stepped, last, of, sentences
 from ..training.overview import STATUS, differences, overview
 from ..training.run import Run
 from .figures import ThemeName, training_curves
@@ -61,7 +61,10 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
 
 
 def train_command(run: Run) -> str:
-    """The command that trains as `run` did, under another name."""
+    """The command that makes what `run` made, under another name."""
+    if merged := last(run.events(), Merged):
+        weights, name = map(str, merged.weights), f"{run.name}-outra-vez"
+        return shlex.join(["farense-qlora", "merge", *merged.runs, "--weights", *weights, "--run", name])
     config = run.config
     words = ["farense-qlora", "train", "--run", f"{run.name}-outra-vez", "--profile", config.profile]
     for name, value in differences(config).items():
