@@ -34,13 +34,15 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
-    """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
+    """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`, as
+    training would."""
     from .progress import counting
 
     config = Config.of(**given(args))
     base = fq.load_base(config)
     with counting("linhas", None) as bar:
         data = fq.load_data(config, base, bar.update)
+    data.check()
     rows = [
         f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
         for i in range(min(args.rows, len(data.training)))
