@@ -95,6 +95,23 @@ def test_a_decimal_comma_is_taken_as_it_is_printed() -> None:
     assert (config.learning_rate, config.epochs) == (0.0003, 2.5)
 
 
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["train", "--lr", "1"], "argumento desconhecido: --lr 1 (ajuda: farense-qlora train --help)"),
+        (["train", "--learning-rat", "1"], "--learning-rat 1; quis dizer --learning-rate? (ajuda: "),
+        (["train", "--rnk=8"], "--rnk=8; quis dizer --rank? (ajuda: farense-qlora train --help)"),
+        (["ask", "x", "--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora ask --help)"),
+        (["--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora --help)"),
+    ],
+)
+def test_an_unknown_flag_is_told_by_its_command_with_the_nearest(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_every_setting_is_a_flag_of_train() -> None:
     values = {
         "bits": "16",
