@@ -184,7 +184,8 @@ def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Pat
 
 
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
-    done = farense("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
+    asked = ("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
+    done = farense(*asked)
     assert re.fullmatch(
         r"treino «curto» terminado: 2 atualizações em 0 min \d\d s; melhor perda na validação \d,\d{4} "
         r"\(passo \d\); adaptador em .*best\n",
@@ -192,6 +193,8 @@ def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_mode
     )
     assert "\r" not in done.stderr  # a file
     assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, [\d\u202f]+ tokens/s", done.stderr)
+    for again in (farense(*asked), farense("train", "--run", "curto", "--resume")):
+        assert (again.stdout, again.stderr) == (f"já tinha acabado: {done.stdout}", "")
 
 
 def test_ask_answers_from_the_newest_run(farense: Command, trained: Path) -> None:
