@@ -280,6 +280,10 @@ def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Pa
     done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
     assert re.search(r"outras\.jsonl +1 +0,0 % \[0,0; 79,3\] +50,0 %", done.stdout)
     assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
+    (tmp_path / "outras.csv").write_text(f"pergunta;resposta\n{QUESTION};{ANSWER}\n", encoding="utf-8")
+    sheet = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.csv").stdout
+    assert re.search(r"outras\.csv +1 +100,0 %", sheet)
+    assert "num ficheiro como os de treino" in " ".join(farense("evaluate", "--help").stdout.split())
 
 
 def test_runs_and_monitor_tell_the_same_of_a_run(farense: Command, trained: Path) -> None:
