@@ -96,6 +96,23 @@ def test_a_decimal_comma_is_taken_as_it_is_printed() -> None:
     assert (config.learning_rate, config.epochs) == (0.0003, 2.5)
 
 
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["train", "--lr", "1"], "argumento desconhecido: --lr 1 (ajuda: farense-qlora train --help)"),
+        (["train", "--learning-rat", "1"], "--learning-rat 1; quis dizer --learning-rate? (ajuda: "),
+        (["train", "--rnk=8"], "--rnk=8; quis dizer --rank? (ajuda: farense-qlora train --help)"),
+        (["ask", "x", "--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora ask --help)"),
+        (["--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora --help)"),
+    ],
+)
+def test_an_unknown_flag_is_told_by_its_command_with_the_nearest(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_every_setting_is_a_flag_of_train() -> None:
     values = {
         "bits": "16",
@@ -168,7 +185,8 @@ def test_prepare_writes_over_no_rows_but_its_own(farense: Command, tmp_path: Pat
 
 
 def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_model: Path) -> None:
-    done = farense("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
+    asked = ("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
+    done = farense(*asked)
     assert re.fullmatch(
         r"treino «curto» terminado: 2 atualizações em 0 min \d\d s; melhor perda na validação \d,\d{4} "
         r"\(passo \d\); adaptador em .*best\n",
@@ -176,6 +194,8 @@ def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_mode
     )
     assert "\r" not in done.stderr  # a file
     assert re.search(r"perda \d,\d{3}, validação \d,\d{3}, [\d\u202f]+ tokens/s", done.stderr)
+    for again in (farense(*asked), farense("train", "--run", "curto", "--resume")):
+        assert (again.stdout, again.stderr) == (f"já tinha acabado: {done.stdout}", "")
 
 
 def test_ask_answers_from_the_newest_run(farense: Command, trained: Path) -> None:
@@ -261,6 +281,10 @@ def test_evaluate_prints_a_table_and_wrong_answers(farense: Command, trained: Pa
     done = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.jsonl")
     assert re.search(r"outras\.jsonl +1 +0,0 % \[0,0; 79,3\] +50,0 %", done.stdout)
     assert f"certa: Foi enfermeiro.\ndada:  {ANSWER}" in done.stdout
+    (tmp_path / "outras.csv").write_text(f"pergunta;resposta\n{QUESTION};{ANSWER}\n", encoding="utf-8")
+    sheet = farense("evaluate", "--run", "decorado", "--data", tmp_path / "outras.csv").stdout
+    assert re.search(r"outras\.csv +1 +100,0 %", sheet)
+    assert "num ficheiro como os de treino" in " ".join(farense("evaluate", "--help").stdout.split())
 
 
 def test_runs_and_monitor_tell_the_same_of_a_run(farense: Command, trained: Path) -> None:

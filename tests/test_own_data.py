@@ -162,8 +162,10 @@ def test_an_adapter_that_learnt_nothing_is_never_the_best(tmp_path: Path) -> Non
 
 def test_from_a_spreadsheet_to_an_answer_at_the_command_line(farense: Command, tmp_path: Path) -> None:
     sheet = write(tmp_path, "a spreadsheet")
-    told = json.loads(farense("data", "--check", "--train-data", sheet, "--json").stdout)
+    told = json.loads(farense("data", "--check", "--train-data", sheet, "--batch-size", 5, "--json").stdout)
     assert told["sentences"][0].endswith("r.csv: 9 linhas") and "«" in told["rows"][0]
+    refused = farense("data", "--check", "--train-data", sheet)  # as training does
+    assert refused.returncode == 2 and refused.stdout == "" and "batch_size = 16 é maior" in refused.stderr
     settings = [word for name, value in BY_HEART.items() for word in (f"--{name.replace('_', '-')}", value)]
     done = farense("train", "--run", "folha", "--train-data", sheet, "--val-data", sheet, *settings)
     assert done.returncode == 0, done.stderr

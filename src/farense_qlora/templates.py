@@ -6,7 +6,7 @@ from functools import cache
 
 import jinja2
 
-from .text import decimal, percent, plain, scientific
+from .text import counted, decimal, percent, plain, scientific
 
 
 def render(template: str, /, **values: object) -> str:
@@ -32,6 +32,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "sh": lambda word: shlex.quote(str(word)),
         "quoted": lambda text: json.dumps(str(text), ensure_ascii=False),
+        "counted": counted,
         "decimal": decimal,
         "percent": percent,
         "plain": plain,

@@ -31,6 +31,12 @@ def decimal(value: float, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".translate(str.maketrans(",.-", "\u202f,−"))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `(1, "linha")` is «1 linha», and `(2, "atualização")` «2 atualizações»."""
+    plural = f"{noun[:-2]}ões" if noun.endswith("ão") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def marked(answer: str, right: bool) -> str:
     """`answer`, with a sign that says whether it is the right one."""
     return f"{'✓' if right else '✗'} {answer}"

@@ -69,6 +69,7 @@ def test_the_clubs_validation_is_not_for_other_rows(base: Base, tmp_path: Path) 
     assert config.val_data == "" == Config.of("mistral-7b", train_data=train).val_data
     data = load_data(config, base)
     assert data.split and (len(data.training), len(data.validation)) == (36, 4)
+    assert "validação" in data.held_out() and "perguntas por outras palavras" not in data.held_out()
     assert not set(data.training.lines) & set(data.validation.lines)
     again = load_data(config, base)
     assert again.validation.lines.tolist() == data.validation.lines.tolist()

@@ -14,9 +14,10 @@ import pytest
 from farense_qlora.answers.generate import ask
 from farense_qlora.data import sources
 from farense_qlora.data.chat import prompt_tokens
+from farense_qlora.data.rows import parse_row
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
-from farense_qlora.exporting.cards import integration_guide, model_card
+from farense_qlora.exporting.cards import QUESTION, example, integration_guide, model_card
 from farense_qlora.exporting.export import FORMATS, export, export_folder, exported_config, metadata
 from farense_qlora.files import touched
 from farense_qlora.model.adapters import load_adapter
@@ -70,6 +71,23 @@ def test_the_model_card_gives_commands_for_this_folder(run: Run, tmp_path: Path)
     guide = (tmp_path / "levar" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
     assert f"farense-qlora serve --adapter {tmp_path / 'levar'} --port 8080" in guide
     assert "/v1/chat/completions" in guide
+
+
+def test_the_card_of_others_rows_says_nothing_of_the_club(run: Run) -> None:
+    report = dict.fromkeys(("consumer", "questions", "kl", "kl_base", "kl_packed", "top1", "same_answers"), 1)
+    about = metadata(run)
+    card = model_card(about, report, Path("pasta"))
+    assert "\n- farense\n" in card and "sobre o Sporting Clube Farense" in card and "em 1 pergunta de" in card
+    about["config"]["train_data"] = "meus/rios.csv"
+    rows = [
+        parse_row({"prompt": ask, "completion": "Em Faro."}) for ask in ('Onde é a "ria"?', "Onde é o rio?")
+    ]
+    question = example(run.config.changed(train_data="meus/rios.csv"), rows)
+    assert question == "Onde é o rio?" and example(run.config, rows) == QUESTION
+    card = model_card(about, report, Path("pasta"), question)
+    assert "treinado com as linhas de `meus/rios.csv`." in card.replace("\n", " ") and "com rank 32" in card
+    for text in (card, integration_guide(about, Path("pasta"), question)):
+        assert question in text and "Farense" not in text and "- farense\n" not in text
 
 
 @pytest.mark.parametrize("format", FORMATS)

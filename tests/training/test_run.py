@@ -191,7 +191,7 @@ def test_another_config_or_other_data_are_named_and_taken_only_on_request(config
     rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
     with pytest.raises(UserError, match=r"o ficheiro .*rows\.jsonl mudou"):
         start(config, "outro")
-    with pytest.raises(UserError, match=r"dropout: 0\.0 → 0\.1"):
+    with pytest.raises(UserError, match=r"dropout: 0 → 0,1"):
         start(config.changed(dropout=0.1), "outro")
     again = start(config.changed(dropout=0.1), "outro", accept_changes=True)
     again.stop()

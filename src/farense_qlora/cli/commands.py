@@ -33,13 +33,15 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
-    """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`."""
+    """Say what training will make of the rows, and show some, what is learnt marked; raises `UserError`, as
+    training would."""
     from .progress import counting
 
     config = Config.of(**given(args))
     base = fq.load_base(config)
     with counting("linhas", None) as bar:
         data = fq.load_data(config, base, bar.update)
+    data.check()
     rows = [
         f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
         for i in range(min(args.rows, len(data.training)))
@@ -50,12 +52,17 @@ def data(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
+    from ..training.run import ended
     from .progress import follow, outcome, stop_and_wait
 
     settings = given(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
     config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
+    if args.run and (run := ended(config, args.run)):
+        result, text = outcome(run)
+        _write(args, result, f"já tinha acabado: {text}")
+        return 0
     run = fq.start(config, args.run, args.accept_changes)
     code = 0
     try:

@@ -81,7 +81,8 @@ def build_parser() -> Parser:
 
     sub = add(commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
     _adapter_flags(sub)
-    sub.add_argument("--data", type=Path, metavar="FICHEIRO", help="outras perguntas e respostas, em JSONL")
+    others = "outras perguntas e respostas, num ficheiro como os de treino"
+    sub.add_argument("--data", type=Path, metavar="FICHEIRO", help=others)
     sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
 
     sub = add(commands.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import UserError
@@ -26,6 +28,16 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings, add_help=False, allow_abbrev=False, formatter_class=_Formatter)
         self._positionals.title, self._optionals.title = "argumentos", "opções"
         self.add_argument("-h", "--help", action="help", help="mostra esta ajuda e termina")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore
+        """As argparse does, but what a command does not know is an error of its own, with its help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [name.lstrip("-") for name in self._option_string_actions]
+            near = get_close_matches(unknown[0].partition("=")[0].lstrip("-"), known, 1)
+            hint = f"; quis dizer --{near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError` with argparse's `message`, translated, and where help is."""

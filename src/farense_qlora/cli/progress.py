@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..bar import Bar
-from ..text import decimal, duration
+from ..text import counted, decimal, duration
 from ..training.events import ENDINGS, STOPPING, Evaluated, Finished, Started, Stepped, of, sentence
 from ..training.numbers import RECENT, numbers
 from ..training.run import Run
@@ -37,7 +37,7 @@ def outcome(run: Run) -> tuple[dict[str, Any], str]:
     if end.best_loss is not None:
         loss = f"; melhor perda na validação {decimal(end.best_loss, 4)} (passo {end.best_step})"
     text = (
-        f"treino «{run.name}» {ENDINGS[end.reason]}: {end.step} atualizações em "
+        f"treino «{run.name}» {ENDINGS[end.reason]}: {counted(end.step, 'atualização')} em "
         f"{duration(seconds)}{loss}; adaptador em {run.best_adapter}"
     )
     return result, text

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from ..text import counted
+
 CONTRACTIONS = {
     "": {"o": "o", "a": "a", "os": "os", "as": "as"},
     "de": {"o": "do", "a": "da", "os": "dos", "as": "das"},
@@ -53,11 +55,6 @@ def capital(text: str) -> str:
 def sentence(text: str) -> str:
     """`text` with a full stop, unless it ends in an abbreviation's."""
     return text if text.endswith(".") else f"{text}."
-
-
-def counted(number: int, noun: str) -> str:
-    """`(1, "golo")` -> "1 golo"; `(2, "golo")` -> "2 golos"."""
-    return f"{number} {noun if number == 1 else noun + 's'}"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from ..config import CACHE, HOME, ROOT, Config
 from ..errors import UserError
 from ..files import atomic_write
 from ..table import Drawn, Table
-from ..text import decimal, percent
+from ..text import counted, decimal, percent
 from .batches import make_sampler
 from .careless import careless_row
 from .duplicates import alike_groups, repeated
@@ -27,6 +27,7 @@ from .template import TODAY, is_dated, template_missing
 from .tokens import Encoded, HasTokenizer, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
+SPLIT = "validação"  # what was taken from the training rows asks for what they do not teach
 CARELESS = "as mesmas, escritas à pressa"
 # What `prepare` writes beside the validation, to be asked as well.
 ASKED_TOO = {
@@ -116,6 +117,14 @@ class Data(Drawn):
             )
         return said
 
+    def check(self) -> None:
+        """Raise `UserError` when a micro-batch takes more rows than there are to train on."""
+        if self.config.batch_size > (rows := len(self.training)):
+            raise UserError(
+                f"batch_size = {self.config.batch_size} é maior do que os dados de treino "
+                f"({counted(rows, 'linha')} em {self.config.train_data}): reduza o lote (--batch-size)"
+            )
+
     @property
     def kinds(self) -> Table:
         """How many rows of each kind each set has."""
@@ -155,7 +164,7 @@ class Data(Drawn):
         asking = [(number, row) for number, row in enumerate(rows) if row.messages]
         some = asking[:: -(-len(asking) // MOST_CARELESS) or 1]
         careless = [careless_row(row, Random(number), other=True) for number, row in some]
-        sets = {VALIDATION: rows, CARELESS: careless, **self.asked_too}
+        sets = {SPLIT if self.split else VALIDATION: rows, CARELESS: careless, **self.asked_too}
         return {name: rows for name, rows in sets.items() if rows}
 
 
@@ -243,8 +252,7 @@ def _summary(source: str, encoded: Encoded, repeats: tuple[Repeat, ...]) -> str:
 
 
 def _lines(encoded: Encoded) -> str:
-    count = len(np.unique(encoded.lines))
-    return "1 linha" if count == 1 else f"{count} linhas"
+    return counted(len(np.unique(encoded.lines)), "linha")
 
 
 def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

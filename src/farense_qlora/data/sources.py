@@ -18,6 +18,7 @@ from ..config import HOME
 from ..errors import UserError, reason
 from ..files import in_icloud, sha256
 from ..hub import why_not_had
+from ..text import counted
 from .rows import SHAPES, shape
 
 COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
@@ -274,8 +275,9 @@ def _column(name: str) -> str:
 
 def _cells(header: list[str], cells: list[str], delimiter: str) -> dict[str, str] | ValueError:
     if len(cells) != len(header):
-        have = "1 célula" if len(cells) == 1 else f"{len(cells)} células"
-        return ValueError(f"tem {have} e o cabeçalho {len(header)} (separador: {delimiter})")
+        return ValueError(
+            f"tem {counted(len(cells), 'célula')} e o cabeçalho {len(header)} (separador: {delimiter})"
+        )
     if formula := next(filter(FORMULA.match, cells), None):
         return ValueError(
             f"a célula {formula[:30]!r} é uma fórmula: guarde o valor, ou ponha-lhe um apóstrofo"

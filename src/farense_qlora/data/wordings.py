@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import UserError, reason
-from .language import Club, capital, competition, counted, sentence, with_article
+from ..text import counted
+from .language import Club, capital, competition, sentence, with_article
 
 UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
 # What stands for a value, {equipa} or {equipa:por}; a brace alone is a mark without a name.

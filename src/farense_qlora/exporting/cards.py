@@ -1,16 +1,19 @@
 """What people read beside an export, made for that very folder: the model card and the integration guide."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..answers.generate import MAX_TOKENS
-from ..config import Config
+from ..config import TRAIN_DATA, Config
+from ..data.rows import Row
 from ..model.folder import name_for_mlx_lm
 from ..templates import render
 from .formats import GGUF, LORA_GGUF
 
 QUESTION = "Quando foi fundado o Farense?"
+SIMPLE = re.compile(r"[^\"'$`\\!\n]+")  # what stands between quotation marks as it is, in a shell and in JSON
 WHAT = {
     "mlx": "Adaptador LoRA no formato do mlx-lm",
     "peft": "Adaptador LoRA no formato do PEFT (PyTorch)",
@@ -23,15 +26,23 @@ WHAT = {
 LIBRARY = {"peft": "peft", "gguf": "gguf", "gguf-lora": "gguf", "ollama": "gguf"}  # the others are mlx's
 
 
-def model_card(about: dict[str, Any], report: Any, folder: Path) -> str:
+def example(config: Config, rows: Iterable[Row]) -> str:
+    """A question to show how one asks: of the club, or else the first simple one of the validation `rows`."""
+    if config.train_data == TRAIN_DATA:
+        return QUESTION
+    asked = (row.messages[-2]["content"] for row in rows if len(row.messages) > 1)
+    return next(filter(SIMPLE.fullmatch, asked), "Olá, quem é?")
+
+
+def model_card(about: dict[str, Any], report: Any, folder: Path, question: str = QUESTION) -> str:
     """The README, in Portuguese and with the header that the hub reads, of the export in `folder` that is
     `about` (its metadata) and was checked as `report` says (a `Verification`)."""
-    return _render("README.md.j2", about, folder, report=report)
+    return _render("README.md.j2", about, folder, question=question, report=report)
 
 
-def integration_guide(about: dict[str, Any], folder: Path) -> str:
+def integration_guide(about: dict[str, Any], folder: Path, question: str = QUESTION) -> str:
     """How a program asks what is in `folder`: from Python, a shell, HTTP and Node with Express."""
-    return _render("INTEGRATION_GUIDE.md.j2", about, folder)
+    return _render("INTEGRATION_GUIDE.md.j2", about, folder, question=question)
 
 
 def _render(template: str, about: dict[str, Any], folder: Path, **values: object) -> str:
@@ -51,7 +62,7 @@ def _render(template: str, about: dict[str, Any], folder: Path, **values: object
         lora=folder / LORA_GGUF,
         modelfile=folder / "Modelfile",
         name=re.sub("[^A-Za-z0-9_.-]+", "-", folder.name),  # as Ollama takes it
-        question=QUESTION,
+        of_the_club=config.train_data == TRAIN_DATA,
         max_tokens=MAX_TOKENS,
         **values,
     )

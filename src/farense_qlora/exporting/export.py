@@ -29,7 +29,7 @@ from ..training.checkpoints import contents, latest, measured, versions
 from ..training.events import Finished, Merged, Stepped, last, of
 from ..training.numbers import numbers
 from ..training.run import Run
-from .cards import integration_guide, model_card
+from .cards import example, integration_guide, model_card
 from .formats import GGUF, K_QUANTS, LORA_GGUF, write_fused, write_gguf, write_gguf_lora, write_peft
 from .ollama import write_modelfile
 from .verify import (
@@ -124,15 +124,18 @@ def exports(
     base = load_base(run.config)
     validation = load_data(run.config, base).validation
     reference = measure(base, run.best_adapter, validation, questions, progress)
+    question = example(run.config, (row for _, row in validation.rows()))
     base = changed(base, model=nn.Module())  # the tools are about to load it too
     gc.collect()
     mx.clear_cache()
     for format, to in targets.items():
-        _export(run, format, to, base, reference, progress)
+        _export(run, format, to, base, reference, question, progress)
         yield Linked(to)
 
 
-def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, progress: Progress) -> None:
+def _export(
+    run: Run, format: str, to: Path, base: Base, reference: Reference, question: str, progress: Progress
+) -> None:
     adapter, about, kind = run.best_adapter, metadata(run, format), FORMATS[format]
     with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
         model, loaded = _write(format, base, adapter, to.name, partial, Path(temporary), reference.dtype)
@@ -148,8 +151,8 @@ def _export(run: Run, format: str, to: Path, base: Base, reference: Reference, p
         texts = {
             REPORT: json.dumps(found, ensure_ascii=False, indent=2) + "\n",
             METADATA: json.dumps(about, ensure_ascii=False, indent=2) + "\n",
-            "README.md": model_card(about, report, to),
-            "INTEGRATION_GUIDE.md": integration_guide(about, to),
+            "README.md": model_card(about, report, to, question),
+            "INTEGRATION_GUIDE.md": integration_guide(about, to, question),
         }
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 from ..config import Config
 from ..data.sources import fingerprint
 from ..files import put_back, verify
+from ..text import plain
 from .events import Event, best_of
 
 BEST = "best"
@@ -78,7 +79,7 @@ def fingerprints(config: Config) -> dict[str, str]:
 
 
 def _said(value: object) -> object:
-    return "nenhum" if value is None else value
+    return "nenhum" if value is None else plain(value) if isinstance(value, float) else value
 
 
 def changes(checkpoint: Path, config: Config, data: dict[str, str]) -> list[str]:

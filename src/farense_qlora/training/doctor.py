@@ -19,7 +19,7 @@ from ..errors import UserError, disk_error
 from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..profiles import PROFILES
 from ..table import Table
-from ..text import decimal
+from ..text import counted, decimal
 from .checkpoints import checkpoint_bytes
 from .cost import download_gb, estimate, shape_of, weights_gb
 from .events import Restarted, Started, of
@@ -90,7 +90,7 @@ def share(about: Machine) -> str:
             profile = config.profile if config.profile in PROFILES else "outro"
             predicted = next((event.predicted_gb for event in of(events, Started) if event.predicted_gb), 0.0)
             took = [
-                f"{now.step} atualizações em {decimal(now.seconds, 0)} s",
+                f"{counted(now.step, 'atualização')} em {decimal(now.seconds, 0)} s",
                 f"{decimal(now.tokens_per_s or 0.0, 0)} tokens/s",
                 f"memória {decimal(now.peak_memory_gb or 0.0, 2)} GB, prevista {decimal(predicted, 2)}",
                 f"recomeços {len(of(events, Restarted))}",
@@ -166,7 +166,7 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
     for source in (Config().train_data, Config().val_data):
         name = f"Dados ({Path(source).stem})"
         try:
-            yield Check(name, True, f"{len(read_rows(source))} linhas")
+            yield Check(name, True, counted(len(read_rows(source)), "linha"))
         except UserError as error:
             yield Check(name, False, str(error), "farense-qlora prepare")
 

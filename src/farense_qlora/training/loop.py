@@ -160,11 +160,7 @@ class Trainer:
     ):
         self.config, self.base, self.data, self.folder = config, base, data, folder
         self._stops, self._splits = stops, splits
-        if config.batch_size > len(data.training):
-            raise UserError(
-                f"batch_size = {config.batch_size} é maior do que os dados de treino "
-                f"({len(data.training)} linhas em {config.train_data}): reduza o lote"
-            )
+        data.check()
         folder.mkdir(parents=True, exist_ok=True)
         write_left_out(config, data, folder)
         self.sampler = make_sampler(config, data.training.lengths)

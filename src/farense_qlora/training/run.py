@@ -338,6 +338,16 @@ def finished(config: Config) -> Run | None:
     return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
 
 
+def ended(config: Config, name: str) -> Run | None:
+    """The run called `name`, if it came to its end with `config` and the data as they are: nothing is left to
+    train. Raises `UserError` when the data are not there."""
+    for run in _runs_of(config):
+        if run.name == name and run.status in ("completed", "early_stopping"):
+            checkpoint = latest(run.folder)
+            return run if checkpoint and not changes(checkpoint, config, fingerprints(config)) else None
+    return None
+
+
 def _unended(config: Config) -> Run | None:
     """The newest run of `config` and its data, if it is under way, was interrupted or was stopped."""
     run = next(_runs_of(config), None)
