@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from unittest.mock import patch
 
@@ -18,6 +19,8 @@ from farense_qlora.training.events import TYPES
 
 PICTURES = ROOT / "docs" / "guides" / "imagens"
 WORDS_A_MINUTE = 200
+# The pages for who works on the code; every other page of docs/ is for the user.
+OF_THE_CODE = {"FALHAS", "INDEX", "MINIATURA", "MONITORING_README", "RESUMO_OTIMIZACOES"}
 EVENTS = {
     "Started": "o treino vai começar, ou continuar se `step` > 0",
     "Stepped": "uma atualização: perda em nats por token supervisionado, tempos em segundos",
@@ -172,17 +175,20 @@ def models_table() -> str:
 
 
 def page_list() -> str:
-    """Every page of docs/ with its title and reading time."""
+    """Every page of docs/ with its title and reading time: those for the user, then those of the code."""
 
-    def rows() -> Iterator[tuple[str, str, str]]:
+    def rows(of_the_code: bool) -> Iterator[tuple[str, str, str]]:
         for page, text in pages().items():
-            if page.startswith("docs/"):
+            if page.startswith("docs/") and (Path(page).stem in OF_THE_CODE) == of_the_code:
                 words = len(re.findall(r"\w+", " ".join(line for _, line in prose(text))))
                 name = page.removeprefix("docs/").removesuffix(".md")
                 title = text.splitlines()[0].removeprefix("# ")
                 yield f"[{title}]({page})", f"`{name}`", f"{max(1, round(words / WORDS_A_MINUTE))} min"
 
-    return _markdown("Página | Ficheiro, em `docs/` | Leitura", rows())
+    return "\n\n".join(
+        f"### {title}\n\n{_markdown('Página | Ficheiro, em `docs/` | Leitura', rows(of_the_code))}"
+        for title, of_the_code in (("Para quem usa", False), ("Para quem mexe no código", True))
+    )
 
 
 def express_server() -> str:

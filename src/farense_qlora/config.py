@@ -92,7 +92,7 @@ class Config(Settings):
         "Ficheiro Jinja com que se escrevem as conversas (chat template); vazio = o do próprio modelo.",
     )
 
-    rank: int = in_adapter(16, "Rank", "Dimensão das matrizes de baixa ordem.", ge=1, le=512)
+    rank: int = in_adapter(16, "Rank", "Característica (rank) das matrizes do adaptador.", ge=1, le=512)
     alpha: float = in_adapter(
         32.0, "Alpha", "Peso do adaptador: a escala aplicada é alpha / rank.", gt=0, le=4096
     )
