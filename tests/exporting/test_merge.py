@@ -26,7 +26,8 @@ from farense_qlora.model.from_adapter import Adapter, read_adapter, start_from
 from farense_qlora.training import run as run_module
 from farense_qlora.training.events import sentence
 from farense_qlora.training.overview import runs
-from farense_qlora.training.run import Run, all_runs, start
+from farense_qlora.training.run import Run, all_runs
+from farense_qlora.training.start import start
 from farense_qlora.ui.report import report, train_command
 
 BOTH = ("decorado", "trocado")

@@ -23,7 +23,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.training import event_log, loop
 from farense_qlora.training.event_log import EventReader, EventWriter, replay
 from farense_qlora.training.events import Event, Paused, RateChanged, Resumed, Stepped
-from farense_qlora.training.run import start
+from farense_qlora.training.start import start
 
 TRIES = 400 if WHOLE else 3  # per kind of error; at most one for each operation
 REAL_OPEN = builtins.open

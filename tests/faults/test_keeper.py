@@ -18,7 +18,8 @@ from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training.event_log import EventReader
 from farense_qlora.training.events import Finished, Restarted, Saved, Started, Stepped, of
-from farense_qlora.training.run import Run, start
+from farense_qlora.training.run import Run
+from farense_qlora.training.start import start
 from farense_qlora.training.worker import take_lock
 
 DEATHS, IN_ONE_RUN, HANGS = (200, 20, 10) if WHOLE else (5, 5, 1)

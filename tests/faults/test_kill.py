@@ -11,7 +11,8 @@ from farense_qlora.config import Config
 from farense_qlora.training.checkpoints import FOLDER, latest
 from farense_qlora.training.event_log import EventReader
 from farense_qlora.training.events import Finished, Saved, Started, Stepped
-from farense_qlora.training.run import Run, all_runs, start
+from farense_qlora.training.run import Run, all_runs
+from farense_qlora.training.start import start
 
 KILLS = 200 if WHOLE else 5
 

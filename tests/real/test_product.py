@@ -22,7 +22,8 @@ from farense_qlora.config import HOME, Config
 from farense_qlora.training import run as run_module
 from farense_qlora.training.event_log import replay
 from farense_qlora.training.events import Finished, Saved
-from farense_qlora.training.run import Run, start
+from farense_qlora.training.run import Run
+from farense_qlora.training.start import start
 
 pytestmark = needs_smollm2
 UPDATES = 4

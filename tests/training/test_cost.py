@@ -15,6 +15,7 @@ from farense_qlora.training import run as run_module
 from farense_qlora.training.cost import MISTRAL_7B, estimate, memory_warning, shape_of
 from farense_qlora.training.events import Started, Stepped, of
 from farense_qlora.training.fit import trial
+from farense_qlora.training.start import start
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_training_takes_the_memory_that_was_measured_and_the_run_says_so(
     monkeypatch.setattr(run_module, "RUNS", tmp_path / "runs")
     asked = config.changed(max_steps=6, eval_every=3, probes=2)
     measured = trial(asked)
-    run = run_module.start(asked, "medido").wait()
+    run = start(asked, "medido").wait()
     steps, (started,) = of(run.events(), Stepped), of(run.events(), Started)
     assert measured.peak_gb == pytest.approx(max(step.peak_memory_gb for step in steps), rel=0.15)
     assert started.predicted_gb and started.predicted_gb == pytest.approx(measured.peak_gb, rel=0.25)

@@ -21,7 +21,8 @@ from farense_qlora.exporting.export import metadata
 from farense_qlora.training import run as run_module
 from farense_qlora.training.checkpoints import measured
 from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped
-from farense_qlora.training.run import Run, all_runs, finished, start
+from farense_qlora.training.run import Run, all_runs
+from farense_qlora.training.start import finished, start
 
 
 @pytest.fixture

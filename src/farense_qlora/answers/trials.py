@@ -28,7 +28,8 @@ from ..training.events import Evaluated, Started, last, of
 from ..training.numbers import WHOLE
 from ..training.overview import setting
 from ..training.requests import STOP
-from ..training.run import POLL_SECONDS, Run, all_runs, start
+from ..training.run import POLL_SECONDS, Run, all_runs
+from ..training.start import start
 from ..training.worker import is_locked, take_lock
 from .intervals import mean_interval
 

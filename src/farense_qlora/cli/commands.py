@@ -52,7 +52,7 @@ def data(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on; 130 when Ctrl-C stopped it, else 0. Raises `UserError` when it fails."""
-    from ..training.run import ended
+    from ..training.start import ended
     from .progress import follow, outcome, stop_and_wait
 
     settings = given(args)

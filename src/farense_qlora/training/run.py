@@ -7,22 +7,20 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from ..config import HOME, RUNS, Config
 from ..errors import UserError, disk_error
-from ..files import atomic_write, bytes_in
-from ..model.download import find_model
+from ..files import bytes_in
 from ..table import Table
 from ..text import Sentence, size
-from .checkpoints import best, changes, fingerprints, latest, tidy
+from .checkpoints import best, latest
 from .event_log import NAME, EventReader
-from .events import Evaluated, Event, Failed, Finished, Merged, Paused, Resumed, Started, from_json, last, of
+from .events import Evaluated, Event, Failed, Finished, Paused, Resumed, Started, from_json, last, of
 from .numbers import Gap, Numbers, generalization_gap, history, numbers
-from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, clear_requests, is_requested, request
-from .worker import is_locked, launch, lock_holder, take_lock
+from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, is_requested, request
+from .worker import is_locked, take_lock
 
 POLL_SECONDS = 0.2
 DELETED = ".deleted"  # at the end of the hidden name of what is being deleted
@@ -206,7 +204,7 @@ class Run:
 
 def free_folder(name: str) -> Path:
     """The folder of a run that is to be called `name`; raises `UserError` when it cannot be, or is taken."""
-    folder = _new_folder(name)
+    folder = new_folder(name)
     if taken := next((old for old in os.listdir(RUNS) if old.casefold() == name.casefold()), None):
         raise UserError(f"o nome «{name}» já está em uso («{taken}»): escolha outro")
     return folder
@@ -219,65 +217,6 @@ def adapter_folder(name: str) -> Path:
     """
     folder = HOME / Path(name).expanduser()
     return Run(folder).best_adapter if (folder / NAME).exists() else folder
-
-
-def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:
-    """Launch a worker process that trains as `config` says in the run folder `name`; it outlives this one.
-
-    A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
-    one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
-    end is taken up (or joined, while its worker is at it), and otherwise a new one begun. Downloads a model
-    that is not here, and raises as `find_model` does; raises `UserError` when any run is under way already,
-    and when the one called `name` differs.
-
-    >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
-    'completed'
-    """
-    if name is None and (unended := _unended(config)) is not None:
-        if unended.alive:
-            return unended
-        name = unended.name
-    if name is None:
-        lora = "-lora" if config.bits == 16 != Config.of(config.profile).bits else ""
-        name = f"{config.profile}{lora}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Run(_new_folder(name))
-    if run.folder.exists() and run.name not in os.listdir(RUNS):
-        raise UserError(
-            f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
-            "escolha outro nome, ou escreva-o como está em checkpoints_qlora"
-        )
-    if of(run.events(), Merged):
-        raise UserError(
-            f"«{run.name}» junta outros treinos, e não se treina: parta dele, com outro nome e "
-            f"--from-adapter {run.folder.relative_to(HOME)}"
-        )
-    if other := next((one for one in all_runs() if one.alive and one.folder != run.folder), None):
-        raise UserError(
-            f"o treino «{other.name}» está a decorrer neste computador, e dois ao mesmo tempo disputavam a "
-            "memória: espere que acabe, ou pare-o («farense-qlora stop»); fq.watch() volta a mostrá-lo"
-        )
-    find_model(config.base_model)  # here, where one sees it come and can interrupt it
-    lock = take_lock(run.folder)
-    if lock is None:
-        who = lock_holder(run.folder)
-        raise UserError(f"o treino «{run.name}» já está a decorrer" + (f" ({who})" if who else ""))
-    with lock:  # closed here at the end; the worker keeps it
-        tidy(run.folder)
-        checkpoint = latest(run.folder)
-        if checkpoint and not accept_changes:
-            changed = changes(checkpoint, config, fingerprints(config))
-            if changed:
-                raise UserError(
-                    f"já há um treino chamado «{run.name}» com outras definições ou outros dados "
-                    f"({'; '.join(changed)}): escolha outro nome, ou aceite a mudança com --accept-changes"
-                )
-        if checkpoint is None:
-            (run.folder / NAME).unlink(missing_ok=True)
-        clear_requests(run.folder)
-        with atomic_write(run.folder / "config.json") as path:
-            config.write(path)
-        worker = launch(run.folder, lock, accept_changes)
-    return Run(run.folder, worker)
 
 
 def status(alive: bool, events: Sequence[Event]) -> str:
@@ -312,7 +251,7 @@ def _no_run(name: str) -> UserError:
     return UserError(f"não há nenhum treino chamado «{name}» em {RUNS} (há: {known})")
 
 
-def _new_folder(name: str) -> Path:
+def new_folder(name: str) -> Path:
     """The folder of a new run called `name`; raises `UserError` when it cannot be called so."""
     folder = RUNS / name
     if not re.fullmatch(r"[\w][\w.-]*", name):
@@ -327,39 +266,3 @@ def _began(folder: Path) -> float:
     with suppress(FileNotFoundError), open(folder / NAME, "rb") as file:
         first = from_json(file.readline())
     return first.time if first else (folder / "config.json").stat().st_mtime
-
-
-def finished(config: Config) -> Run | None:
-    """The newest run of `config` that came to its end, if there is one.
-
-    >>> fq.finished(config).name
-    'decorado'
-    """
-    return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
-
-
-def ended(config: Config, name: str) -> Run | None:
-    """The run called `name`, if it came to its end with `config` and the data as they are: nothing is left to
-    train. Raises `UserError` when the data are not there."""
-    for run in _runs_of(config):
-        if run.name == name and run.status in ("completed", "early_stopping"):
-            checkpoint = latest(run.folder)
-            return run if checkpoint and not changes(checkpoint, config, fingerprints(config)) else None
-    return None
-
-
-def _unended(config: Config) -> Run | None:
-    """The newest run of `config` and its data, if it is under way, was interrupted or was stopped."""
-    run = next(_runs_of(config), None)
-    if run is None or run.status not in ("running", "paused", "stopped", "interrupted", "new"):
-        return None
-    checkpoint = latest(run.folder)
-    return None if checkpoint and changes(checkpoint, config, fingerprints(config)) else run
-
-
-def _runs_of(config: Config) -> Iterator[Run]:
-    """The runs of `config`, newest first."""
-    for run in all_runs():
-        with suppress(UserError):  # of an older version, or damaged: not ours to take up
-            if run.config == config:
-                yield run
