@@ -97,7 +97,7 @@ class Config(Settings):
         32.0, "Alpha", "Peso do adaptador: a escala aplicada é alpha / rank.", gt=0, le=4096
     )
     dropout: float = in_adapter(
-        0.0, "Dropout", "Fração das entradas do adaptador anulada em cada passo.", ge=0, lt=1
+        0.0, "Dropout", "Fração das entradas do adaptador anulada em cada atualização.", ge=0, lt=1
     )
     num_layers: int = in_adapter(
         -1, "Camadas", "Quantas camadas levam adaptador, a contar do fim; -1 = todas.", ge=-1
@@ -150,7 +150,7 @@ class Config(Settings):
         1.0, "Norma máxima do gradiente", "Gradientes de norma maior são reduzidos; 0 = sem limite.", ge=0
     )
     grad_checkpoint: bool = in_optimization(
-        False, "Recalcular ativações", "Recalcula em vez de guardar: menos memória, passos mais lentos."
+        False, "Recalcular ativações", "Recalcula em vez de guardar: menos memória, atualizações mais lentas."
     )
     seed: int = in_optimization(0, "Semente", "Fixa a ordem dos dados e os números aleatórios.", ge=0)
 

@@ -156,16 +156,22 @@ class Evaluation:
 
 
 def _scores(sets: Sequence[Answered], in_groups: Sequence[Answered] = ()) -> Table:
-    """The scores of each of `sets`; below those of the sets `in_groups`, the ones of their groups."""
-    rows = []
+    """The scores of each of `sets`; below those of the sets `in_groups`, under headings, the ones by kind of
+    question and by table of facts."""
+    rows: list[tuple[object, ...]] = []
+
+    def add(label: str, score: Score) -> None:
+        rows.append((label, score.count, *score.cells(), percent(score.refused)))
+
     for one in sets:
-        lines: dict[str, Score] = {one.name: one}
-        if one in in_groups:
-            lines |= {f"– {LABELS[name]}": score for name, score in (one.by_kind | one.by_table).items()}
-        for label, score in lines.items():
-            rows.append((label, score.count, *score.cells(), percent(score.refused)))
+        add(one.name, one)
+        groups = {"por tipo de pergunta:": one.by_kind, "por tabela de factos:": one.by_table}
+        for heading, scores in groups.items() if one in in_groups else ():
+            rows += [(heading, "", "", "", "")] if scores else []
+            for name, score in scores.items():
+                add(f"– {LABELS[name]}", score)
     columns = ["", "perguntas", "certas", "F1", "diz que não sabe"]
-    return Table(rows, columns=columns, formats=dict.fromkeys(columns[2:], str))
+    return Table(rows, columns=columns, formats=dict.fromkeys(columns[1:], str))
 
 
 def evaluate(

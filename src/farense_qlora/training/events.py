@@ -222,7 +222,7 @@ ENDINGS = {
     "early_stopping": "terminado: a validação deixou de melhorar",
     "stopped": "parado a pedido e guardado",
 }
-STOPPING = "o passo em curso acaba, fica guardado e é avaliado"
+STOPPING = "a atualização em curso acaba, fica guardada e é avaliada"
 
 
 def sentence(event: Event) -> str | None:

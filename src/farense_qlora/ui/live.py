@@ -136,13 +136,17 @@ class Controls:
         self.more = widgets.ToggleButton(
             description="Mais números", icon="list", tooltip="Mostra os outros números", layout=FITTED
         )
-        self._stop = button("Parar", "stop", "Acaba o passo em curso, guarda, avalia e termina", self.stop)
-        self._pause = button(
-            "Pausar", "pause", "Acaba o passo em curso, guarda e espera", self._pause_or_resume
+        self._stop = button(
+            "Parar", "stop", "Acaba a atualização em curso, guarda, avalia e termina", self.stop
         )
-        save = button("Guardar agora", "save", "Escreve um ponto de controlo no fim deste passo", self._save)
+        self._pause = button(
+            "Pausar", "pause", "Acaba a atualização em curso, guarda e espera", self._pause_or_resume
+        )
+        save = button(
+            "Guardar agora", "save", "Escreve um ponto de controlo no fim desta atualização", self._save
+        )
         apply = button(
-            "Aplicar", "check", "A partir do próximo passo, treina com esta taxa máxima", self._ask_rate
+            "Aplicar", "check", "A partir da próxima atualização, treina com esta taxa máxima", self._ask_rate
         )
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
@@ -184,7 +188,7 @@ class Controls:
 
     def _save(self) -> str:
         self._run.save_now()
-        return "guarda no fim deste passo"
+        return "guarda no fim desta atualização"
 
     def _ask_rate(self) -> str:
         # Read at the next turn of `watch`: ipykernel 7.4 may hand over the click before what was typed.
@@ -197,7 +201,7 @@ class Controls:
         except ValueError:
             raise UserError(f"«{self._rate.value}» não é um número (por exemplo 0,0002 ou 2e-4)") from None
         self._run.set_learning_rate(rate)
-        return f"taxa máxima {scientific(rate)} a partir do próximo passo"
+        return f"taxa máxima {scientific(rate)} a partir da próxima atualização"
 
 
 def state(events: Sequence[Event], alive: bool = False, whole: bool = False) -> str:
