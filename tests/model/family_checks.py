@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from converting import LLAMA_CPP, converter_version, write_known
 from mlx.utils import tree_flatten
 from mlx_lm import generate
 from mlx_lm.utils import load_model
@@ -56,10 +57,12 @@ LIMITS = {
     "gguf-lora": 1e-3,
     "ollama": 1e-3,
 }
-CHECKS = ("carrega", "perda", "packing", "grad_checkpoint", "responde", *LIMITS)
+# Those of them that llama.cpp's converter writes, which is tried where there is one.
+CONVERTED = {f"{name} --converter": name for name in ("gguf", "gguf-lora")}
+CHECKS = ("carrega", "perda", "packing", "grad_checkpoint", "responde", *LIMITS, *CONVERTED)
 DIFFERS = (
-    "o transformers não calcula este modelo como o mlx-lm, e por isso a exportação não passa na verificação: "
-    "exporte como «mlx» ou «fused»"
+    "o {} não calcula este modelo como o mlx-lm, e por isso a exportação não passa na verificação: exporte "
+    "como «mlx» ou «fused»"
 )
 
 Measured = tuple[float, dict[str, mx.array]]
@@ -156,20 +159,26 @@ class Tried:
             answers=answers(self.base, prompts, 1),
         )
 
-    def exported(self, format: str, reference: verify.Reference) -> None:
+    def exported(self, format: str, reference: verify.Reference, converter: Path | None = None) -> None:
         """What the tool of `format` reads, in this process, is the trained model."""
         to, temporary = self.folder / format, self.folder / f"{format}-temporary"
         to.mkdir(), temporary.mkdir()
-        tool = FORMATS[format].tool
+        tool, differs = FORMATS[format].tool, DIFFERS.format("llama.cpp" if converter else "transformers")
         with quiet(), patch.object(verify, "_asked", asked_here):
-            model, loaded = _write(format, self.base, self.adapter, "nome", to, temporary, reference.dtype)
+            model, loaded = _write(
+                format, self.base, self.adapter, "nome", to, temporary, reference.dtype, converter
+            )
             try:
                 report = verify.verify(reference, format, tool, model, loaded, FORMATS[format].limits)
             except SystemExit as refusal:  # which is how the process of a tool ends
                 raise UserError(str(refusal)) from None
+            except ValueError:
+                if not converter:  # what is ours loads
+                    raise
+                raise UserError(differs) from None
         near = report.kl <= LIMITS[format] * report.kl_base
-        if not near and format == "peft" and report.failures:
-            raise UserError(DIFFERS)
+        if not near and (format == "peft" or converter) and report.failures:
+            raise UserError(differs)
         assert near, report
 
     def apart(self) -> list[Batch]:
@@ -231,9 +240,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def outcomes(family: str, tokenizer: Path, folder: Path) -> dict[str, str]:
+def outcomes(family: str, tokenizer: Path, folder: Path, known: Path | None = None) -> dict[str, str]:
     """Of each check of `family` why it is refused, or nothing when it passes; those of formats whose tool is
-    not installed are left out. Raises `AssertionError` when one fails."""
+    not installed are left out, and those of the converter unless the folder `known` has a tokenizer that it
+    knows. Raises `AssertionError` when one fails."""
     try:
         tried = Tried(family, tokenizer, folder)
     except UserError as refusal:
@@ -258,12 +268,23 @@ def outcomes(family: str, tokenizer: Path, folder: Path) -> dict[str, str]:
             found[name] = ""
         except UserError as refusal:
             found[name] = plain(refusal, tried.base.name, kind)
+    if known:
+        # For InternLM's the model of pieces must have as many as there are tokens.
+        tried = Tried(family, known / "pieces" if kind == "internlm2" else known, folder / "converted")
+        tried.adapt()
+        reference = tried.reference()
+        for name, format in CONVERTED.items():
+            try:
+                tried.exported(format, reference, LLAMA_CPP)
+                found[name] = ""
+            except UserError as refusal:
+                found[name] = plain(refusal, tried.base.name, kind)
     return {name: found[name] for name in CHECKS if name in found}
 
 
 def plain(refusal: UserError, name: str, kind: str = "") -> str:
-    """Why, without what the model and its weights are called here."""
-    text = re.sub(r" \(\w+(\.\w+)*\)", "", str(refusal))
+    """Why, without what the model and its weights are called here, and how a converter said it."""
+    text = re.sub(r" \(\w+(\.\w+)*\)| \(«.*»\)", "", str(refusal))
     return text.replace(f" {name}", "").replace(f"do tipo «{kind}»", "deste tipo")
 
 
@@ -271,15 +292,17 @@ def record() -> None:
     """Write down the outcomes of every family."""
     from tiny import build_tiny_model
 
+    converter = converter_version()
     with tempfile.TemporaryDirectory() as name:
-        tokenizer = build_tiny_model(Path(name) / "tokenizer")
+        tokenizer, known = build_tiny_model(Path(name) / "tokenizer"), write_known(Path(name) / "known")
         found = {}
         for number, family in enumerate(FAMILIES):
-            tried = outcomes(family, tokenizer, Path(name) / str(number))
+            tried = outcomes(family, tokenizer, Path(name) / str(number), known)
             found[family] = {"model_type": FAMILIES[family][0], **tried}
             print(family, {key: why for key, why in tried.items() if why}, flush=True)
     versions = {package: version(package) for package in VERSIONS}
-    text = json.dumps({"versions": versions, "families": found}, ensure_ascii=False, indent=1)
+    record = {"versions": versions, "converter": converter, "families": found}
+    text = json.dumps(record, ensure_ascii=False, indent=1)
     RECORD.write_text(text + "\n", encoding="utf-8")
 
 

@@ -282,7 +282,7 @@ def export(args: argparse.Namespace) -> None:
     if several and args.to:
         folders = {format: args.to / format for format in args.format}
     with telling() as tell:
-        written = list(exports(run, folders, progress=tell, replace=args.replace))
+        written = list(exports(run, folders, progress=tell, replace=args.replace, converter=args.converter))
     checked = [verification(folder) for folder in written]
     said = [{"folder": str(to), "verification": one} for to, one in zip(written, checked, strict=True)]
     result: dict[str, Any] = {"run": run.name, "exports": said}

@@ -122,6 +122,8 @@ def build_parser() -> Parser:
     sub.add_argument("--replace", action="store_true", help=replace)
     what = f"um ou mais de {', '.join(FORMATS)} (mlx)"
     sub.add_argument("--format", nargs="+", choices=FORMATS, default=["mlx"], metavar="FORMATO", help=what)
+    converter = "escreve GGUF com o conversor do llama.cpp, que está nesta pasta (para outros modelos)"
+    sub.add_argument("--converter", type=Path, metavar="PASTA", help=converter)
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
 

@@ -30,6 +30,7 @@ from ..training.events import Finished, Merged, Stepped, last, of
 from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import example, integration_guide, model_card
+from .converter import ADAPTER, MODEL, find_script
 from .formats import GGUF, K_QUANTS, LORA_GGUF, write_fused, write_gguf, write_gguf_lora, write_peft
 from .ollama import write_modelfile
 from .verify import (
@@ -85,20 +86,23 @@ def export(
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
     replace: bool = False,
+    converter: Path | None = None,
 ) -> Path:
     """Write the best adapter of `run` to `folder` (by default `export_folder`) in one of the `FORMATS`, in
     place of an earlier export of the same; `output/latest` then leads there. What its own tool does not read
     as the trained model is not kept: all or nothing.
 
     The check asks `questions` of the validation rows that training measured; `progress` is told what is being
-    looked at, how many of them are done and of how many. Raises `UserError` when the run has no adapter, the
-    tool is not installed, the check fails, `folder` cannot be written or, unless `replace`, holds anything
-    else: an export of another run or format, or one that somebody has changed.
+    looked at, how many of them are done and of how many. GGUF is written by the `converter`, if one is given:
+    the folder of llama.cpp, or its convert_hf_to_gguf.py. Raises `UserError` when the run has no adapter, the
+    tool is not installed, the converter or the check fails, `folder` cannot be written or, unless `replace`,
+    holds anything else: an export of another run or format, or one that somebody has changed.
 
     >>> fq.export(run, folder / "adaptador", questions=2).name
     'adaptador'
     """
-    (to,) = exports(run, {format: folder or export_folder(run, format)}, questions, progress, replace)
+    folders = {format: folder or export_folder(run, format)}
+    (to,) = exports(run, folders, questions, progress, replace, converter)
     return to
 
 
@@ -108,6 +112,7 @@ def exports(
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
     replace: bool = False,
+    converter: Path | None = None,
 ) -> Iterator[Path]:
     """`export` in several formats, each to its folder: yields a folder as soon as it is checked.
 
@@ -121,6 +126,14 @@ def exports(
         _check_free(to, run, metadata(run, format), replace)
         need(FORMATS[format].tool)
         targets[format] = to
+    if converter:
+        wanted = [format for format in targets if FORMATS[format].tool == "llama"]
+        if not wanted:
+            raise UserError(
+                "o conversor só escreve GGUF: peça um formato «gguf» ou «ollama», ou tire --converter"
+            )
+        for format in wanted:
+            find_script(converter, ADAPTER if format == "gguf-lora" else MODEL)
     base = load_base(run.config)
     validation = load_data(run.config, base).validation
     reference = measure(base, run.best_adapter, validation, questions, progress)
@@ -129,20 +142,29 @@ def exports(
     gc.collect()
     mx.clear_cache()
     for format, to in targets.items():
-        _export(run, format, to, base, reference, question, progress)
+        _export(run, format, to, base, reference, question, progress, converter)
         yield Linked(to)
 
 
 def _export(
-    run: Run, format: str, to: Path, base: Base, reference: Reference, question: str, progress: Progress
+    run: Run,
+    format: str,
+    to: Path,
+    base: Base,
+    reference: Reference,
+    question: str,
+    progress: Progress,
+    converter: Path | None,
 ) -> None:
     adapter, about, kind = run.best_adapter, metadata(run, format), FORMATS[format]
     with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
-        model, loaded = _write(format, base, adapter, to.name, partial, Path(temporary), reference.dtype)
+        model, loaded = _write(
+            format, base, adapter, to.name, partial, Path(temporary), reference.dtype, converter
+        )
         alone = None
         if kind.matrices in K_QUANTS:  # what packing costs the base, by which to judge what it costs here
             alone = Path(temporary) / GGUF
-            write_gguf(base.path, None, base.tokenizer, to.name, kind.matrices, alone)
+            write_gguf(base.path, None, base.tokenizer, to.name, kind.matrices, alone, converter)
         report = verify(reference, format, kind.tool, model, loaded, kind.limits, progress, alone)
         if report.failures:
             why = "; ".join(report.failures)
@@ -196,7 +218,14 @@ def _point_at(folder: Path) -> None:
 
 
 def _write(
-    format: str, base: Base, adapter: Path, name: str, to: Path, temporary: Path, dtype: mx.Dtype
+    format: str,
+    base: Base,
+    adapter: Path,
+    name: str,
+    to: Path,
+    temporary: Path,
+    dtype: mx.Dtype,
+    converter: Path | None = None,
 ) -> tuple[Path, Path | None]:
     """Write what the format itself asks for to the folder `to`; returns the model that its tool is to load,
     and the adapter on it. `temporary` is for a base that lies nowhere as the tool can read it, in the `dtype`
@@ -217,10 +246,11 @@ def _write(
             write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)
             return to, None
         if format == "gguf-lora":
-            write_gguf(base.path, None, base.tokenizer, name, "f16", temporary / GGUF)
-            write_gguf_lora(adapter, load_config(base.path), name, to / LORA_GGUF)
+            write_gguf(base.path, None, base.tokenizer, name, "f16", temporary / GGUF, converter)
+            write_gguf_lora(adapter, load_config(base.path), name, to / LORA_GGUF, converter)
             return temporary / GGUF, to / LORA_GGUF
-        write_gguf(base.path, adapter, base.tokenizer, name, FORMATS[format].matrices, to / GGUF)
+        kind = FORMATS[format].matrices
+        write_gguf(base.path, adapter, base.tokenizer, name, kind, to / GGUF, converter)
         if format.startswith("ollama"):
             write_modelfile(base.tokenizer, MAX_TOKENS, to)
         return to / GGUF, None

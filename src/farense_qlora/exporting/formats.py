@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -22,6 +24,8 @@ from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import DESCRIPTION, WEIGHTS, save_arrays
 from ..model.base import GROUP_SIZE
+from ..model.folder import PIECES
+from .converter import ADAPTER, MODEL, convert, prepare
 from .gguf_tokenizer import vocabulary
 
 GGUF = "model.gguf"
@@ -86,8 +90,9 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
         load_adapters(model, str(adapter))
         fused = [(name, layer.fuse()) for name, layer in model.named_modules() if "lora_a" in layer]
         model.update_modules(tree_unflatten(fused))
-    # Transformers takes a «mistral» with layer types, even all alike, for another architecture.
-    plain = set(config.get("layer_types") or ()) <= {"full_attention"}
+    # Transformers takes a «mistral» with layer types, even all alike, for another architecture; an «exaone4»
+    # without a window must have them.
+    plain = config["model_type"] == "mistral" and set(config.get("layer_types") or ()) <= {"full_attention"}
     for key in ("quantization", "quantization_config", *(("layer_types",) if plain else ())):
         config.pop(key, None)
     return model, config
@@ -118,25 +123,42 @@ def write_fused(
     save_model(folder, model, donate_model=True)  # a file of weights at a time in memory
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
+    if (pieces := base / PIECES).exists():  # which Transformers does without, but not llama.cpp's converter
+        shutil.copyfile(pieces, folder / PIECES)
     if isinstance(tokenizer.chat_template, str | None):  # with the date that it was trained with
         (folder / "chat_template.jinja").write_text(chat_template(tokenizer), encoding="utf-8")
 
 
 def write_gguf(
-    base: Path, adapter: Path | None, tokenizer: TokenizerWrapper, name: str, kind: str, path: Path
+    base: Path,
+    adapter: Path | None,
+    tokenizer: TokenizerWrapper,
+    name: str,
+    kind: str,
+    path: Path,
+    converter: Path | None = None,
 ) -> None:
-    """The fused model as one file for llama.cpp, its matrices as `kind`: f16, bf16, q8_0, `K_QUANTS`.
+    """The fused model as one file for llama.cpp, its matrices as `kind`: f16, bf16, q8_0, `K_QUANTS`; by its
+    own `converter` if one is given.
 
-    Raises `UserError` for what llama.cpp would read in another way: another architecture or tokenizer.
+    Raises `UserError` when that fails or, without it, for what llama.cpp would read in another way: another
+    architecture or tokenizer.
     """
-    import gguf
-
     if kind in K_QUANTS:
         plain = path.with_suffix(".f16")
-        write_gguf(base, adapter, tokenizer, name, "f16", plain)
+        write_gguf(base, adapter, tokenizer, name, "f16", plain, converter)
         _pack(plain, kind, path)
         plain.unlink()
         return
+    if converter:
+        with tempfile.TemporaryDirectory(dir=path.parent) as fused:
+            dtype = mx.bfloat16 if kind == "bf16" else mx.float16
+            write_fused(base, adapter, tokenizer, Path(fused), dtype=dtype)
+            prepare(Path(fused), tokenizer)
+            convert(converter, MODEL, fused, "--outfile", path, "--outtype", kind, f"--model-name={name}")
+        return
+    import gguf
+
     model, config = fuse(base, adapter)
     _check_architecture(config)
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
@@ -179,11 +201,22 @@ def write_gguf(
     _finish(writer)
 
 
-def write_gguf_lora(adapter: Path, config: dict[str, Any], name: str, path: Path) -> None:
+def write_gguf_lora(
+    adapter: Path, config: dict[str, Any], name: str, path: Path, converter: Path | None = None
+) -> None:
     """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is.
 
-    Raises `UserError` for another architecture than `write_gguf` knows.
+    Raises `UserError` as `write_gguf` does.
     """
+    if converter:
+        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+            folder = Path(temporary) / name  # by which the converter calls it
+            folder.mkdir()
+            write_peft(adapter, name, folder)
+            plain = {key: value for key, value in config.items() if "quantization" not in key}
+            save_config(plain, folder / "config.json")
+            convert(converter, ADAPTER, folder, "--base", folder, "--outfile", path)
+        return
     import gguf
 
     _check_architecture(config)
@@ -216,8 +249,8 @@ def _check_architecture(config: dict[str, Any]) -> None:
     if not known or rope not in ("default", "llama3"):
         what = f"com RoPE «{rope}»" if known else f"do tipo «{config['model_type']}»"
         raise UserError(
-            f"não sei escrever em GGUF um modelo {what}: exporte como «fused» e converta com as ferramentas "
-            "do llama.cpp, ou use «farense-qlora serve»"
+            f"não sei escrever em GGUF um modelo {what}: exporte-o com --converter e a pasta do llama.cpp "
+            "(de github.com/ggml-org/llama.cpp), ou use «farense-qlora serve»"
         )
 
 

@@ -43,8 +43,8 @@ def vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
         kind = type(tokenizer._tokenizer).__name__
         raise UserError(
             f"não sei escrever em GGUF o tokenizer deste modelo ({kind}): só BPE sobre bytes, com um "
-            "pré-tokenizer que o llama.cpp tenha, ou SentencePiece; exporte como «fused» e converta com as "
-            "ferramentas dele"
+            "pré-tokenizer que o llama.cpp tenha, ou SentencePiece; exporte-o com --converter e a pasta do "
+            "llama.cpp (de github.com/ggml-org/llama.cpp)"
         )
     tokens, types = [f"[PAD{i}]" for i in range(size)], [TokenType.UNUSED] * size
     for text, token in model["vocab"].items():

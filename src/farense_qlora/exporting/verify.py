@@ -268,8 +268,10 @@ def _asked(
             )
         answers = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         # Mapped, the file lives on without its name for as long as the logits are looked at.
-        logits = np.memmap(folder / "logits", np.float32, "r").reshape(-1, reference.logits.shape[-1])
-    return logits, answers
+        logits = np.memmap(folder / "logits", np.float32, "r")
+    if logits.size != reference.logits.size:
+        raise UserError("o que foi exportado tem outro número de tokens: exporte como «fused»")
+    return logits.reshape(reference.logits.shape), answers
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:

@@ -24,6 +24,7 @@ from .rope import in_old_keys
 
 GROUP_SIZE = 64
 TEMPLATE = "chat_template.jinja"
+PIECES = "tokenizer.model"  # what tokenizer.json was made from, if that was SentencePiece
 AGAIN = "descarregue o modelo outra vez"
 
 
@@ -125,6 +126,8 @@ def quantized_copy(path: Path, config: Config) -> Path:
         try:
             with redirect_stdout(StringIO()):
                 convert(str(path), str(folder), True, group_size, bits, mode)
+            if (path / PIECES).exists():
+                shutil.copyfile(path / PIECES, folder / PIECES)
         except RuntimeError as error:
             if "Unable to write" in str(error):  # all that MLX says of a full disk
                 raise OSError(errno.ENOSPC, str(error), str(folder)) from None
