@@ -80,7 +80,7 @@ def test_the_cell_that_prepares_the_data_goes_on_with_a_persons_rows(home: Path,
 
 
 @pytest.mark.parametrize(
-    ("notebook", "bits"), list(zip(NOTEBOOKS, ((16, 4), (4,)), strict=True)), ids=("lora", "qlora")
+    ("notebook", "bits"), list(zip(NOTEBOOKS, ((4, 16), (4,)), strict=True)), ids=("lora", "qlora")
 )
 def test_a_notebook_runs_headless_with_settings_from_the_environment(
     home: Path, tmp_path: Path, notebook: Path, bits: tuple[int, ...]

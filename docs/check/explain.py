@@ -68,7 +68,7 @@ def rounding_error(bits: int) -> float:
 
 def memory_bars() -> Drawing:
     """The memory of each method for Mistral-7B, as bars."""
-    figure, rows = Drawing(8.4, 2.6), memory()
+    figure, rows = Drawing("Memória de cada parte do treino", 8.4, 2.6), memory()
     axes = figure.plot_area(figure.add_subplot())
     places, left = range(len(rows)), np.zeros(len(rows))
     for name, label, colour in (
@@ -93,7 +93,7 @@ def memory_bars() -> Drawing:
 def quantized_group() -> Drawing:
     """One group of weights beside the 16 values that 4 bits leave them."""
     weights, back = (array[0] for array in _there_and_back(4))
-    figure = Drawing(8.4, 3.0)
+    figure = Drawing("Um grupo de pesos antes e depois de quantizado", 8.4, 3.0)
     axes, theme = figure.plot_area(figure.add_subplot()), figure.theme
     axes.grid(visible=False)
     for level in sorted(set(np.round(back, 6))):
