@@ -145,9 +145,9 @@ class Tried:
             for row in self.rows[:1]
         ]
         with quiet():
-            before = verify._logits(load_base(self.config).model, rows, lambda done: None)
+            before = verify.logits_of(load_base(self.config).model, rows, lambda done: None)
         self.model.eval()
-        after = verify._logits(self.model, rows, lambda done: None)
+        after = verify.logits_of(self.model, rows, lambda done: None)
         prompts = [row["prompt"] for row in rows]
         return verify.Reference(
             tokenizer=self.base.tokenizer,
