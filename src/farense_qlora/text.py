@@ -4,7 +4,7 @@ from html import escape
 
 
 class Said:
-    """What its `repr` says in a sentence: as the last line of a cell that wraps between words."""
+    """What tells about itself in a sentence, its `repr`: in a cell, the text wraps between words."""
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(repr(self))}</p>"

@@ -24,8 +24,9 @@ from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
 from farense_qlora.exporting import loaders, verify
-from farense_qlora.exporting.export import FORMATS, _write, export, exported_config, exports, push
+from farense_qlora.exporting.export import FORMATS, _write, export, exports, push
 from farense_qlora.exporting.formats import _pack, write_fused, write_gguf
+from farense_qlora.exporting.metadata import exported_config
 from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.model.adapters import attach, save_adapter, save_arrays

@@ -18,8 +18,9 @@ from farense_qlora.data import sources
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as export_module
 from farense_qlora.exporting import merge as module
-from farense_qlora.exporting.export import export, metadata
+from farense_qlora.exporting.export import export
 from farense_qlora.exporting.merge import merge
+from farense_qlora.exporting.metadata import metadata
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
 from farense_qlora.model.from_adapter import Adapter, read_adapter, start_from

@@ -371,9 +371,9 @@ def test_a_generation_that_fails_is_told_and_the_next_answered(
 
     monkeypatch.setattr(BatchGenerator, "next", fail)
     limits = Limits.parse({})
-    with closing(Engine(run.config, run.best_adapter, limits)) as engine:
+    with closing(Engine(run.config, {"decorado": run.best_adapter}, limits)) as engine:
         engine.wait_until_loaded()
-        whole, streamed, again = asyncio.run(conversation(application(engine, "decorado", limits)))
+        whole, streamed, again = asyncio.run(conversation(application(engine, ["decorado"], limits)))
     assert whole.status_code == 503 and refusal(whole) == "a geração falhou; tente outra vez"
     assert streamed.status_code == 200 and "a geração falhou" in streamed.text
     assert "[DONE]" not in streamed.text
@@ -403,9 +403,9 @@ def test_an_answer_that_nobody_waits_for_is_not_made(
     async def send(message: object) -> None:
         pass
 
-    with closing(Engine(run.config, run.best_adapter, limits)) as engine:
+    with closing(Engine(run.config, {"decorado": run.best_adapter}, limits)) as engine:
         engine.wait_until_loaded()
-        asyncio.run(application(engine, "decorado", limits)(scope, receive, send))
+        asyncio.run(application(engine, ["decorado"], limits)(scope, receive, send))
         assert engine.running == 0
         begun = time.monotonic()
         while not removed and time.monotonic() - begun < 10:

@@ -90,7 +90,7 @@ class Key(str):
 
 @pytest.mark.parametrize("key", ["chave-secreta", "olhão-€-𝄞"])
 def test_how_much_of_a_wrong_key_is_right_does_not_show_in_the_time(key: str) -> None:
-    routes = application(None, "decorado", DEFAULT_LIMITS)
+    routes = application(None, ["decorado"], DEFAULT_LIMITS)
     door = Door(app=routes, token=Key(key), hosts=None, origins=(), limits=DEFAULT_LIMITS)
 
     async def statuses() -> list[int]:
@@ -120,7 +120,7 @@ def test_a_key_from_a_file(trained: Path, home: Path, tmp_path: Path) -> None:
 def test_a_server_without_a_key_stays_on_this_machine(trained: Path, host: str) -> None:
     run = Run(trained)
     with pytest.raises(UserError, match=f"^{host} é visível na rede"):
-        serve(run.config, run.best_adapter, run.name, host=host)
+        serve(run.config, {run.name: run.best_adapter}, host=host)
 
 
 def test_what_cannot_be_served_is_said(trained: Path, served: Served, tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_what_cannot_be_served_is_said(trained: Path, served: Served, tmp_path: 
     with pytest.raises(
         UserError, match=f"não consigo servir em 127.0.0.1:{served.port}: a porta está ocupada"
     ):
-        serve(run.config, run.best_adapter, run.name, port=served.port)
+        serve(run.config, {run.name: run.best_adapter}, port=served.port)
     with pytest.raises(UserError, match="70000: não é uma porta"):
-        serve(run.config, run.best_adapter, run.name, port=70000)
+        serve(run.config, {run.name: run.best_adapter}, port=70000)
     with pytest.raises(UserError, match="não tem um modelo"):
-        serve(run.config.changed(model=str(tmp_path)), run.best_adapter, run.name, port=0)
+        serve(run.config.changed(model=str(tmp_path)), {run.name: run.best_adapter}, port=0)
 
 
 def test_without_the_extra_the_command_says_what_to_install(trained: Path, home: Path) -> None:

@@ -17,7 +17,7 @@ from ui_events import events, write_run
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.exporting.export import metadata
+from farense_qlora.exporting.metadata import metadata
 from farense_qlora.training import run as run_module
 from farense_qlora.training.checkpoints import measured
 from farense_qlora.training.events import Finished, RateChanged, Saved, Started, Stepped

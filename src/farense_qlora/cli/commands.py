@@ -271,8 +271,10 @@ def chat(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
-    from ..exporting.export import export_folder, exports, push, verification
+    from ..exporting.export import export_folder, exports, push
+    from ..exporting.metadata import verification
     from ..exporting.verify import verification_table
+    from ..training.run import ENDED
     from .progress import telling
 
     run, several = _run(args.run), len(args.format) > 1
@@ -288,7 +290,7 @@ def export(args: argparse.Namespace) -> None:
     result: dict[str, Any] = {"run": run.name, "exports": said}
     places = ", ".join(map(str, written))
     text = f"{verification_table(checked)}\n\ntreino «{run.name}» exportado para {places}"
-    if run.status not in ("completed", "early_stopping"):
+    if run.status not in ENDED:
         text += f" (só com {run.numbers.step} de {run.numbers.total_steps} atualizações)"
     if args.push:
         result["pushed"] = push(written[0], args.push)
@@ -310,7 +312,7 @@ def adapter_of(name: str | None, exported: Path | None, model: str | None) -> tu
     """The config and the folder of the adapter that is `exported`, or else that of the run called `name`;
     `model` says where the base is instead."""
     if exported:
-        from ..exporting.export import exported_config
+        from ..exporting.metadata import exported_config
 
         config, folder = exported_config(exported), exported
     else:

@@ -129,7 +129,7 @@ def build_parser() -> Parser:
 
     sub = add(commands.merge, "junta os adaptadores de vários treinos da mesma base num só")
     sub.add_argument("runs", nargs="+", metavar="TREINO", help="os treinos, dois ou mais")
-    weights = "quanto conta cada um, pela mesma ordem (todos o mesmo, e é a média)"
+    weights = "quanto conta cada um, pela mesma ordem (sem isto, todos o mesmo: a média)"
     sub.add_argument("--weights", nargs="+", type=_number, default=[], metavar="N", help=weights)
     sub.add_argument("--run", required=True, metavar="NOME", help="nome do treino que fica com o resultado")
 

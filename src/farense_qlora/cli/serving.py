@@ -35,11 +35,9 @@ def serve(args: argparse.Namespace) -> None:
     from ..model.base import check_same_base
 
     check_same_base(configs)
-    first, *others = folders
 
     def ready(address: str) -> None:
         names = ", ".join(f"«{name}»" for name in folders)
         print(f"a servir {names} em {address} (Ctrl-C termina)", flush=True)
 
-    more = {name: folders[name] for name in others}
-    serve(configs[first], folders[first], first, args.host, args.port, token, args.cors, limits, ready, more)
+    serve(next(iter(configs.values())), folders, args.host, args.port, token, args.cors, limits, ready)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as changed
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,26 @@ import mlx.nn as nn
 from mlx_lm.utils import load_config
 
 from ..answers.generate import MAX_TOKENS
-from ..config import HOME, OUTPUT, RUNS, Config
+from ..config import HOME, OUTPUT, RUNS
 from ..data.load import load_data
 from ..errors import UserError
 from ..files import Linked, atomic_dir, touched, write_checksums
 from ..model.adapters import DESCRIPTION, WEIGHTS
 from ..model.base import Base, load_base
-from ..training.checkpoints import contents, latest, measured, versions
-from ..training.events import Finished, Merged, Stepped, last, of
-from ..training.numbers import numbers
 from ..training.run import Run
 from .cards import example, integration_guide, model_card
 from .converter import ADAPTER, MODEL, find_script
-from .formats import GGUF, K_QUANTS, LORA_GGUF, write_fused, write_gguf, write_gguf_lora, write_peft
+from .formats import (
+    GGUF,
+    K_QUANTS,
+    LORA_GGUF,
+    check_architecture,
+    write_fused,
+    write_gguf,
+    write_gguf_lora,
+    write_peft,
+)
+from .metadata import METADATA, REPORT, metadata
 from .ollama import write_modelfile
 from .verify import (
     EIGHT_BITS,
@@ -46,7 +52,6 @@ from .verify import (
     verify,
 )
 
-METADATA, REPORT = "metadata.json", "verification.json"
 LATEST = "latest"
 ADAPTER_FILES = (WEIGHTS, DESCRIPTION)
 
@@ -126,15 +131,17 @@ def exports(
         _check_free(to, run, metadata(run, format), replace)
         need(FORMATS[format].tool)
         targets[format] = to
+    in_gguf = [format for format in targets if FORMATS[format].tool == "llama"]
+    if converter and not in_gguf:
+        raise UserError(
+            "o conversor só escreve GGUF: peça um formato «gguf» ou «ollama», ou tire --converter"
+        )
     if converter:
-        wanted = [format for format in targets if FORMATS[format].tool == "llama"]
-        if not wanted:
-            raise UserError(
-                "o conversor só escreve GGUF: peça um formato «gguf» ou «ollama», ou tire --converter"
-            )
-        for format in wanted:
+        for format in in_gguf:
             find_script(converter, ADAPTER if format == "gguf-lora" else MODEL)
     base = load_base(run.config)
+    if in_gguf and not converter:
+        check_architecture(load_config(base.path))
     validation = load_data(run.config, base).validation
     reference = measure(base, run.best_adapter, validation, questions, progress)
     question = example(run.config, (row for _, row in validation.rows()))
@@ -281,64 +288,3 @@ def push(folder: Path, repository: str) -> str:
 def export_folder(run: Run, format: str = "mlx") -> Path:
     """Where `run` is exported to when nobody says otherwise: a folder for each run and format."""
     return OUTPUT / f"{run.name}-{format}"
-
-
-def exported_config(folder: Path) -> Config:
-    """The config of the adapter that `export` wrote to `folder`; raises `UserError` if it is no export that
-    this program asks."""
-    if not folder.is_dir():
-        raise UserError(f"não encontro a pasta do adaptador: {folder}")
-    try:
-        about = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        config, kind = Config.parse(about["config"]), about.get("format", "mlx")
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"a pasta {folder} não é um adaptador feito por «farense-qlora export»: {METADATA} falta ou está "
-            "estragado"
-        ) from None
-    if kind != "mlx":
-        raise UserError(f"{folder} foi exportado como «{kind}»; aqui só se pergunta ao formato «mlx»")
-    return config
-
-
-def verification(folder: Path) -> dict[str, Any]:
-    """What the check of the export in `folder` found."""
-    report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return report
-
-
-def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
-    """What a program wants to know of the adapter of `run`; the same run and data give the same words.
-
-    Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known.
-    """
-    config, events, checkpoint = run.config, run.events(), latest(run.folder)
-    digests = contents(checkpoint).get("data", {}) if checkpoint else {}
-    now, exported, ended = numbers(events), measured(run.best_adapter, events), last(events, Finished)
-    merged = last(events, Merged)
-    return {
-        "format": format,
-        "base_model": config.base_model,
-        "bits": config.bits,
-        "run": run.name,
-        "merged": list(zip(merged.runs, merged.weights, strict=True)) if merged else None,
-        "began": events[0].time if events else None,
-        "config": config.model_dump(mode="json"),
-        "data": {
-            "train": {"path": config.train_data, "sha256": digests.get("train_data")},
-            "validation": {"path": config.val_data, "sha256": digests.get("val_data")},
-        },
-        "metrics": {
-            "steps": now.step,
-            "planned_steps": now.total_steps,
-            "train_loss": now.loss,
-            "val_loss": exported["loss"],
-            "best_step": exported["step"],
-            "supervised_tokens": sum(step.supervised_tokens for step in of(events, Stepped)),
-            "seconds": now.seconds,
-            "peak_memory_gb": now.peak_memory_gb,
-            "ended": ended and ended.reason,
-        },
-        "trained": f"{datetime.fromtimestamp(events[-1].time, UTC):%Y-%m-%d}" if events else None,
-        "versions": versions(),
-    }

@@ -160,7 +160,7 @@ def write_gguf(
     import gguf
 
     model, config = fuse(base, adapter)
-    _check_architecture(config)
+    check_architecture(config)
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
     size = config.get("head_dim") or config["hidden_size"] // heads
@@ -219,7 +219,7 @@ def write_gguf_lora(
         return
     import gguf
 
-    _check_architecture(config)
+    check_architecture(config)
     lora, loaded = _adapter(adapter)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -243,7 +243,8 @@ def _adapter(folder: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
     return described["lora_parameters"], loaded
 
 
-def _check_architecture(config: dict[str, Any]) -> None:
+def check_architecture(config: dict[str, Any]) -> None:
+    """Raise `UserError` for a model, with this `config`, that only llama.cpp's converter takes to GGUF."""
     scaling, known = config.get("rope_scaling") or {}, config["model_type"] in ("llama", "mistral")
     rope = scaling.get("rope_type") or scaling.get("type") or "default"
     if not known or rope not in ("default", "llama3"):

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from pathlib import Path
@@ -50,24 +50,22 @@ UVICORN: dict[str, Any] = {
 
 def serve(
     config: Config,
-    adapter: Path,
-    name: str,
+    adapters: Mapping[str, Path],
     host: str = "127.0.0.1",
     port: int = 8080,
     token: str | None = None,
     origins: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     ready: Callable[[str], object] = print,
-    others: Mapping[str, Path] | None = None,
 ) -> None:
-    """Serve the `adapter` on its base under the model name `name`, until SIGINT or SIGTERM; call it in the
-    main thread. `ready` is called with the address when requests are answered; port 0 takes a free one.
+    """Serve the `adapters` on their one base until SIGINT or SIGTERM; call it in the main thread. A request
+    gets the one that its `model` names, and the first when it names none. `ready` is called with the address
+    when requests are answered; port 0 takes a free one.
 
-    `others` are more adapters on the same base, which is in memory once, by their names: a request gets the
-    one that its `model` names, and `adapter` when it names none. Raises `UserError` when the model cannot be
-    loaded, the address cannot be had, or `host` is not this machine alone and there is no `token`.
+    Raises `UserError` when the model cannot be loaded, the address cannot be had, or `host` is not this
+    machine alone and there is no `token`.
 
-    >>> fq.serve(config, run.best_adapter, "farense", port=0)  # doctest: +SKIP
+    >>> fq.serve(config, {"farense": run.best_adapter}, port=0)  # doctest: +SKIP
     """
     if not token and not _is_loopback(host):
         raise UserError(
@@ -79,11 +77,11 @@ def serve(
     except (OSError, OverflowError) as error:
         why = reason(error) if isinstance(error, OSError) else "não é uma porta"
         raise UserError(f"não consigo servir em {host}:{port}: {why}") from None
-    with listener, closing(Engine(config, adapter, limits, others)) as engine:
+    with listener, closing(Engine(config, adapters, limits)) as engine:
         engine.wait_until_loaded()
         # A browser that a foreign page points at this machine under a name of its own is not to be answered.
         hosts = None if token else frozenset({"localhost", "127.0.0.1", "[::1]", host})
-        routes = application(engine, name, limits, others or ())
+        routes = application(engine, [*adapters], limits)
         door = Door(app=routes, token=token, hosts=hosts, origins=tuple(origins), limits=limits)
         protocol: Any = partial(Connection, limits=limits)
         server = uvicorn.Server(uvicorn.Config(door, http=protocol, **UVICORN))
@@ -93,8 +91,8 @@ def serve(
         server.run(sockets=[listener])
 
 
-def application(engine: Engine, name: str, limits: Limits, others: Iterable[str] = ()) -> FastAPI:
-    """The routes, behind which `engine` answers under the model name `name`, and those of `others`."""
+def application(engine: Engine, names: Sequence[str], limits: Limits) -> FastAPI:
+    """The routes, behind which `engine` answers under the model `names`, the first when none is named."""
     app = FastAPI(
         title="farense-qlora",
         version="1",
@@ -105,7 +103,7 @@ def application(engine: Engine, name: str, limits: Limits, others: Iterable[str]
         responses={"4XX": {"model": Failure}, 503: {"model": Failure}},
     )
     same = {"object": "model", "created": int(time.time()), "owned_by": "farense-qlora"}
-    about = {one: {"id": one, **same} for one in (name, *others)}
+    about = {one: {"id": one, **same} for one in names}
     # The key is described here, and asked for at the door.
     key = [Security(HTTPBearer(auto_error=False, scheme_name="token"))]
     page = _page()
@@ -118,7 +116,7 @@ def application(engine: Engine, name: str, limits: Limits, others: Iterable[str]
     async def health() -> dict[str, Any]:
         if not engine.alive:
             raise Refused(503, "o modelo não está a responder")
-        return {"status": "ok", "model": name}
+        return {"status": "ok", "model": names[0]}
 
     @app.get(MODELS, summary="Os modelos que há", dependencies=key)
     async def models() -> dict[str, Any]:
@@ -132,7 +130,7 @@ def application(engine: Engine, name: str, limits: Limits, others: Iterable[str]
 
     @app.post(CHAT, summary="Responde a uma conversa", dependencies=key, responses=STREAMED)
     async def chat(request: ChatRequest, connection: Request) -> Any:
-        chosen = name if request.model is None else request.model
+        chosen = names[0] if request.model is None else request.model
         if chosen not in about:
             there = ", ".join(f"«{one}»" for one in about)
             raise Refused(404, f"o modelo pedido não existe; há {there}", code="model_not_found")

@@ -29,7 +29,6 @@ from .api import ChatRequest, Limits
 
 BATCH = 8  # answers of an adapter decoded together; the others that were let in wait for their turn
 PREFILL = 512  # tokens of a prompt that are read between two tokens of the answers under way
-DEFAULT = ""  # the adapter that answers who names none
 
 
 class Piece(NamedTuple):
@@ -41,13 +40,11 @@ class Piece(NamedTuple):
 
 
 class Engine:
-    """Answers with the tuned model, and only with it: with `adapter`, or that of `others` which a request
-    names. An error does not end the thread: who was waiting is told, and others are served."""
+    """Answers with the tuned models, and only with them: a request with the one of `adapters` that it names,
+    or the first. An error does not end the thread: who was waiting is told, and others are served."""
 
-    def __init__(
-        self, config: Config, adapter: Path, limits: Limits, others: Mapping[str, Path] | None = None
-    ):
-        self._config, self._adapters, self._limits = config, {DEFAULT: adapter, **(others or {})}, limits
+    def __init__(self, config: Config, adapters: Mapping[str, Path], limits: Limits):
+        self._config, self._adapters, self._limits = config, adapters, limits
         self._inbox: queue.Queue[Answer | None] = queue.Queue()
         self._loaded: Future[None] = Future()
         self._closing = False
@@ -178,7 +175,7 @@ class Engine:
         caches: LRUPromptCache,
     ) -> tuple[str, int]:
         request, limits = answer.request, self._limits
-        adapter = request.model if request.model in batches else DEFAULT
+        adapter = request.model or next(iter(batches))
         try:
             prompt = prompt_tokens(request.conversation, tokenizer)
         except ValueError as error:

@@ -87,7 +87,9 @@ def fit(config: Config, tried: Callable[[Trial], object] = lambda trial: None) -
     True
     """
     if training := next((run.name for run in all_runs() if run.alive), None):
-        return Fit((), f"o treino «{training}» está a decorrer, e dois não cabem: meça-se quando acabar")
+        return Fit(
+            (), f"o treino «{training}» está a decorrer, e medir tirava-lhe memória: faça-o quando acabar"
+        )
     trials: list[Trial] = []
     for candidate in chain([config], smaller(config)):
         trials.append(trial(candidate))

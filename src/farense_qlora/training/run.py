@@ -23,6 +23,7 @@ from .requests import LEARNING_RATE, PAUSE, SAVE, STOP, STOP_NOW, is_requested, 
 from .worker import is_locked, take_lock
 
 POLL_SECONDS = 0.2
+ENDED = ("completed", "early_stopping")  # the statuses of a run with nothing left to train
 DELETED = ".deleted"  # at the end of the hidden name of what is being deleted
 
 

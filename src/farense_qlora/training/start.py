@@ -13,7 +13,7 @@ from .checkpoints import changes, fingerprints, latest, tidy
 from .event_log import NAME
 from .events import Merged, of
 from .requests import clear_requests
-from .run import Run, all_runs, new_folder
+from .run import ENDED, Run, all_runs, new_folder
 from .worker import launch, lock_holder, take_lock
 
 
@@ -82,14 +82,14 @@ def finished(config: Config) -> Run | None:
     >>> fq.finished(config).name
     'decorado'
     """
-    return next((run for run in _runs_of(config) if run.status in ("completed", "early_stopping")), None)
+    return next((run for run in _runs_of(config) if run.status in ENDED), None)
 
 
 def ended(config: Config, name: str) -> Run | None:
     """The run called `name`, if it came to its end with `config` and the data as they are: nothing is left to
     train. Raises `UserError` when the data are not there."""
     for run in _runs_of(config):
-        if run.name == name and run.status in ("completed", "early_stopping"):
+        if run.name == name and run.status in ENDED:
             checkpoint = latest(run.folder)
             return run if checkpoint and not changes(checkpoint, config, fingerprints(config)) else None
     return None

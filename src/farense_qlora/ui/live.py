@@ -30,7 +30,7 @@ from ..training.numbers import Numbers, numbers
 from ..training.overview import STATUS
 from ..training.requests import PAUSE, STOP, is_requested
 from ..training.run import Run, all_runs, status
-from .figures import training_curves
+from .figures import Drawing, training_curves
 from .kernel import answer_widgets, hear_widgets, tethered
 
 SECONDS_BETWEEN_REDRAWS = 0.7
@@ -115,8 +115,7 @@ class Watching:
         if whole:
             answers = samples(events)
             self._answers.update(HTML("") if answers is None else answers)
-            curves = training_curves(events)
-            self._picture.update(Image(curves._repr_png_(), format="png", width=WIDTH, alt=curves.alt))
+            self._picture.update(picture(training_curves(events)))
 
     def _leave(self) -> None:
         """The last state, without controls."""
@@ -247,6 +246,11 @@ def samples(events: Sequence[Event]) -> Table | None:
 def right(answer: str, expected: str) -> bool:
     """Whether `answer` says what is `expected`."""
     return normalise(answer) == normalise(expected)
+
+
+def picture(drawing: Drawing) -> Image:
+    """`drawing` as wide as the rest of what is shown live."""
+    return Image(drawing._repr_png_(), format="png", width=WIDTH, alt=drawing.alt)
 
 
 def action_button(

@@ -16,14 +16,13 @@ from ..text import decimal
 from ..training.event_log import EventReader
 from ..training.events import Evaluated, Event, Stepped, of, sentences
 from ..training.overview import STATUS, Overview, overview
-from ..training.run import Run, all_runs
+from ..training.run import ENDED, Run, all_runs
 from .figures import smooth
 
 SECONDS_BETWEEN_REDRAWS = 1.0
 TRAIN, VALIDATION = 39, 208  # of the 256 colours: blue and orange, on black and on white
 COLUMN, LOWEST_PLOT = 38, 7
 HEIGHT_ELSEWHERE = 22  # on the ordinary screen, with the command above and the prompt below
-ENDED = ("completed", "early_stopping")
 
 
 def monitor(name: str | None = None) -> None:

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Generator
 
 import ipywidgets as widgets
-from IPython.display import HTML, Image, display
+from IPython.display import HTML, display
 
 from ..answers.trials import Trials
 from .figures import compare_curves
 from .kernel import answer_widgets, hear_widgets, tethered
-from .live import WIDTH, action_button
+from .live import action_button, picture
 
 SECONDS_BETWEEN_REDRAWS = 5.0  # a picture takes a tenth of one from whoever trains
 
@@ -55,5 +55,4 @@ class TrialView:
     def _draw(self) -> None:
         self._table.update(self._trials)
         if runs := {self._trials.settings(run): run.events() for run in self._trials.runs}:
-            curves = compare_curves(runs)
-            self._picture.update(Image(curves._repr_png_(), format="png", width=WIDTH, alt=curves.alt))
+            self._picture.update(picture(compare_curves(runs)))
