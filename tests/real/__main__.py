@@ -2,7 +2,7 @@
 
 `make real-long`. Of one table of facts those are taught that the validation asks about, in as many wordings
 of each as `--rows` allows; the questions are all that were kept from training about them, and those of the
-table that have no answer. Each model is trained by its own profile. `--table all` is all of the club's rows.
+table that have no answer. Each model is trained by its own profile.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--profiles", nargs="+", default=["smollm2", "mini"])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = {} if args.table == "all" else subset(Path(folder), args.table, args.rows)
+        files = subset(Path(folder), args.table, args.rows)
         for profile in args.profiles:
             model = str(smollm2()) if profile == "smollm2" else "mini"
             measure(fq.Config.of(profile, model=model, epochs=args.epochs, probes=0, **files))
