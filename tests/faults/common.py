@@ -31,7 +31,7 @@ def result_of(run: Path, events: Sequence[Event], steps: int = STEPS) -> Result:
 def numbers(events: Sequence[Event]) -> list[dict[str, Any]]:
     """What a run computed, without times and memory: equal for equal runs."""
     kinds = (Stepped, Evaluated, Sampled, Skipped, Spiked, RolledBack)
-    apart = {"time", "seconds", "peak_memory_gb"}
+    apart = {"time", "seconds", "peak_memory_gb", "host_speeds", "host_memory_gb"}
     return [
         {"event": type(event).__name__, **{k: v for k, v in asdict(event).items() if k not in apart}}
         for event in events

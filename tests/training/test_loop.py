@@ -189,7 +189,7 @@ def test_accumulation_weights_by_tokens_and_equals_one_large_batch(base: Base, t
     ):
         fresh = load_base(Config(model=str(base.path)))
         attach(fresh.model, config)
-        results.append(Step(fresh.model, config)(batches, 1e-3))
+        results.append(Step(fresh.model, config)(batches, 1e-3)[:2])
     assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 

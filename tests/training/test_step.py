@@ -46,7 +46,7 @@ def trained(
     mx.random.seed(3)
     if compiled:
         mx.enable_compile()
-    said = [step([[batch]], 1e-3) for batch in batches(6)]
+    said = [step([[batch]], 1e-3)[:2] for batch in batches(6)]
     mx.disable_compile()
     return said, dict(tree_flatten(model.trainable_parameters()))
 
@@ -90,10 +90,10 @@ def test_a_step_that_is_restored_goes_on_as_before(tiny_model: Path, compiled: b
         step = step_for(model, compiled, config)
         step([[first]], 1e-3)
         weights, state = tree_flatten(model.trainable_parameters()), tree_map(mx.array, step.state)
-        said = [step([[batch]], 1e-3) for batch in others]
+        said = [step([[batch]], 1e-3)[:2] for batch in others]
         model.load_weights(weights, strict=False)
         step.restore(state)
-        assert [step([[batch]], 1e-3) for batch in others] == said
+        assert [step([[batch]], 1e-3)[:2] for batch in others] == said
     finally:
         mx.disable_compile()
 

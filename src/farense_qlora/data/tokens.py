@@ -148,6 +148,21 @@ class Encoded(Sequence[Example]):
         stored = self._table["row"].take(first).to_pylist()
         return [(line, Row.from_json(text)) for line, text in zip(lines.tolist(), stored, strict=True)]
 
+    def to_bytes(self) -> bytes:
+        """All of it, for `from_bytes` in another process."""
+        about = {"kept": self._kept.astype(np.int64).tobytes(), "limit": str(self._limit)}
+        table, sink = self._table.replace_schema_metadata(about), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Encoded":
+        """What `to_bytes` gave, but for the bad rows."""
+        table = pa.ipc.open_stream(data).read_all()
+        about = table.schema.metadata
+        return cls(table, np.frombuffer(about[b"kept"], np.int64), int(about[b"limit"]), ())
+
     def _column(self, name: str) -> np.ndarray:
         values: np.ndarray = self._table[name].to_numpy()[self._kept]
         return values

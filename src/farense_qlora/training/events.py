@@ -38,14 +38,16 @@ class Started(Event):
     from_adapter: str = ""  # whose weights it began with
     elsewhere: str = ""  # what computes now and did not before, in Portuguese
     predicted_gb: float | None = None  # of memory, at most
-    predicted_seconds: float | None = None  # an update; None where `fit` has measured none
+    predicted_seconds: float | None = None  # an update of one; None where `fit` has measured none
+    hosts: tuple[str, ...] = ()  # the computers that train together, by name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped(Event):
     """One update: `loss` in nats a supervised token; counts and `seconds` are of this update alone.
 
-    Of the `positions` that were computed, `tokens` hold a token and the others are padding.
+    Of the `positions` that were computed, `tokens` hold a token and the others are padding. `host_speeds` and
+    `host_memory_gb` are the tokens a second of each computer's own share, and the most memory it has held.
     """
 
     epoch: float
@@ -57,6 +59,8 @@ class Stepped(Event):
     positions: int
     seconds: float
     peak_memory_gb: float
+    host_speeds: tuple[float, ...] = ()
+    host_memory_gb: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,13 @@ class RolledBack(Event):
 
     path: str
     learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing(Event):
+    """Training goes on without some of its `hosts`, which do not answer; they are taken in when they do."""
+
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +258,8 @@ def sentence(event: Event) -> str | None:
         case Spiked(loss=loss, bound=bound):
             usual = f"o habitual fica abaixo de {decimal(bound)}"
             return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case Missing(hosts=hosts):
+            return f"treina sem {' e '.join(hosts)}, que não responde; volta a entrar quando responder"
         case Slowed(cause=cause):
             return f"{step}: o treino abrandou mais de um terço; este computador {cause}"
         case RateChanged(learning_rate=rate):

@@ -20,7 +20,10 @@ from .events import Failed, Finished, Restarted, from_json
 from .requests import STOP, is_requested
 
 LOG = "worker.log"
+RESTARTED = "--restarted"  # says to a trainer that nobody has just started the run
 RECYCLED = 75  # with which a trainer ends, at a checkpoint, that wants to be started anew
+LOST = 76  # and any process that trains with others, when one of them is gone
+REJOINED = 77  # and the first, at a checkpoint, when one that was missing answers again
 PAUSES = (0, 5, 20, 60)  # seconds before each new start without progress; then it is given up
 # A trainer is ended that gives no sign of life for so many seconds, or many times as long as it ever did.
 SILENCE, TIMES_LONGER = 1800.0, 10
@@ -61,6 +64,8 @@ def diagnose(code: int, said: str, system_killed: bool) -> Death:
     if code < 0:
         return Death(f"o processo foi abaixo ({signal.Signals(-code).name})")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if code in (LOST, REJOINED) and lines:
+        return Death(lines[-1])
     return Death(f"acabou com o código {code}" + (f": {lines[-1][:200]}" if lines else ""))
 
 
@@ -69,7 +74,7 @@ class Keeper:
 
     def __init__(self, folder: Path, lock: int, options: list[str]):
         self.folder = folder
-        self._lock, self._options = lock, options
+        self._lock, self._options = lock, set(options)
         self._asked_to_stop = False
         self._trainer: subprocess.Popen[bytes] | None = None
 
@@ -82,6 +87,7 @@ class Keeper:
             began_at, killed = self._checkpoint(), killed_by_system()
             events_end, log_end = self._size(NAME), self._size(LOG)
             code, silent = self._train(splits, events_end)
+            self._options |= {RESTARTED}
             if self._has_ended(events_end) or self._is_to_stop():
                 return code
             step = self._checkpoint()
@@ -113,7 +119,7 @@ class Keeper:
         """Run a trainer to its end: its exit code, and the seconds of silence if they ended it. Before its
         first event, which comes after the first `events_end` bytes, it may download for hours."""
         command = [sys.executable, "-m", "farense_qlora.training.worker", str(self.folder), str(splits)]
-        command += self._options
+        command += sorted(self._options)
         beat, heard, longest = self._heartbeat(), None, 0.0
         self._trainer = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[self._lock])
         while (code := self._trainer.poll()) is None:

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain, takewhile
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +23,7 @@ from ..model.cpu.parallel import side_by_side
 from ..model.from_adapter import start_from
 from ..model.machine import on_cpu, peak_memory
 from ..model.packed import check_packable
-from . import checkpoints, events, saving
+from . import checkpoints, events, ranks, saving
 from .cost import estimate
 from .events import Event
 from .probes import Probes
@@ -53,19 +55,19 @@ def train(
     update `requests()` says what the user asks for, and `stops()` how often to stop; it is asked too between
     the batches of an evaluation, and while the disk is full. A stopped run is saved first and then evaluated,
     unless it was asked for twice. Each micro-batch is halved `splits` times, which takes less memory and
-    gives the same updates to rounding. Raises `UserError` as `Trainer` does, and when no learning rate gives
-    finite numbers.
+    gives the same updates to rounding. Of processes that train together each calls this with the same data;
+    the first alone writes to the folder, and its requests and `splits` count. Raises `UserError` as `Trainer`
+    does, and when no learning rate gives finite numbers.
 
     >>> [type(event).__name__ for event in fq.train(
     ...     config.changed(max_steps=1, probes=0), fq.load_base(config), data, folder / "run")]
     ['Started', 'Evaluated', 'Saved', 'Stepped', 'Evaluated', 'Saved', 'Finished']
     """
+    requests, stops = ranks.heard_by_all(requests, stops)
     trainer = Trainer(config, base, data, folder, accept_changes, stops, splits)
     state, began = trainer.state, time.perf_counter()
-    yield trainer.started()
-    for damaged in takewhile(lambda one: one != trainer.checkpoint, checkpoints.checkpoints(folder)):
-        path, reason = str(damaged.relative_to(folder)), str(verify(damaged))
-        yield events.Discarded(step=state.step, path=path, reason=reason)
+    if ranks.rank() == 0:
+        yield from trainer.started()
     if trainer.checkpoint:
         yield events.Saved(step=state.step, path=checkpoints.name_of(state.step))
     ended = yield from trainer.evaluate_if_due()
@@ -75,8 +77,9 @@ def train(
         start = time.perf_counter()
         rate = learning_rate(config, state.learning_rate, state.step, trainer.total_steps)
         batches = trainer.batches(state.step)
-        mx.random.seed(config.seed * 1_000_003 + state.step)  # dropout is a function of (seed, step)
-        loss, grad_norm = trainer.step(batches, rate)
+        # Dropout is a function of the seed, the step and the process.
+        mx.random.seed(config.seed * 1_000_003 + state.step + (ranks.rank() << 40))
+        loss, grad_norm, shares = trainer.step(batches, rate)
         state.step += 1
         epoch = state.step / trainer.sampler.updates_per_epoch
         if cause := not_finite(loss, grad_norm):
@@ -91,17 +94,20 @@ def train(
                 yield events.RolledBack(step=state.step, path=path, learning_rate=state.learning_rate)
                 continue
         else:
+            hosts = shares if len(shares) > 1 else []
             yield events.Stepped(
                 step=state.step,
                 epoch=epoch,
                 loss=loss,
                 learning_rate=rate,
                 grad_norm=grad_norm,
-                supervised_tokens=sum(batch.supervised for batch in chain(*batches)),
-                tokens=sum(batch.tokens for batch in chain(*batches)),
-                positions=sum(batch.inputs.size for batch in chain(*batches)),
+                supervised_tokens=sum(share.supervised for share in shares),
+                tokens=sum(share.tokens for share in shares),
+                positions=sum(share.positions for share in shares),
                 seconds=time.perf_counter() - start,
-                peak_memory_gb=peak_memory() / 1e9,
+                peak_memory_gb=max(peak_memory() / 1e9, *(share.peak_memory_gb for share in shares)),
+                host_speeds=tuple(share.tokens / share.seconds for share in hosts),
+                host_memory_gb=tuple(share.peak_memory_gb for share in hosts),
             )
             if loss > (bound := spike_bound(state.losses)):
                 yield events.Spiked(step=state.step, loss=loss, bound=bound)
@@ -159,10 +165,8 @@ class Trainer:
         splits: int = 0,
     ):
         self.config, self.base, self.data, self.folder = config, base, data, folder
-        self._stops, self._splits = stops, splits
+        self._stops, self._splits = stops, ranks.first(lambda: splits)
         data.check()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_left_out(config, data, folder)
         self.sampler = make_sampler(config, data.training.lengths)
         steps = max(1, round(config.epochs * self.sampler.updates_per_epoch))
         self.total_steps = min(steps, config.max_steps or steps)
@@ -179,28 +183,37 @@ class Trainer:
         self.step = Step(base.model, config)
         self.trainable = sum(array.size for _, array in tree_flatten(base.model.trainable_parameters()))
 
+        self._hosts = tuple(ranks.said(ranks.name())) if ranks.size() > 1 else ()
+        checkpoint, state = ranks.first(lambda: self._take_up(accept_changes))
+        self.checkpoint, self.state = checkpoint and folder / checkpoint, saving.State(**state)
+        self.step.agree()
+
+    def _take_up(self, accept_changes: bool) -> tuple[str | None, dict[str, Any]]:
+        """In the first process: where training stands, from the last checkpoint, which is named, or anew."""
+        config, folder = self.config, self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_left_out(config, self.data, folder)
         checkpoints.tidy(folder)
         self._fingerprints = checkpoints.fingerprints(config)
-        self.checkpoint = checkpoints.latest(folder)
-        if self.checkpoint:
-            changed = checkpoints.changes(self.checkpoint, config, self._fingerprints)
-            if changed and not accept_changes:
-                raise UserError(
-                    f"o treino em {folder} começou com outras definições ou outros dados "
-                    f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
-                    "--accept-changes"
-                )
-            self.state = saving.restore(self.checkpoint, self.step)
-        else:
+        checkpoint = checkpoints.latest(folder)
+        if checkpoint is None:
             if config.from_adapter:
-                start_from(base.model, config, adapter_folder(config.from_adapter))
+                start_from(self.base.model, config, adapter_folder(config.from_adapter))
             saving.check_room(folder, config, self.trainable)
-            self.state = saving.State(learning_rate=config.learning_rate)
+            return None, asdict(saving.State(learning_rate=config.learning_rate))
+        changed = checkpoints.changes(checkpoint, config, self._fingerprints)
+        if changed and not accept_changes:
+            raise UserError(
+                f"o treino em {folder} começou com outras definições ou outros dados "
+                f"({'; '.join(changed)}): volte a eles, escolha outro nome, ou aceite a mudança com "
+                "--accept-changes"
+            )
+        return str(checkpoint.relative_to(folder)), asdict(saving.restore(checkpoint, self.step))
 
-    def started(self) -> events.Started:
-        """What is about to be trained."""
+    def started(self) -> Iterator[Event]:
+        """What is about to be trained, and which newer checkpoints are damaged."""
         cost = estimate(self.config, on_cpu())
-        return events.Started(
+        yield events.Started(
             step=self.state.step,
             total_steps=self.total_steps,
             steps_per_epoch=self.sampler.updates_per_epoch,
@@ -215,14 +228,22 @@ class Trainer:
             elsewhere=saving.elsewhere(self.checkpoint) if self.checkpoint else "",
             predicted_gb=cost.peak_gb,
             predicted_seconds=cost.seconds / cost.updates if cost.seconds and cost.updates else None,
+            hosts=self._hosts,
         )
+        for damaged in takewhile(lambda one: one != self.checkpoint, checkpoints.checkpoints(self.folder)):
+            path, reason = str(damaged.relative_to(self.folder)), str(verify(damaged))
+            yield events.Discarded(step=self.state.step, path=path, reason=reason)
 
     def batches(self, n: int) -> list[list[Batch]]:
-        """The micro-batches of update `n` (0 is the first), each in parts to compute side by side."""
+        """What this process computes of update `n` (0 is the first): its micro-batches, each in parts to
+        compute side by side. Windows of several rows are split where there are too few for all processes."""
         micro_batches, window = self.sampler[n], self.sampler.window
         for _ in range(self._splits):
             micro_batches, window = halved(micro_batches), None
-        return [collate_parts(self.data.training, one, window, self._parts) for one in micro_batches]
+        while sum(map(len, micro_batches)) < ranks.size() and max(map(len, chain(*micro_batches))) > 1:
+            micro_batches, window = halved(micro_batches), None
+        mine = ranks.share(micro_batches)
+        return [collate_parts(self.data.training, one, window, self._parts) for one in mine]
 
     def rows(self, n: int) -> tuple[str, ...]:
         """The rows in update `n`, as "file:line"."""
@@ -277,19 +298,20 @@ class Trainer:
 
     def save(self) -> Iterator[Event]:
         """Write a checkpoint."""
-        state, data, base = self.state, self._fingerprints, self.base.name
+        state, base = self.state, self.base.name
         yield from self._when_there_is_room(
-            lambda: saving.save(self.folder, state, self.config, data, base, self.step)
+            lambda: saving.save(self.folder, state, self.config, self._fingerprints, base, self.step)
         )
+        self.step.agree()  # on chips of several kinds the last bits may have drifted apart
         yield events.Saved(step=state.step, path=checkpoints.name_of(state.step))
 
     def _when_there_is_room(self, write: Callable[[], None]) -> Iterator[Event]:
-        """Call `write`, again and again while the disk is full; raises its `DiskFullError` when a stop is
-        asked for meanwhile."""
+        """Call `write` in the first process, again and again while the disk is full; raises its
+        `DiskFullError` when a stop is asked for meanwhile."""
         waiting = False
         while True:
             try:
-                write()
+                ranks.first(write)
                 break
             except DiskFullError as error:
                 if self._stops():
@@ -304,10 +326,16 @@ class Trainer:
     def roll_back(self) -> saving.State:
         """Back to the last checkpoint, with half the learning rate: returns the state there; raises
         `UserError` when none is whole."""
-        checkpoint, before = checkpoints.latest(self.folder), self.state
-        if checkpoint is None:
-            raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
-        self.state = saving.restore(checkpoint, self.step)
+        before = self.state
+
+        def back() -> dict[str, Any]:
+            checkpoint = checkpoints.latest(self.folder)
+            if checkpoint is None:
+                raise UserError(f"já não há nenhum ponto de controlo inteiro em {self.folder}")
+            return asdict(saving.restore(checkpoint, self.step))
+
+        self.state = saving.State(**ranks.first(back))
+        self.step.agree()
         self.state.learning_rate, self.state.rollbacks = before.learning_rate / 2, before.rollbacks + 1
         return self.state
 

@@ -1,5 +1,6 @@
 """A few questions of the validation set, asked at every evaluation: the answers show what is learnt."""
 
+import json
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any
@@ -9,6 +10,7 @@ from mlx_lm.generate import batch_generate
 
 from ..data.chat import question_tokens, spoken
 from ..data.rows import Row
+from . import ranks
 
 MAX_TOKENS = 24  # enough to see whether it knows; the answers are for the eye, the evaluation has its own
 
@@ -33,10 +35,15 @@ class Probes:
         self._tokenizer = tokenizer
 
     def answers(self, model: nn.Module) -> tuple[str, ...]:
-        """What `model` answers now, greedy and cut at `MAX_TOKENS`; draws no random numbers."""
+        """What `model` answers now, greedy and cut at `MAX_TOKENS`; draws no random numbers. Processes that
+        train together share the questions."""
+        rank, size = ranks.rank(), ranks.size()
         model.eval()
         try:
-            texts = batch_generate(model, self._tokenizer, self._prompts, max_tokens=MAX_TOKENS).texts
+            mine = self._prompts[rank::size]
+            texts = batch_generate(model, self._tokenizer, mine, max_tokens=MAX_TOKENS).texts if mine else []
         finally:
             model.train()
-        return tuple(spoken(text, self._tokenizer).strip() for text in texts)
+        shares = [json.loads(share) for share in ranks.said(json.dumps(texts))]
+        asked = range(len(self._prompts))
+        return tuple(spoken(shares[i % size][i // size], self._tokenizer).strip() for i in asked)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 from ..config import Config
 from ..errors import UserError
@@ -12,13 +13,19 @@ from ..model.download import find_model
 from .checkpoints import changes, fingerprints, latest, tidy
 from .event_log import NAME
 from .events import Merged, of
+from .hosts import FILE, Hosts
 from .requests import clear_requests
 from .run import ENDED, Run, all_runs, new_folder
 from .worker import launch, lock_holder, take_lock
 
 
-def start(config: Config, name: str | None = None, accept_changes: bool = False) -> Run:
+def start(
+    config: Config, name: str | None = None, accept_changes: bool = False, hosts: str | Path | None = None
+) -> Run:
     """Launch a worker process that trains as `config` says in the run folder `name`; it outlives this one.
+
+    With `hosts`, a file that `mlx.distributed_config` wrote, whose first computer is this one, all of them
+    train together; a run may go on with others, or alone.
 
     A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
     one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
@@ -42,6 +49,8 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
             f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
             "escolha outro nome, ou escreva-o como está em checkpoints_qlora"
         )
+    if hosts is not None:
+        Hosts.read(Path(hosts))
     if of(run.events(), Merged):
         raise UserError(
             f"«{run.name}» junta outros treinos, e não se treina: parta dele, com outro nome e "
@@ -72,6 +81,10 @@ def start(config: Config, name: str | None = None, accept_changes: bool = False)
         clear_requests(run.folder)
         with atomic_write(run.folder / "config.json") as path:
             config.write(path)
+        (run.folder / FILE).unlink(missing_ok=True)
+        if hosts is not None:
+            with atomic_write(run.folder / FILE) as path:
+                path.write_bytes(Path(hosts).read_bytes())
         worker = launch(run.folder, lock, accept_changes)
     return Run(run.folder, worker)
 

@@ -5,13 +5,15 @@ Beside it stand the loss over a whole data set, the learning rate of a step, and
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..config import Config
@@ -19,11 +21,32 @@ from ..data.batches import Batch, collate_parts, make_sampler
 from ..data.tokens import Encoded
 from ..model.cpu.parallel import side_by_side, summed
 from ..model.loss import token_losses
-from ..model.machine import on_cpu
+from ..model.machine import on_cpu, peak_memory
 from ..model.packed import hidden_states
+from . import ranks
 
 # Of how many losses, at least and at most, the ordinary is known, and how far from it a spike is.
 FEWEST, LOSSES, DEVIATIONS = 16, 64, 8.0
+
+
+class Share(NamedTuple):
+    """What one process did of an update: the positions where loss is taken, those that hold a token and all,
+    the seconds that its gradient took, and the most memory that it has held so far."""
+
+    supervised: int
+    tokens: int
+    positions: int
+    seconds: float
+    peak_memory_gb: float
+
+
+class Update(NamedTuple):
+    """What an update came to: the mean loss over all supervised tokens (nats), the norm of the gradient
+    before clipping, and the share of each process in it."""
+
+    loss: float
+    grad_norm: float
+    shares: list[Share]
 
 
 class Step:
@@ -52,30 +75,45 @@ class Step:
             state = [model.state, *self.state["states"]]
             self._clip_and_apply = mx.compile(self._clip_and_apply, inputs=state, outputs=state)
 
-    def __call__(self, micro_batches: Sequence[Sequence[Batch]], learning_rate: float) -> tuple[float, float]:
-        """One step on all `micro_batches`, each given in the parts that are computed side by side.
+    def __call__(self, micro_batches: Sequence[Sequence[Batch]], learning_rate: float) -> Update:
+        """One step on all `micro_batches`, each given in the parts that are computed side by side, and on
+        those that the other processes are given meanwhile.
 
-        Returns the mean loss over all supervised tokens (nats) and the norm of the gradient before clipping;
-        when one of them is not finite nothing is updated.
+        When the loss or the norm of the gradient is not finite nothing is updated.
         """
-        total = sum(batch.supervised for batch in chain(*micro_batches))
-        loss, tree = 0.0, None
-        for parts in micro_batches:
+        start, loss, tree = time.perf_counter(), 0.0, None
+        for parts in filter(len, micro_batches):
             part_loss, part_tree = summed(lambda part: self._loss_and_grads(*arrays(part)), parts)
-            loss += part_loss.item() / total
+            loss += part_loss.item()
             tree = part_tree if tree is None else tree_map(mx.add, tree, part_tree)
             mx.eval(tree)  # or those of all micro-batches would be held until the end
+        if tree is None:  # fewer windows than processes: none for this one
+            tree = tree_map(mx.zeros_like, self.model.trainable_parameters())
+        batches = list(chain(*micro_batches))
+        loss, grads, shares = of_all(
+            loss,
+            flatten(tree),
+            Share(
+                supervised=sum(batch.supervised for batch in batches),
+                tokens=sum(batch.tokens for batch in batches),
+                positions=sum(batch.inputs.size for batch in batches),
+                seconds=time.perf_counter() - start,
+                peak_memory_gb=peak_memory() / 1e9,
+            ),
+        )
+        total = sum(share.supervised for share in shares)
+        loss /= total
         # The mean is taken here, in 32 bits: a small weight a token would make 16-bit gradients underflow.
-        grads = {half: grad / total for half, grad in flatten(tree).items()}
+        grads = {half: grad / total for half, grad in grads.items()}
         grad_norm = mx.sqrt(mx.stack([grad.square().sum() for grad in grads.values()]).sum())
         norm = float(grad_norm)
         if not_finite(loss, norm):
-            return loss, norm
+            return Update(loss, norm, shares)
         self._adamw["lora_a"].learning_rate = learning_rate
         self._adamw["lora_b"].learning_rate = learning_rate * self.config.lora_plus_ratio
         self._clip_and_apply(grads, grad_norm)
         mx.eval(self.model.trainable_parameters(), self.state)
-        return loss, norm
+        return Update(loss, norm, shares)
 
     def _clip_and_apply_grads(self, grads: dict[str, mx.array], norm: mx.array) -> None:
         if self.config.max_grad_norm:
@@ -96,6 +134,27 @@ class Step:
         """Put a `state` back; in place, since a compiled step holds on to the dictionaries."""
         for adamw, saved in zip(self._adamw.values(), state["states"], strict=True):
             adamw.state.update(saved)
+
+    def agree(self) -> None:
+        """Take over the matrices and the state of AdamW from the first process."""
+        if ranks.size() > 1:
+            self.model.update(ranks.agreed(self.model.trainable_parameters()))
+            self.restore(ranks.agreed(self.state))
+
+
+def of_all(
+    loss: float, grads: dict[str, mx.array], share: Share
+) -> tuple[float, dict[str, mx.array], list[Share]]:
+    """The loss and the gradients of one process, summed over all in one message, and the share of each."""
+    if ranks.size() == 1:
+        return loss, grads, [share]
+    slots = np.zeros((ranks.size(), len(share)), np.float32)
+    slots[ranks.rank()] = share
+    message = mx.concatenate([*grads.values(), mx.array([loss]), mx.array(slots.reshape(-1))])
+    ends = np.cumsum([grad.size for grad in grads.values()]).tolist()
+    *vectors, tail = mx.split(ranks.total(message), ends)
+    shares = [Share(*map(int, one[:3]), *one[3:]) for one in np.array(tail[1:]).reshape(slots.shape).tolist()]
+    return float(tail[0]), dict(zip(grads, vectors, strict=True)), shares
 
 
 def flatten(tree: Any) -> dict[str, mx.array]:
@@ -136,21 +195,23 @@ def validation_loss(
     model: nn.Module, data: Encoded, config: Config, should_stop: Callable[[], bool] = lambda: False
 ) -> float | None:
     """Mean loss over every supervised token of `data`, in nats, without dropout; None when `should_stop()`,
-    asked before each batch, said so."""
+    asked before each batch, as often in every process, said so."""
     count = side_by_side(model)
     sampler = make_sampler(config, data.lengths)
     loss, total = 0.0, 0
     model.eval()
     try:
-        for micro_batch in chain(*(sampler[n] for n in range(sampler.updates_per_epoch))):
+        for micro_batch in ranks.share(list(chain(*(sampler[n] for n in range(sampler.updates_per_epoch))))):
             if should_stop():
                 return None
-            parts = collate_parts(data, micro_batch, sampler.window, count)
-            loss += summed(lambda part: batch_loss(model, *arrays(part)), parts).item()
-            total += sum(part.supervised for part in parts)
+            if micro_batch:
+                parts = collate_parts(data, micro_batch, sampler.window, count)
+                loss += summed(lambda part: batch_loss(model, *arrays(part)), parts).item()
+                total += sum(part.supervised for part in parts)
     finally:
         model.train()
-    return loss / total
+    loss, total = ranks.each([loss, total]).sum(axis=0) if ranks.size() > 1 else (loss, total)
+    return float(loss / total)
 
 
 def learning_rate(config: Config, peak: float, step: int, total_steps: int) -> float:

@@ -20,8 +20,10 @@ from ..config import Config
 from ..errors import UserError, disk_error
 from ..model import cpu, without_torch
 from .event_log import EventWriter
-from .events import Failed, Saved, Slowed, Stepped
-from .keeper import LOG, RECYCLED, diagnose
+from .events import Failed, Missing, Saved, Slowed, Started, Stepped
+from .hosts import PeerLost
+from .keeper import LOG, LOST, RECYCLED, REJOINED, RESTARTED, diagnose
+from .peers import Peers
 from .power import Pace, hold_sleep_off, trainer_environment
 from .requests import read_requests, stops_asked
 
@@ -96,9 +98,10 @@ def launch(folder: Path, lock: IO[str], accept_changes: bool) -> "subprocess.Pop
     return keeper
 
 
-def main(folder: Path, splits: int, accept_changes: bool) -> int:
-    """Train the run in `folder` to its end, each micro-batch halved `splits` times; whatever goes wrong is
-    said in a `Failed` event, but for a lack of memory, which is left to the keeper.
+def main(folder: Path, splits: int, accept_changes: bool, restarted: bool) -> int:
+    """Train the run in `folder` to its end, each micro-batch halved `splits` times, with its other computers
+    if it has any: one that is `restarted` does without those that are gone. Whatever goes wrong is said in a
+    `Failed` event, but for a lack of memory and the loss of a computer, which are left to the keeper.
 
     Whoever starts this process has locked the folder, and hands it the lock and a standard input that ends
     when he does: then this one saves and ends too, since nobody would notice if it hung or died.
@@ -119,20 +122,20 @@ def main(folder: Path, splits: int, accept_changes: bool) -> int:
         at_once = 2 if signal.SIGTERM in interrupted else 0
         return at_once + len(interrupted) + stops_asked(folder)
 
-    with closing(EventWriter(folder, lambda: stops() > 0)) as log:
+    with closing(EventWriter(folder, lambda: stops() > 0)) as log, closing(Peers(folder)) as peers:
         try:
             cpu.enable()
             without_torch()
-            from ..data.load import load_data
-            from ..model.base import load_base
             from .loop import train
+            from .together import load
 
-            config = Config.read(folder / "config.json")
-            base = load_base(config)
-            data = load_data(config, base)
+            peers.gather(goes_on=restarted)
+            config, base, data = load(partial(Config.read, folder / "config.json"))
             requests, pace, held = partial(read_requests, folder), Pace(), list[int]()
             for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
+                if isinstance(event, Started) and peers.missing:
+                    log.write(Missing(step=event.step, hosts=tuple(host.name for host in peers.missing)))
                 if isinstance(event, Stepped) and (cause := pace.why_slow(event.tokens / event.seconds)):
                     log.write(Slowed(step=event.step, cause=cause))
                 if isinstance(event, Saved):
@@ -140,9 +143,15 @@ def main(folder: Path, splits: int, accept_changes: bool) -> int:
                     # The first checkpoint of all is from before the first update, or of an earlier process.
                     if len(held) > 2 and held[-1] > GROWTH * held[1] + GROWTH_AT_LEAST:
                         return RECYCLED
+                if isinstance(event, Saved) and peers.back:
+                    print(f"«{peers.back}» voltou a responder", file=sys.stderr)
+                    return REJOINED
         except UserError as error:
             log.write(Failed(step=0, message=str(error)))
             return 2
+        except PeerLost:
+            print(peers.lost(), file=sys.stderr)
+            return LOST
         except Exception as error:
             traceback.print_exc()
             if not diagnose(1, repr(error), system_killed=False).too_large:
@@ -161,4 +170,4 @@ def bytes_held() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), accept_changes="--accept-changes" in sys.argv))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), "--accept-changes" in sys.argv, RESTARTED in sys.argv))

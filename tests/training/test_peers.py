@@ -1,0 +1,271 @@
+"""Processes that train together compute what one does, go on in other numbers, and end together."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import psutil
+import pytest
+from faults.common import SAVE_EVERY, STEPS, result_of
+from tiny import PEOPLE, write_rows
+from training.machines import Hosts, helpers, helpers_of, make_hosts, wait_for
+
+from farense_qlora.config import Config
+from farense_qlora.errors import UserError
+from farense_qlora.training import run as runs
+from farense_qlora.training.events import (
+    Evaluated, Event, Missing, Paused, RateChanged, Restarted, Sampled, Saved, Skipped, Started, Stepped, of,
+)  # fmt: skip
+from farense_qlora.training.run import Run
+from farense_qlora.training.start import start
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    before = helpers()
+    yield make_hosts(tmp_path, monkeypatch)
+    until = time.monotonic() + 10
+    while (left := [one for one in helpers() if one not in before]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not left
+
+
+@pytest.fixture
+def config(tiny_model: Path, tmp_path: Path) -> Config:
+    rows = str(write_rows(tmp_path / "rows.jsonl", PEOPLE))
+    return Config.of(
+        "mini", model=str(tiny_model), train_data=rows, val_data=rows, rank=4, batch_size=2, packing=False,
+        grad_accumulation_steps=3, epochs=100.0, max_steps=STEPS, eval_every=5, save_every=SAVE_EVERY,
+        learning_rate=1e-3, early_stopping_patience=50, lora_plus_ratio=1.0, probes=3,
+    )  # fmt: skip
+
+
+def long(config: Config) -> Config:
+    """A run that lasts longer than any test."""
+    return config.changed(
+        max_steps=None, epochs=1000.0, batch_size=1, grad_accumulation_steps=1, eval_every=8000, save_every=20
+    )
+
+
+def losses(events: Sequence[Event], kind: type = Stepped) -> list[float]:
+    return [event.loss for event in of(events, kind)]
+
+
+def weights(run: Run, step: int = STEPS) -> dict[str, mx.array]:
+    return mx.load(str(run.folder / f"checkpoints/step-{step:06d}/adapters.safetensors"))
+
+
+def check_same(one: Run, other: Run, rel: float = 1e-4) -> None:
+    for kind in (Stepped, Evaluated):
+        assert losses(one.events(), kind) == pytest.approx(losses(other.events(), kind), rel=rel)
+    theirs = weights(other)
+    for name, array in weights(one).items():
+        assert mx.linalg.norm(array - theirs[name]) <= rel * mx.linalg.norm(array), name
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_they_train_as_one_does(config: Config, hosts: Hosts, packing: bool) -> None:
+    config = config.changed(packing=packing)
+    alone = start(config, "um").wait()
+    three = start(config, "tres", hosts=hosts("b", "c")).wait()
+    check_same(three, alone)
+    for counted in ("tokens", "supervised_tokens"):
+        assert [getattr(event, counted) for event in of(three.events(), Stepped)] == [
+            getattr(event, counted) for event in of(alone.events(), Stepped)
+        ]
+    assert [event.answers for event in of(three.events(), Sampled)] == [
+        event.answers for event in of(alone.events(), Sampled)
+    ]
+    (began,), step = of(three.events(), Started), of(three.events(), Stepped)[-1]
+    assert began.hosts == ("este", "b", "c")
+    assert len(step.host_speeds) == len(step.host_memory_gb) == 3 and max(step.host_speeds) > 0
+    assert of(alone.events(), Stepped)[-1].host_speeds == () == of(alone.events(), Started)[0].hosts
+
+
+def test_the_same_number_gives_the_same_bits(config: Config, hosts: Hosts) -> None:
+    config = config.changed(dropout=0.1)
+    one, other = (start(config, name, hosts=hosts("b")).wait() for name in ("um", "outro"))
+    assert losses(one.events()) == losses(other.events())
+    assert result_of(one.folder, []) == result_of(other.folder, [])
+
+
+def test_a_run_goes_on_with_more_and_with_fewer(config: Config, hosts: Hosts) -> None:
+    alone = start(config, "um").wait()
+    for others in (("b",), (), ("b", "c", "d")):
+        several = start(config, "varios", hosts=hosts(*others) if others else None)
+        wait_for(several, Stepped, count=len(losses(several.events())) + 3)
+        several.stop()
+        several.wait()
+    several = start(config, "varios").wait()
+    assert several.status == "completed"
+    assert [len(event.hosts) for event in of(several.events(), Started)] == [2, 0, 4, 0]
+    assert losses(several.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
+    theirs = weights(alone)
+    assert all(mx.allclose(array, theirs[name], atol=1e-4) for name, array in weights(several).items())
+
+
+def test_more_processes_than_windows_do_no_harm(config: Config, hosts: Hosts) -> None:
+    config = config.changed(batch_size=1, grad_accumulation_steps=2, max_steps=8, save_every=8)
+    config = config.changed(eval_every=8)
+    alone, four = start(config, "um").wait(), start(config, "quatro", hosts=hosts("b", "c", "d")).wait()
+    assert losses(four.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
+
+
+def test_what_is_asked_of_the_first_is_done_by_all(config: Config, hosts: Hosts) -> None:
+    run = start(long(config), "pausa", hosts=hosts("b"))
+    wait_for(run, Stepped, count=3)
+    run.pause()
+    wait_for(run, Paused)
+    run.set_learning_rate(5e-4)
+    run.resume()
+    wait_for(run, RateChanged)
+    run.stop()
+    assert run.wait().status == "stopped"
+
+
+def test_a_stop_at_any_stops_all(config: Config, hosts: Hosts) -> None:
+    run = start(long(config), "paragem", hosts=hosts("b", "c"))
+    wait_for(run, Stepped, count=3)
+    helpers_of(run)[1].send_signal(signal.SIGTERM)
+    assert run.wait().status == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_one_that_is_lost_is_named_and_comes_again(
+    config: Config, hosts: Hosts, tmp_path: Path, number: signal.Signals
+) -> None:
+    together = hosts("b", "c")
+    reference = start(config, "inteiro", hosts=together).wait()
+    run = start(config, "perdido", hosts=together)
+    wait_for(run, Saved, count=2)
+    lost = helpers_of(run)[1]
+    lost.send_signal(number)
+    began = time.monotonic()
+    wait_for(run, Restarted)
+    took = time.monotonic() - began
+    if number == signal.SIGSTOP:
+        lost.send_signal(signal.SIGCONT)
+    run.wait()
+    (restart,) = of(run.events(), Restarted)
+    how = "deixou de dar sinal" if number == signal.SIGSTOP else f"acabou com o código -{number.value}"
+    assert restart.cause == f"perdeu-se a ligação entre os computadores: «c» {how}"
+    assert took < (30 if number == signal.SIGSTOP else 10)
+    assert result_of(run.folder, run.events()) == result_of(reference.folder, reference.events())
+
+
+def test_without_the_first_all_end_and_the_run_goes_on(config: Config, hosts: Hosts) -> None:
+    together = hosts("b")
+    reference = start(config, "inteiro", hosts=together).wait()
+    run = start(config, "primeiro", hosts=together)
+    wait_for(run, Saved, count=2)
+    (helper,) = helpers_of(run)
+    helper.parent().kill()
+    psutil.wait_procs([helper], timeout=5)
+    assert not helper.is_running()
+    run.wait()
+    assert result_of(run.folder, run.events()) == result_of(reference.folder, reference.events())
+
+
+def test_one_that_is_gone_is_done_without_and_taken_in_again(
+    config: Config, hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = tmp_path / "desligado"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'farense_qlora.training.worker' in sys.orig_argv:\n"
+        "    import farense_qlora.training.peers as peers\n    peers.SECONDS_BETWEEN_CALLS = 0.5\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = start(
+        long(config),
+        "sem-c",
+        hosts=hosts("b", "c", c=f"test -e {off} && exit 255"),
+    )
+    wait_for(run, Saved, count=2)
+    off.touch()
+    helpers_of(run)[1].kill()
+    wait_for(run, Missing)
+    wait_for(run, Stepped, count=10)
+    assert of(run.events(), Missing)[-1].hosts == ("c",)
+    assert of(run.events(), Started)[-1].hosts == ("este", "b")
+    off.unlink()
+    wait_for(run, Restarted, count=2)
+    wait_for(run, Started, count=3)
+    run.stop()
+    run.wait()
+    assert of(run.events(), Restarted)[-1].cause == "«c» voltou a responder"
+    assert of(run.events(), Started)[-1].hosts == ("este", "b", "c")
+
+
+def test_one_that_does_not_answer_is_named(config: Config, hosts: Hosts) -> None:
+    with pytest.raises(UserError, match=r"^«b» não responde: é preciso que «ssh b» entre sem senha"):
+        start(config, "nada", hosts=hosts("b", "c", b="exit 255")).wait()
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Iterator[object]:
+    """`python(code)`: a line of shell after which Python runs `code` first."""
+
+    def changed(code: str) -> str:
+        folder = tmp_path / re.sub(r"\W", "", code)[-40:]
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(code)
+        return f"export PYTHONPATH={folder}:$PYTHONPATH"
+
+    yield changed
+
+
+def test_other_versions_are_named(config: Config, hosts: Hosts, python) -> None:  # type: ignore[no-untyped-def]
+    older = python(
+        "from importlib import metadata\n_v = metadata.version\n"
+        "metadata.version = lambda name: '0.1.2' if name == 'mlx' else _v(name)\n"
+    )
+    with pytest.raises(UserError, match=r"^«b» não calcula com o mesmo \(mlx 0\.1\.2, e aqui \d"):
+        start(config, "outro", hosts=hosts("b", b=older)).wait()
+
+
+def test_a_number_that_is_not_finite_in_one_is_skipped_by_all(  # type: ignore[no-untyped-def]
+    config: Config, hosts: Hosts, python
+) -> None:
+    spoilt = python(
+        "import sys\n"
+        "def spoil():\n"
+        "    import farense_qlora.training.step as step\n"
+        "    calls, arrays = [], step.arrays\n"
+        "    def spoilt(batch):\n"
+        "        calls.append(1)\n"
+        "        made = list(arrays(batch))\n"
+        "        made[4] = made[4] * (float('nan') if len(calls) == 12 else 1.0)\n"
+        "        return tuple(made)\n"
+        "    step.arrays = spoilt\n"
+        "from farense_qlora.model import cpu\n"
+        "enable = cpu.enable\n"
+        "def both(*model):\n"
+        "    enable(*model)\n"
+        "    if not model:\n"
+        "        spoil()\n"
+        "cpu.enable = both\n"
+    )
+    run = start(config, "nan", hosts=hosts("b", b=spoilt)).wait()
+    assert run.status == "completed" and len(of(run.events(), Skipped)) == 1
+
+
+def test_a_bad_file_is_refused_at_once(config: Config, hosts: Hosts, tmp_path: Path) -> None:
+    file = tmp_path / "mau.json"
+    file.write_text(json.dumps([{"ssh": "a"}, {"ssh": "b"}]))
+    with pytest.raises(UserError, match="não consigo ler os computadores"):
+        start(config, "mau", hosts=file)
+    assert not (tmp_path / "runs" / "mau").exists()
+
+
+def test_nothing_of_this_is_there_for_one_alone(config: Config, hosts: Hosts, tmp_path: Path) -> None:
+    several = start(config.changed(max_steps=4), "muda", hosts=hosts("b")).wait()
+    assert (several.folder / "hosts.json").exists() and "MLX_RANK" not in os.environ
+    again = start(config.changed(max_steps=8), "muda", accept_changes=True).wait()
+    assert not (again.folder / "hosts.json").exists()
+    assert of(again.events(), Started)[-1].hosts == ()
