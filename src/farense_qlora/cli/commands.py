@@ -13,6 +13,7 @@ import farense_qlora as fq
 
 from ..config import RUNS, Config
 from ..errors import UserError
+from ..text import counted
 from ..training.events import sentence
 from .given import given
 
@@ -217,7 +218,7 @@ def evaluate(args: argparse.Namespace) -> None:
         for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
         if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{one.name}: e mais {more} respostas erradas, todas com --json")
+            texts.append(f"{one.name}: e mais {counted(more, 'resposta errada')}, todas com --json")
     _write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
 
 

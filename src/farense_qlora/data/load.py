@@ -146,7 +146,7 @@ class Data(Drawn):
         if sampler.window:
             windows = sum(len(batch) for n in range(sampler.updates_per_epoch) for batch in sampler[n])
             share = percent(tokens / (windows * sampler.window))
-            fill = f"{share} de {windows} janelas de {sampler.window} tokens"
+            fill = f"{share} de {counted(windows, 'janela')} de {sampler.window} tokens"
         facts = [
             ("Linhas", decimal(len(training), 0)),
             ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),

@@ -241,7 +241,8 @@ def sentence(event: Event) -> str | None:
         case Discarded(path=path, reason=reason):
             return f"{path} está estragado ({reason}): usa-se o anterior"
         case Skipped(cause=cause, rows=rows):
-            return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
+            shown = ", ".join(rows[:4]) + (" …" if len(rows) > 4 else "")
+            return f"{step} saltado: {cause}; {'linha' if len(rows) == 1 else 'linhas'} {shown}"
         case RolledBack(path=path, learning_rate=rate):
             return f"volta a {path} com a taxa de aprendizagem reduzida para {plain(rate)}"
         case Spiked(loss=loss, bound=bound):
