@@ -200,6 +200,9 @@ def test_settings_are_saved_to_a_new_folder_and_never_to_what_is_no_folder(tmp_p
     made._file.value = str(tmp_path / "nova" / "minhas.json")
     made.save()
     assert Config.read(tmp_path / "nova" / "minhas.json") == made.config
+    (save,) = [button for button in made._buttons().children if button.description == "Guardar definições"]
+    save.click()
+    assert made._message.value == f"definições guardadas em {made._file.value}"
     made._file.value = str(tmp_path / "nova" / "minhas.json" / "outras.json")
     with pytest.raises(UserError, match=r"não consigo escrever em .*outras\.json"):
         made.save()

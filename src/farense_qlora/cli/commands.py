@@ -81,8 +81,10 @@ def stop(args: argparse.Namespace) -> None:
     from .progress import stop_and_wait
 
     live = [run for run in all_runs() if run.alive]
+    if not (args.run or live):
+        raise UserError("não há nenhum treino a decorrer")
     if not args.run and len(live) != 1:
-        names = ", ".join(run.name for run in live) or "nenhum"
+        names = ", ".join(run.name for run in live)
         raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
     run = fq.Run.open(args.run) if args.run else live[0]
     if not run.alive:

@@ -219,7 +219,7 @@ def best_of(events: Sequence[Event]) -> Evaluated | None:
 
 ENDINGS = {
     "completed": "terminado",
-    "early_stopping": "terminado: a validação deixou de melhorar",
+    "early_stopping": "terminado, porque a validação deixou de melhorar",
     "stopped": "parado a pedido e guardado",
 }
 STOPPING = "a atualização em curso acaba, fica guardada e é avaliada"

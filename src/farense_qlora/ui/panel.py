@@ -117,11 +117,12 @@ class Panel:
         """The settings that the newest trials recommend; raises `UserError` when there are none."""
         self._show(newest().best)
 
-    def save(self) -> None:
-        """Write the settings as JSON; raises `UserError`."""
-        config = self.config
-        with atomic_write(HOME / self._file.value) as path:
+    def save(self) -> str:
+        """Write the settings as JSON and say where; raises `UserError`."""
+        config, file = self.config, HOME / self._file.value
+        with atomic_write(file) as path:
             config.write(path)
+        return f"definições guardadas em {file}"
 
     def load(self) -> None:
         """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""

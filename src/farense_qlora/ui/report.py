@@ -113,7 +113,7 @@ def _data_table(config: Config, started: Started | None) -> Table:
         try:
             digest = fingerprint(path)[:16] if path else "tirada do treino"
         except UserError:
-            digest = "já não está cá"
+            digest = "já não existe"
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
     lost = started.truncated_rows if started else 0
     cut = f"; {counted(lost, 'linha cortada')}" if lost else ""
