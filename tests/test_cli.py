@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FARENSE, Command
+from conftest import FARENSE, Command, command_in
 from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
@@ -188,7 +188,7 @@ def test_train_draws_progress_and_ends_with_one_line(farense: Command, tiny_mode
     asked = ("train", "--run", "curto", "--model", tiny_model, "--batch-size", 8, "--max-steps", 2)
     done = farense(*asked)
     assert re.fullmatch(
-        r"treino «curto» terminado: 2 atualizações em 0 min \d\d s; melhor perda na validação \d,\d{4} "
+        r"treino «curto» terminado \(2 atualizações em 0 min \d\d s\); melhor perda de validação \d,\d{4} "
         r"\(passo \d\); adaptador em .*best\n",
         done.stdout,
     )
@@ -352,6 +352,11 @@ def test_an_interrupted_training_is_saved(home: Path, tiny_model: Path) -> None:
     assert (process.returncode, "Traceback" in err) == (130, False)
     assert "parado a pedido" in out
     assert list((run / "checkpoints").glob("step-*/adapters.safetensors"))
+
+
+def test_where_nothing_trains_there_is_nothing_to_stop(tmp_path: Path) -> None:
+    done = command_in(tmp_path)("stop")
+    assert (done.returncode, done.stderr) == (2, "erro: não há nenhum treino a decorrer\n")
 
 
 def test_a_run_is_listed_stopped_and_gone_on_with(farense: Command, home: Path, tiny_model: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from headless import execute
 
 import farense_qlora as fq
 from farense_qlora.config import HOME
@@ -112,3 +113,34 @@ def test_a_notebook_runs_headless_with_settings_from_the_environment(
     assert "um painel que" in shown and " controlos." not in shown
     assert "certas depois" in shown and ("QLoRA face a LoRA" in shown) == (len(bits) == 2)
     assert [out.text for cell in cells for out in cell.outputs if out.get("name") == "stderr"] == []
+
+
+BEGIN_PAUSED = """
+import sys, farense_qlora as fq
+fq.start(fq.Config.of("mini", bits=int(sys.argv[1]), batch_size=4, probes=0, epochs=900), "vivo").pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("notebook", "bits"), list(zip(NOTEBOOKS, (16, 4), strict=True)), ids=("lora", "qlora")
+)
+def test_run_from_the_top_beside_its_training_a_notebook_joins_it_and_loads_no_model(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notebook: Path, bits: int
+) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    shutil.copytree(HOME / "data" / "facts", tmp_path / "data" / "facts")
+    monkeypatch.setenv("FARENSE_HOME", str(tmp_path))
+    subprocess.run([sys.executable, "-c", BEGIN_PAUSED, str(bits)], check=True)
+    (run,) = (Run(folder) for folder in (tmp_path / "checkpoints_qlora").glob("*/"))
+    book = committed(notebook)
+    ids = [cell.id for cell in book.cells]
+    doctor = nbformat.v4.new_code_cell("import farense_qlora as fq")  # without what it computes
+    look = nbformat.v4.new_code_cell("import mlx.core as mx\nprint(run.name, mx.get_peak_memory() // 1e6)")
+    above = [cell for cell in book.cells[: ids.index("treino") + 1] if cell.id != "ambiente"]
+    book.cells = [doctor, *above, look]
+    try:
+        execute(book, notebook.parent)
+        assert run.alive and look.outputs[0].text == "vivo 0.0\n"
+    finally:
+        run.stop()
+        run.wait()

@@ -15,3 +15,4 @@ def test_one_thing_is_not_said_in_the_plural() -> None:
         "2 linhas",
     )
     assert (counted(1, "atualização"), counted(3, "atualização")) == ("1 atualização", "3 atualizações")
+    assert counted(2, "repetição retirada") == "2 repetições retiradas"

@@ -15,6 +15,7 @@ _HOMES = {
     "panel": ".ui.panel",
     "prepare": ".data.prepare",
     "load_base": ".model.base",
+    "load_tokenizer": ".model.base",
     "load_tuned": ".model.base",
     "load_data": ".data.load",
     "RowView": ".ui.row_view",

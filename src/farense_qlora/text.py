@@ -32,9 +32,10 @@ def decimal(value: float, digits: int = 3) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: `(1, "linha")` is «1 linha», and `(2, "atualização")` «2 atualizações»."""
-    plural = f"{noun[:-2]}ões" if noun.endswith("ão") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+    """A number of things: `(1, "linha")` is «1 linha», and `(2, "repetição retirada")` «2 repetições
+    retiradas»."""
+    plural = (f"{word[:-2]}ões" if word.endswith("ão") else f"{word}s" for word in noun.split())
+    return f"{number} {noun if number == 1 else ' '.join(plural)}"
 
 
 def marked(answer: str, right: bool) -> str:

@@ -23,9 +23,9 @@ PICTURES = REPOSITORY / "docs" / "quickstart" / "imagens"
 SECTIONS = {
     "ambiente": ("Ambiente", 700),
     "dados": ("Dados", 620),
-    "modelo": ("Modelo base", 640),
+    "linhas": ("modelo lê", 640),
     "curvas": ("curvas", 640),
-    "avaliacao": ("Avaliação", 620),
+    "avaliacao": ("Avaliação", 1200),
     "treinos": ("Todos os treinos", 400),
 }
 WIDTH, COLOURS = 900, 128

@@ -1,16 +1,18 @@
 """Files of every kind, hostile ones too: each row is read as it stands, or named by its line."""
 
 import json
+import shutil
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
 from hub import refusing
 from huggingface_hub import constants
 
@@ -230,24 +232,45 @@ def test_validation_rows_beside_the_training_rows_are_found(tmp_path: Path) -> N
         (401, "GatedRepo", "aceite-a em huggingface.co/datasets/dono/linhas, crie um token"),
         (404, "RepoNotFound", "não há nenhum conjunto de dados dono/linhas: confira o nome"),
         (503, "", r"não deu o conjunto de dados dono/linhas \(erro 503\): tente daqui a uns minutos$"),
-        (0, "", r"conjunto de dados dono/linhas do Hugging Face Hub \(ConnectError\): ligue-se à rede"),
     ],
 )
 def test_a_dataset_that_the_hub_does_not_give(
     status: int, code: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's tries
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    with refusing(status or 200, code) as address:
-        address = address if status else "http://127.0.0.1:9"
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr("datasets.config.HF_ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with refusing(status, code) as address:
+        ask(address, monkeypatch)
         with pytest.raises(UserError, match=sentence):
             read_rows("dono/linhas:test")
     assert "Retry" not in capfd.readouterr().err
+
+
+def ask(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hub be at `address`."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def test_without_a_network_a_dataset_is_refused_at_once_unless_it_was_had_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("http://127.0.0.1:9", monkeypatch)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"dono/linhas do Hugging Face Hub \(ConnectError\): ligue-se à rede"):
+        read_rows("dono/linhas:test")
+    (tmp_path / "r.jsonl").write_text(jsonl(), encoding="utf-8")
+    load_dataset("json", data_files={"test": str(tmp_path / "r.jsonl")}, cache_dir=str(tmp_path))
+    (had,) = tmp_path.glob("json/*/*/*/json-test.arrow")
+    shutil.copytree(had.parent, tmp_path / "dono___linhas" / "default" / "0.0.0" / had.parent.name)
+    (kept,) = tmp_path.glob("dono___linhas/*/*/*/json-test.arrow")
+    kept.rename(kept.with_name("linhas-test.arrow"))  # as if it had been downloaded
+    assert read_rows("dono/linhas:test") == ROWS
+    assert time.monotonic() - began < 5 and not datasets.config.HF_HUB_OFFLINE
 
 
 def test_the_size_of_a_source_is_known_at_once(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_what_cannot_be_merged_is_said(project: Path) -> None:
     for asked, weights, name, said in (
         (("decorado",), (), "junto", "diga pelo menos dois treinos"),
         ((), (), "junto", "diga pelo menos dois treinos"),
-        (BOTH, (1,), "junto", "há 2 treinos e 1 pesos: dê um peso a cada treino"),
+        (BOTH, (1,), "junto", "os treinos são 2 e os pesos 1: dê um peso a cada treino"),
         (BOTH, (), "Trocado", "o nome «Trocado» já está em uso («trocado»)"),
         (BOTH, (), "a/b", "«a/b» não serve de nome"),
         (("decorado", "nada"), (), "junto", "não há nenhum treino chamado «nada»"),

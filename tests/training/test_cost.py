@@ -7,6 +7,8 @@ from mlx.utils import tree_flatten
 from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import HOME, Config
+from farense_qlora.data import load as load_module
+from farense_qlora.data.load import load_data
 from farense_qlora.errors import UserError
 from farense_qlora.model.adapters import attach
 from farense_qlora.model.base import load_base
@@ -15,12 +17,14 @@ from farense_qlora.training import run as run_module
 from farense_qlora.training.cost import MISTRAL_7B, estimate, memory_warning, shape_of
 from farense_qlora.training.events import Started, Stepped, of
 from farense_qlora.training.fit import trial
+from farense_qlora.training.loop import Trainer
 from farense_qlora.training.start import start
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(module, "MEASURED", tmp_path / "fit.json")
+    monkeypatch.setattr(load_module, "CACHE", tmp_path / "cache")
     return Config.of("mini")
 
 
@@ -43,6 +47,26 @@ def test_updates_follow_the_rows_the_batch_and_the_epochs(config: Config) -> Non
     cost = estimate(config.changed(batch_size=8, grad_accumulation_steps=2, epochs=2.0), on_cpu=True)
     assert (cost.rows, cost.updates_per_epoch, cost.updates) == (rows, -(-rows // 16), 2 * -(-rows // 16))
     assert estimate(config.changed(max_steps=7), on_cpu=True).updates == 7
+
+
+def test_once_the_rows_have_been_tokenized_the_updates_are_those_of_the_training(
+    config: Config, tmp_path: Path, tiny_model: Path
+) -> None:
+    rows = write_rows(
+        tmp_path / "rows.jsonl", {f"Quem foi {'o tal ' * (i % 9)}{i}?": "Um." for i in range(70)}
+    )
+    asked = config.changed(model=str(tiny_model), train_data=str(rows), epochs=3.0)
+    assert not estimate(asked, on_cpu=True).exact
+    base = load_base(asked)
+    load_data(asked, base)
+    for one in (asked, asked.changed(batch_size=5), asked.changed(packing=False), asked.changed(max_steps=2)):
+        cost = estimate(one, on_cpu=True)
+        trainer = Trainer(one, load_base(one), load_data(one, base), tmp_path / "run")
+        assert cost.exact and cost.updates == trainer.total_steps
+        assert cost.updates_per_epoch == trainer.sampler.updates_per_epoch
+    with open(rows, "a", encoding="utf-8") as file:
+        file.write(rows.read_text(encoding="utf-8").splitlines()[0] + "\n")
+    assert not estimate(asked, on_cpu=True).exact
 
 
 def test_memory_is_estimated_near_what_is_measured_and_nearer_once_measured(config: Config) -> None:

@@ -114,7 +114,7 @@ def test_a_package_that_is_too_old_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
         module.metadata, "requires", lambda _: ["numpy>=999", "tqdm", "nowhere>=1; extra == 'dev'"]
     )
     checks = {check.name: check for check in doctor().checks}
-    assert (checks["Pacotes"].ok, checks["Pacotes"].detail) == (False, "faltam numpy>=999")
+    assert (checks["Pacotes"].ok, checks["Pacotes"].detail) == (False, "em falta: numpy>=999")
 
 
 def test_the_command_says_so_and_so_does_its_exit_code(farense: Command) -> None:

@@ -106,7 +106,7 @@ def test_two_or_three_numbers_are_large_and_the_others_wait_until_asked_for() ->
 
 
 def test_the_outcome_stands_above_the_numbers() -> None:
-    assert "Treino terminado, em 0 min 30 s. Melhor perda de validação: 0,500 (passo 60)." in state(events())
+    assert "Treino terminado (0 min 30 s). Melhor perda de validação: 0,500 (passo 60)." in state(events())
     stopped = state(events(30, "stopped"))
     assert "parado a pedido" in stopped and "tempo que falta" not in stopped
 

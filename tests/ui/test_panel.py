@@ -6,9 +6,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from tiny import PEOPLE, write_rows
 
 from farense_qlora.config import Config
+from farense_qlora.data.load import load_data
 from farense_qlora.errors import UserError
+from farense_qlora.model.base import load_tokenizer
 from farense_qlora.profiles import PROFILES
 from farense_qlora.training import run as run_module
 from farense_qlora.ui import panel as panel_module
@@ -161,6 +164,15 @@ def test_the_costs_say_what_is_to_be_downloaded_and_where_the_time_is_measured()
     assert "mede-se antes do treino, com fq.fit(config)" in made._costs.value
 
 
+def test_the_updates_are_about_so_many_until_the_rows_have_been_tokenized(tmp_path: Path) -> None:
+    made = Panel("mini", train_data=str(write_rows(tmp_path / "rows.jsonl", PEOPLE)))
+    said = r"Atualizações ao todo</t[dh]>\s*<td>(cerca de )?\d+<"
+    assert re.search(said, made._costs.value)[1]
+    load_data(made.config, load_tokenizer(made.config))
+    made.reset()
+    assert re.search(said, made._costs.value)[1] is None
+
+
 def test_the_costs_stand_on_the_left_in_front_ends_that_align_tables_to_the_right() -> None:
     costs = Panel("mini")._costs.value
     assert costs.count("<table class=fq>") == 1
@@ -188,6 +200,9 @@ def test_settings_are_saved_to_a_new_folder_and_never_to_what_is_no_folder(tmp_p
     made._file.value = str(tmp_path / "nova" / "minhas.json")
     made.save()
     assert Config.read(tmp_path / "nova" / "minhas.json") == made.config
+    (save,) = [button for button in made._buttons().children if button.description == "Guardar definições"]
+    save.click()
+    assert made._message.value == f"definições guardadas em {made._file.value}"
     made._file.value = str(tmp_path / "nova" / "minhas.json" / "outras.json")
     with pytest.raises(UserError, match=r"não consigo escrever em .*outras\.json"):
         made.save()

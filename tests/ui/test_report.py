@@ -37,7 +37,7 @@ def test_it_says_what_was_set_answered_and_went_wrong(tmp_path: Path) -> None:
     page = page_of(tmp_path, rank=4)
     assert "<p>Não são as do perfil: <b>Rank</b>.</p>" in page
     assert re.search("<td ?>Rank</td><td ?>4</td>", page)
-    assert "Não sei." in page and "a perda &lt;não&gt; é um número" in page
+    assert "Não sei." in page and "a perda &lt;não&gt; é um número; linha a:1" in page
     assert "ainda não foi avaliado" in page
 
 
@@ -51,6 +51,14 @@ def test_what_was_predicted_stands_beside_what_it_took(tmp_path: Path) -> None:
     numbers = re.findall(r">([-−]?[\d,]+(?: %)?)<", table[0]) if table else []
     said = [number.replace("−", "-").removesuffix(" %") for number in numbers]
     assert said == ["0,30", "0,25", "20", "0,40", "0,50", "-20"]
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 linha cortada<"), (2, "2 linhas cortadas<")])
+def test_it_says_how_many_rows_were_cut(tmp_path: Path, count: int, said: str) -> None:
+    started, *rest = events()
+    assert isinstance(started, Started)
+    run = write_run(tmp_path / "meu", [replace(started, truncated_rows=count), *rest])
+    assert said in report(run, tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_stored_evaluation_is_shown_beside_the_base_models(tmp_path: Path) -> None:

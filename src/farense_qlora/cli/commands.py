@@ -13,6 +13,7 @@ import farense_qlora as fq
 
 from ..config import RUNS, Config
 from ..errors import UserError
+from ..text import counted
 from ..training.events import sentence
 from .given import given
 
@@ -80,8 +81,10 @@ def stop(args: argparse.Namespace) -> None:
     from .progress import stop_and_wait
 
     live = [run for run in all_runs() if run.alive]
+    if not (args.run or live):
+        raise UserError("não há nenhum treino a decorrer")
     if not args.run and len(live) != 1:
-        names = ", ".join(run.name for run in live) or "nenhum"
+        names = ", ".join(run.name for run in live)
         raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
     run = fq.Run.open(args.run) if args.run else live[0]
     if not run.alive:
@@ -217,7 +220,7 @@ def evaluate(args: argparse.Namespace) -> None:
         for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
         if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{one.name}: e mais {more} respostas erradas, todas com --json")
+            texts.append(f"{one.name}: e mais {counted(more, 'resposta errada')}, todas com --json")
     _write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
 
 

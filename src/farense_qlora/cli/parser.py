@@ -38,7 +38,11 @@ def build_parser() -> Parser:
     sub = add(commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
     sub.add_argument("--check", action="store_true", help="confere sem treinar (é o que este comando faz)")
     sub.add_argument(
-        "--rows", type=int, default=3, metavar="N", help="linhas a mostrar, o aprendido entre « » (3)"
+        "--rows",
+        type=int,
+        default=3,
+        metavar="N",
+        help="linhas a mostrar, o que se aprende entre « » (3)",
     )
 
     sub = add(commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
@@ -79,7 +83,7 @@ def build_parser() -> Parser:
         "--share", action="store_true", help="só uma tabela para partilhar: sem nomes nem caminhos"
     )
 
-    sub = add(commands.evaluate, "mede as respostas a perguntas que não foram treinadas")
+    sub = add(commands.evaluate, "mede as respostas a perguntas que ficaram de fora do treino")
     _adapter_flags(sub)
     others = "outras perguntas e respostas, num ficheiro como os de treino"
     sub.add_argument("--data", type=Path, metavar="FICHEIRO", help=others)
@@ -101,7 +105,7 @@ def build_parser() -> Parser:
 
     sub = add(serving.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
     _adapter_flags(sub, nargs="+", action="extend")
-    sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="onde se ouve (127.0.0.1)")
+    sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="o endereço do servidor (127.0.0.1)")
     sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
     key = "ficheiro com a chave que se pede a quem pergunta (a variável FARENSE_API_KEY)"
     sub.add_argument("--token-file", type=Path, metavar="FICHEIRO", help=key)
@@ -145,7 +149,7 @@ def _adapter_flags(parser: Parser, **several: Any) -> None:
     adapter, run = parser.add_mutually_exclusive_group(), "o treino que deu o adaptador (o último terminado)"
     adapter.add_argument("--run", metavar="NOME", help=run, **several)
     adapter.add_argument("--adapter", type=Path, metavar="PASTA", help="um adaptador exportado", **several)
-    parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele sobre que se treinou)")
+    parser.add_argument("--model", metavar="MODELO", help="o modelo base (aquele de que o treino partiu)")
 
 
 def _answer_flags(parser: Parser) -> None:

@@ -35,10 +35,10 @@ def outcome(run: Run) -> tuple[dict[str, Any], str]:
     }
     loss = ""
     if end.best_loss is not None:
-        loss = f"; melhor perda na validação {decimal(end.best_loss, 4)} (passo {end.best_step})"
+        loss = f"; melhor perda de validação {decimal(end.best_loss, 4)} (passo {end.best_step})"
     text = (
-        f"treino «{run.name}» {ENDINGS[end.reason]}: {counted(end.step, 'atualização')} em "
-        f"{duration(seconds)}{loss}; adaptador em {run.best_adapter}"
+        f"treino «{run.name}» {ENDINGS[end.reason]} ({counted(end.step, 'atualização')} em "
+        f"{duration(seconds)}){loss}; adaptador em {run.best_adapter}"
     )
     return result, text
 

@@ -22,7 +22,7 @@ from .batches import make_sampler
 from .careless import careless_row
 from .duplicates import alike_groups, repeated
 from .rows import LABELS, Row
-from .sources import beside, fingerprint
+from .sources import beside, fingerprint, size
 from .template import TODAY, is_dated, template_missing
 from .tokens import Encoded, HasTokenizer, encode_file, read_rows
 
@@ -146,7 +146,7 @@ class Data(Drawn):
         if sampler.window:
             windows = sum(len(batch) for n in range(sampler.updates_per_epoch) for batch in sampler[n])
             share = percent(tokens / (windows * sampler.window))
-            fill = f"{share} de {windows} janelas de {sampler.window} tokens"
+            fill = f"{share} de {counted(windows, 'janela')} de {sampler.window} tokens"
         facts = [
             ("Linhas", decimal(len(training), 0)),
             ("Tokens", f"{decimal(tokens, 0)}, dos quais se aprendem {percent(learnt / tokens)}"),
@@ -197,6 +197,8 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
+    with suppress(UserError, OSError), atomic_write(_lengths_file(config)) as path, open(path, "wb") as file:
+        np.save(file, training.lengths)
     return Data(
         config=config,
         tokenizer=base.tokenizer,
@@ -209,6 +211,23 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         memorised=memorised,
         conflicts=_conflicts(lines, keys, asked),
     )
+
+
+def known_lengths(config: Config) -> np.ndarray | None:
+    """How many tokens each row has that `config` trains on (rows,), where `load_data` has read them before.
+
+    Raises `UserError` when their file is not there.
+    """
+    with suppress(OSError, ValueError):
+        lengths: np.ndarray = np.load(_lengths_file(config))
+        return lengths
+    return None
+
+
+def _lengths_file(config: Config) -> Path:
+    settings = {"model", "chat_template", "seed", *Config.by_group()["Dados"]} - {"packing"}
+    decisive = sorted(config.model_dump(include=settings).items()), size(config.train_data)
+    return CACHE / "lengths" / f"{hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]}.npy"
 
 
 def _asked_too(validation: str) -> dict[str, list[Row]]:

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
-from ..text import Said
+from ..text import Said, counted
 from .careless import careless_messages
 from .duplicates import alike_groups
 from .facts import Tables, read_tables
@@ -62,9 +62,10 @@ class Prepared(Said):
             names = ", ".join(path.name for path in self.kept)
             return f"há linhas suas em {names}: ficam como estão, e das tabelas de factos nada foi escrito"
         return (
-            f"{len(self.train)} linhas de treino, {len(self.validation)} de validação, {len(self.other)} "
-            f"construídas de outra maneira, {len(self.unanswerable)} sem resposta e {len(self.unseen)} de "
-            f"factos nunca vistos; {len(self.removed)} repetições retiradas"
+            f"{counted(len(self.train), 'linha')} de treino, {len(self.validation)} de validação, "
+            f"{counted(len(self.other), 'construída')} de outra maneira, {len(self.unanswerable)} sem "
+            f"resposta e {len(self.unseen)} de factos nunca vistos; "
+            f"{counted(len(self.removed), 'repetição retirada')}"
         )
 
 

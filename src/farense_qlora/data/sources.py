@@ -307,22 +307,29 @@ def _arrow(path: Path) -> Iterator[Any]:
 def _dataset(source: str) -> Any:
     """The dataset in the folder `source`, or the one on the hub that is called so, "owner/name"."""
     path, split = _find(source)
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets import DatasetDict, config, load_dataset, load_from_disk
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # of each try that failed
     name = str(path) if path.is_dir() else source.rpartition(":")[0] or source
+    offline, refused = config.HF_HUB_OFFLINE, None
     try:
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             data = load_from_disk(str(path))
             return data[split] if isinstance(data, DatasetDict) else data
-        return load_dataset(name, split=split)
-    except Exception as error:  # the library and the hub's client raise a dozen unrelated types
         if not path.is_dir():
             try:
                 HfApi().auth_check(name, repo_type="dataset")  # the library hides why the hub refused it
             except Exception as cause:
-                raise UserError(why_not_had(name, cause, "dataset")) from None
+                refused = cause
+        if type(refused).__name__ in ("ConnectError", "ConnectTimeout"):
+            config.HF_HUB_OFFLINE = True  # it would try for 20 seconds before it looks in its cache
+        return load_dataset(name, split=split)
+    except Exception as error:  # the library and the hub's client raise a dozen unrelated types
+        if refused:
+            raise UserError(why_not_had(name, refused, "dataset")) from None
         why = " ".join(str(error).split())
         raise UserError(f"não consigo ler o conjunto de dados {source}: {why}") from None
+    finally:
+        config.HF_HUB_OFFLINE = offline

@@ -56,7 +56,8 @@ def merge(
     shares = [float(weight) for weight in weights] or [1 / len(runs)] * len(runs)
     if len(shares) != len(runs):
         raise UserError(
-            f"há {len(runs)} treinos e {len(shares)} pesos: dê um peso a cada treino, ou nenhum para a média"
+            f"os treinos são {len(runs)} e os pesos {len(shares)}: dê um peso a cada treino, ou nenhum para "
+            "a média"
         )
     folder = free_folder(name)
     check_same_base({run.name: run.config for run in those})

@@ -11,6 +11,7 @@ from ..data.template import Template
 from ..data.turns import write_prompt
 from ..errors import UserError
 from ..templates import render
+from ..text import counted
 from .formats import GGUF
 
 # Questions of the conversations that are read; a template that holds for these is taken to hold for more.
@@ -46,7 +47,7 @@ def go_template(tokenizer: TokenizerWrapper) -> str:
         for questions in range(1, QUESTIONS + 1):
             for system in (False, True):
                 if found.written(questions, system) != _gaps(tokenizer, questions, system):
-                    where = "com mensagem de sistema" if system else f"com {questions} perguntas"
+                    where = "com mensagem de sistema" if system else f"com {counted(questions, 'pergunta')}"
                     raise ValueError(f"numa conversa {where} não escreve cada mensagem da mesma maneira")
         if '"""' in (text := found.in_go()):
             raise ValueError('tem """, que um Modelfile não pode ter')

@@ -8,12 +8,14 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import dequantize_model, get_total_parameters, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, get_total_parameters, load_model
+from mlx_lm.utils import load_tokenizer as mlx_lm_tokenizer
 
 from ..config import HOME, Config
 from ..errors import UserError, reason
@@ -28,7 +30,16 @@ from .machine import memory_bytes, on_cpu
 from .packed import group_masks
 from .rope import check_positions
 
-__all__ = ["GROUP_SIZE", "MINIATURE", "Base", "check_same_base", "load_base", "load_tuned", "make_ready"]
+__all__ = [
+    "GROUP_SIZE",
+    "MINIATURE",
+    "Base",
+    "check_same_base",
+    "load_base",
+    "load_tokenizer",
+    "load_tuned",
+    "make_ready",
+]
 
 # What `load_base` makes a base of.
 BASE_SETTINGS = ("model", "bits", "quantization", "group_size", "chat_template")
@@ -75,6 +86,24 @@ class Base(Drawn):
         return " e ".join(said) or str(self.bits)
 
 
+class Reader(NamedTuple):
+    """The tokenizer of a base model, and the folder that mlx-lm loads: all that `load_data` needs of one."""
+
+    tokenizer: TokenizerWrapper
+    path: Path
+
+
+def load_tokenizer(config: Config) -> Reader:
+    """What reads text as the model that `config` names does, without its weights: next to nothing in memory.
+
+    Otherwise as `load_base`, and raises as it does.
+
+    >>> data = fq.load_data(config, fq.load_tokenizer(config))
+    """
+    tokenizer, path, _ = _opened(config)
+    return Reader(tokenizer, path)
+
+
 def load_base(config: Config) -> Base:
     """Load the model that `config` names; with fewer than 16 `bits` one of 16 is quantized once and cached.
 
@@ -87,45 +116,18 @@ def load_base(config: Config) -> Base:
     """
     start = time.perf_counter()
     name, bits = config.base_model, config.bits
-    template = _read_template(config.chat_template) if config.chat_template else None
-    with _explained(f"o modelo {name}"):
-        folder = find_model(name)
-        path = for_mlx_lm(folder)
-        about = read_config(path)
-        if about["model_type"] in ONE_BY_ONE:
-            raise UserError(
-                f"o mlx-lm não responde a várias perguntas ao mesmo tempo com modelos do tipo "
-                f"«{about['model_type']}»: escolha outro modelo base"
-            )
-        quantization = about.get("quantization") or about.get("quantization_config")
-        if bits == 16 and quantization and path != MINIATURE:
-            raise UserError(
-                f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
-            )
-        if bits < 16 and quantization:
-            bits = quantization.get("bits", bits)  # as it comes
-        elif bits < 16:
-            path = quantized_copy(path, config)
-        if template is not None:
-            path = with_files(path, {TEMPLATE: template})
-        with redirect_stdout(StringIO()):
-            model, about = load_model(path, lazy=True)  # `make_ready` has its say first
-    with _explained(f"o tokenizer de {name}"):
-        tokenizer = load_tokenizer(path, eos_token_ids=about.get("eos_token_id"))
-    if template is not None:
-        tokenizer.chat_template, tokenizer._chat_template = template, None
-    named = tokenizer.chat_template
-    if isinstance(named, dict) and "default" not in named:
-        raise UserError(
-            f"o modelo {name} tem vários modelos de conversa ({', '.join(sorted(named))}) e nenhum é o "
-            "«default»: indique em chat_template o ficheiro do que quer"
-        )
+    tokenizer, path, folder = _opened(config)
+    with _explained(f"o modelo {name}"), redirect_stdout(StringIO()):
+        model, about = load_model(path, lazy=True)  # `make_ready` has its say first
+    quantization = about.get("quantization") or about.get("quantization_config")
     _check_vocabulary(model, tokenizer, folder)
     learnt = next((part.wpe.weight.shape[0] for part in model.modules() if "wpe" in part), None)
     if learnt and config.max_seq_length > learnt:  # mlx would read what lies behind the last
         raise UserError(f"o modelo {name} só aprendeu {learnt} posições: ponha max_seq_length em {learnt}")
     if bits == 16 and quantization:
         dequantize_model(model)
+    elif quantization:
+        bits = quantization.get("bits", bits)  # as it comes
     make_ready(model)
     with _explained(f"o modelo {name}"):
         check_positions(model, about, name)
@@ -185,6 +187,42 @@ def check_same_base(configs: Mapping[str, Config]) -> None:
                     f"«{name}» e «{first}» não têm a mesma base: {setting} é {here} num e {there} no outro; "
                     "escolha os que partiram da mesma"
                 )
+
+
+def _opened(config: Config) -> tuple[TokenizerWrapper, Path, Path]:
+    """The tokenizer of the model that `config` names, the folder of both that mlx-lm loads, made of as many
+    bits and with the template asked for, and the folder that it came in."""
+    name = config.base_model
+    template = _read_template(config.chat_template) if config.chat_template else None
+    with _explained(f"o modelo {name}"):
+        folder = find_model(name)
+        path = for_mlx_lm(folder)
+        about = read_config(path)
+        if about["model_type"] in ONE_BY_ONE:
+            raise UserError(
+                f"o mlx-lm não responde a várias perguntas ao mesmo tempo com modelos do tipo "
+                f"«{about['model_type']}»: escolha outro modelo base"
+            )
+        quantization = about.get("quantization") or about.get("quantization_config")
+        if config.bits == 16 and quantization and path != MINIATURE:
+            raise UserError(
+                f"o modelo {name} já vem quantizado: para LoRA simples indique o modelo de 16 bits"
+            )
+        if config.bits < 16 and not quantization:
+            path = quantized_copy(path, config)
+        if template is not None:
+            path = with_files(path, {TEMPLATE: template})
+    with _explained(f"o tokenizer de {name}"):
+        tokenizer = mlx_lm_tokenizer(path, eos_token_ids=about.get("eos_token_id"))
+    if template is not None:
+        tokenizer.chat_template, tokenizer._chat_template = template, None
+    named = tokenizer.chat_template
+    if isinstance(named, dict) and "default" not in named:
+        raise UserError(
+            f"o modelo {name} tem vários modelos de conversa ({', '.join(sorted(named))}) e nenhum é o "
+            "«default»: indique em chat_template o ficheiro do que quer"
+        )
+    return tokenizer, path, folder
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import UserError
 from ..files import CHECKSUMS, sha256
-from ..text import plain
+from ..text import counted, plain
 from .adapters import DESCRIPTION, WEIGHTS, adapter_file
 
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -165,7 +165,7 @@ def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[st
         differences.append(f"módulos {', '.join(sorted(modules))} (aqui {', '.join(sorted(my_modules))})")
         flags.append(f"--target-modules {' '.join(sorted(modules))}")
     if blocks != my_blocks:
-        differences.append(f"{len(blocks)} camadas (aqui {len(my_blocks)})")
+        differences.append(f"{counted(len(blocks), 'camada')} (aqui {len(my_blocks)})")
         flags.append(f"--num-layers {len(blocks)}")
     if differences:
         raise UserError(

@@ -15,7 +15,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from ..config import CACHE, Config
-from ..data.load import MOST, SHARE
+from ..data.batches import make_sampler
+from ..data.load import MOST, SHARE, known_lengths
 from ..data.sources import size
 from ..errors import UserError
 from ..files import atomic_write
@@ -86,12 +87,13 @@ MISTRAL_7B = Shape(
 class Estimate:
     """`trainable` parameters, `rows` of training data, updates in an epoch and in all, the peak of memory in
     GB and the seconds of the training; None where the model or the data are not here yet, or `fit` has not
-    measured the time."""
+    measured the time. The updates are `exact` where the rows have been tokenized before."""
 
     trainable: int | None = None
     rows: int | None = None
     updates_per_epoch: int | None = None
     updates: int | None = None
+    exact: bool = False
     peak_gb: float | None = None
     seconds: float | None = None
 
@@ -99,7 +101,7 @@ class Estimate:
 def estimate(config: Config, on_cpu: bool) -> Estimate:
     """The cost of `config`, in a millisecond; raises `UserError` when its data cannot be read."""
     known, shape = size(config.train_data), shape_of(config.model)
-    rows = each = updates = seconds = None
+    rows = each = updates = seconds = lengths = None
     tokens = float(config.max_seq_length)
     if known:
         stored, rows = known
@@ -110,9 +112,11 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
         if not config.val_data:  # some become the validation set
             rows -= min(MOST, max(1, round(SHARE * rows)))
         each = ceil(rows / (config.batch_size * config.grad_accumulation_steps))
+        if (lengths := known_lengths(config)) is not None:
+            each = make_sampler(config, lengths).updates_per_epoch
         updates = min(max(1, round(config.epochs * each)), config.max_steps or sys.maxsize)
     if shape is None:
-        return Estimate(rows=rows, updates_per_epoch=each, updates=updates)
+        return Estimate(rows=rows, updates_per_epoch=each, updates=updates, exact=lengths is not None)
     peak = peak_gb(shape, config, tokens, on_cpu)
     measured = _measured().get(_key(config))
     if measured and updates:
@@ -124,6 +128,7 @@ def estimate(config: Config, on_cpu: bool) -> Estimate:
         rows=rows,
         updates_per_epoch=each,
         updates=updates,
+        exact=lengths is not None,
         peak_gb=peak,
         seconds=seconds,
     )

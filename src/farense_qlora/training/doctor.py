@@ -111,7 +111,7 @@ def machine_facts(about: Machine) -> list[tuple[str, str]]:
     """What the computer is, each fact by its name in Portuguese."""
     return [
         ("Sistema", about.system),
-        ("Processador", f"{about.chip}, {about.cores} núcleos"),
+        ("Processador", f"{about.chip}, {counted(about.cores, 'núcleo')}"),
         ("Memória", f"{decimal(about.memory_gb, 1)} GB"),
         ("O MLX calcula em", about.device),
         ("Álgebra linear", f"{about.blas}, {decimal(about.gflops, 0)} GFLOP/s medidos"),
@@ -125,7 +125,7 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
     wanted = [Requirement(text) for text in metadata.requires("farense-qlora") or []]
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     missing = ", ".join(f"{one.name}{one.specifier}" for one in wanted if not _is_installed(one))
-    yield Check("Pacotes", not missing, f"faltam {missing}" if missing else "todos", "make setup")
+    yield Check("Pacotes", not missing, f"em falta: {missing}" if missing else "todos", "make setup")
     slow = about.device == "CPU" and sys.platform == "linux" and not about.blas.startswith("OpenBLAS")
     speed = f"{about.blas}, {about.gflops:.0f} GFLOP/s medidos"
     yield Check(

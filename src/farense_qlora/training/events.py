@@ -230,7 +230,7 @@ def best_of(events: Sequence[Event]) -> Evaluated | None:
 
 ENDINGS = {
     "completed": "terminado",
-    "early_stopping": "terminado: a validação deixou de melhorar",
+    "early_stopping": "terminado, porque a validação deixou de melhorar",
     "stopped": "parado a pedido e guardado",
 }
 STOPPING = "a atualização em curso acaba, fica guardada e é avaliada"
@@ -252,7 +252,8 @@ def sentence(event: Event) -> str | None:
         case Discarded(path=path, reason=reason):
             return f"{path} está estragado ({reason}): usa-se o anterior"
         case Skipped(cause=cause, rows=rows):
-            return f"{step} saltado: {cause}; linhas {', '.join(rows[:4])}{' …' if len(rows) > 4 else ''}"
+            shown = ", ".join(rows[:4]) + (" …" if len(rows) > 4 else "")
+            return f"{step} saltado: {cause}; {'linha' if len(rows) == 1 else 'linhas'} {shown}"
         case RolledBack(path=path, learning_rate=rate):
             return f"volta a {path} com a taxa de aprendizagem reduzida para {plain(rate)}"
         case Spiked(loss=loss, bound=bound):

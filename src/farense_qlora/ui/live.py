@@ -285,7 +285,7 @@ def _foretold(run: Run) -> str | None:
 
 
 def _outcome(end: Finished, now: Numbers) -> str:
-    outcome = f"Treino {ENDINGS[end.reason]}, em {duration(now.seconds)}."
+    outcome = f"Treino {ENDINGS[end.reason]} ({duration(now.seconds)})."
     if end.best_loss is None:
         return outcome
     return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."

@@ -117,11 +117,12 @@ class Panel:
         """The settings that the newest trials recommend; raises `UserError` when there are none."""
         self._show(newest().best)
 
-    def save(self) -> None:
-        """Write the settings as JSON; raises `UserError`."""
-        config = self.config
-        with atomic_write(HOME / self._file.value) as path:
+    def save(self) -> str:
+        """Write the settings as JSON and say where; raises `UserError`."""
+        config, file = self.config, HOME / self._file.value
+        with atomic_write(file) as path:
             config.write(path)
+        return f"definições guardadas em {file}"
 
     def load(self) -> None:
         """Read settings that `save` wrote, or the config.json of a run; raises `UserError`."""
@@ -188,7 +189,8 @@ class Panel:
         cost = estimate(config, self._on_cpu)
         text = (
             f"Recomendado neste computador. Por descarregar: {_download(download_gb(config))}; memória: "
-            f"{_about(cost.peak_gb, 1)} GB; atualizações: {_about(cost.updates)}; tempo: {_time(cost)}."
+            f"{_about(cost.peak_gb, 1)} GB; atualizações: {_about(cost.updates, exact=cost.exact)}; tempo: "
+            f"{_time(cost)}."
         )
         return [button, widgets.HTML(f'<div style="line-height:1.35">{text}</div>', layout=WIDE_FIELD)]
 
@@ -216,8 +218,8 @@ def _costs(cost: Estimate, limit_gb: float, to_download_gb: float) -> str:
     facts |= {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
-        "Atualizações por época": _about(cost.updates_per_epoch),
-        "Atualizações ao todo": _about(cost.updates),
+        "Atualizações por época": _about(cost.updates_per_epoch, exact=cost.exact),
+        "Atualizações ao todo": _about(cost.updates, exact=cost.exact),
         "Tempo de treino": _time(cost),
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
@@ -243,8 +245,8 @@ def _time(cost: Estimate) -> str:
     )
 
 
-def _about(count: float | None, digits: int = 0) -> str:
-    return "—" if count is None else f"cerca de {decimal(count, digits)}"
+def _about(count: float | None, digits: int = 0, exact: bool = False) -> str:
+    return "—" if count is None else f"{'' if exact else 'cerca de '}{decimal(count, digits)}"
 
 
 def _slider(name: str, field: widgets.Text) -> widgets.Widget:

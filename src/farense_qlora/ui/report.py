@@ -16,7 +16,7 @@ from ..files import Linked, atomic_write
 from ..model.machine import machine
 from ..table import Table
 from ..templates import render
-from ..text import decimal
+from ..text import counted, decimal
 from ..training.checkpoints import versions
 from ..training.doctor import machine_facts
 from ..training.events import Event, Merged, Started, Stepped, last, of, sentences
@@ -113,9 +113,10 @@ def _data_table(config: Config, started: Started | None) -> Table:
         try:
             digest = fingerprint(path)[:16] if path else "tirada do treino"
         except UserError:
-            digest = "já não está cá"
+            digest = "já não existe"
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
-    cut = f"; {started.truncated_rows} linhas cortadas" if started and started.truncated_rows else ""
+    lost = started.truncated_rows if started else 0
+    cut = f"; {counted(lost, 'linha cortada')}" if lost else ""
     return Table(
         rows,
         columns=["Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"],

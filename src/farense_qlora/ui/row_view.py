@@ -8,6 +8,7 @@ import ipywidgets as widgets
 from IPython.display import HTML, DisplayHandle, display
 
 from ..data.load import Data
+from ..text import counted
 from .kernel import tethered
 
 LEARNT = "background:rgba(43,140,196,.38)"
@@ -73,12 +74,12 @@ class RowView:
             shown = escape(text).replace("\n", "⏎") or "∅"
             boxes.append(f'<span title="{token}" style="{style}">{shown}</span>' + "<br>" * text.count("\n"))
         lost = int(self.data.whole[self.row] - self.data.lengths[self.row])
-        cut = f"; ✂ os últimos {lost} foram cortados" if lost else ""
+        cut = f"; ✂ {counted(lost, 'token cortado')} no fim" if lost else ""
         return (
             f'<p style="margin:6px 0;opacity:.75">linha {self.data.lines[self.row]} do ficheiro, '
-            f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens{cut}; aprendem-se "
-            f'<span style="{TOKEN};{LEARNT}">os {sum(mask)} desta cor</span>, os '
-            f'<span style="{TOKEN};{MASKED}">outros</span> só se leem</p>'
+            f"{self.row + 1} de {len(self.data)}: {len(tokens)} tokens{cut}; aprende-se "
+            f'<span style="{TOKEN};{LEARNT}">o que tem esta cor</span> ({sum(mask)}), '
+            f'<span style="{TOKEN};{MASKED}">o resto</span> só se lê</p>'
             f'<div style="line-height:1.9;max-width:920px">{"".join(boxes)}</div>'
         )
 
