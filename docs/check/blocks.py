@@ -82,9 +82,11 @@ def _execute(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "FARENSE_HOME": str(folder),
         "COLUMNS": "100",
     }
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": SECONDS}
+    try:
+        return subprocess.run(command, **options, check=False)
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(command, 124, "", str(error))
 
 
 def _tail(done: subprocess.CompletedProcess[str]) -> str:
