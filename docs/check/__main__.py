@@ -12,7 +12,6 @@ sys.path.insert(0, str(pages.ROOT / "tests" / "bench"))
 import blocks
 import generated
 import messages
-import spelling
 
 
 def main() -> int:
@@ -20,7 +19,7 @@ def main() -> int:
     checks = {
         "comprimento": pages.check_length,
         "repetições": pages.check_duplicates,
-        "ortografia": spelling.check_spelling,
+        "ortografia": pages.check_spelling,
         "gerado": generated.check_generated,
         "erros": messages.check_messages,
         "blocos": lambda: blocks.check_blocks(args.page, args.trained),
@@ -29,8 +28,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="escreve de novo as partes geradas e as figuras")
     parser.add_argument("--only", nargs="+", choices=checks, default=[*checks], help="só estas verificações")
     parser.add_argument("--page", default="", help="corre só os blocos das páginas com isto no nome")
-    trained = "um treino da miniatura, já feito: não se treina outra vez"
-    parser.add_argument("--trained", type=Path, metavar="PASTA", help=trained)
+    parser.add_argument("--trained", type=Path, metavar="PASTA", help="um treino da miniatura, já feito")
     args = parser.parse_args()
     if args.write:
         generated.write()

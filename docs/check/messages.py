@@ -2,95 +2,25 @@
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from pages import ROOT, pages
 
 SOURCE = ROOT / "src" / "farense_qlora"
 HOLE = "…"
-# What the server answers a request with: a status, and then the message.
-# And what is wrong with a row: its line, and then the message.
-ANSWERS = {"Refused", "Bad"}
+TOLD = {"UserError", "DiskFullError", "Refused", "Bad"}  # what users are told of an error with
 # Modules whose ValueErrors reach the user inside a UserError.
-WRAPPED = ("data/rows.py", "data/sources.py", "data/turns.py", "config.py", "serving/api.py")
-
-
-def messages() -> dict[str, str]:
-    """Each message as a pattern, with a hole for every value in it, and where it is raised."""
-    trees = _trees()
-    classes = {name: {name, *_subclasses(trees.values(), name)} for name in ("UserError", "ValueError")}
-    functions = {
-        node.name: node
-        for tree in trees.values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
-    found: dict[str, str] = {}
-    for path, tree in trees.items():
-        wrapped = str(path.relative_to(SOURCE)) in WRAPPED
-        raised = classes["UserError"] | (classes["ValueError"] if wrapped else set())
-        named = {
-            ast.unparse(node.targets[0]): node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign)
-        }
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
-        for call in calls:
-            for name in [part.id for part in ast.walk(call.func) if isinstance(part, ast.Name)]:
-                message = call.args[1:2] if name in ANSWERS else call.args[:1] if name in raised else []
-                for words in message:
-                    for pattern in _patterns(named.get(ast.unparse(words), words), functions):
-                        found[pattern] = f"{path.relative_to(ROOT)}:{call.lineno}"
-    return found
-
-
-def _trees() -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
-
-
-def _subclasses(trees: Iterable[ast.Module], name: str) -> Iterator[str]:
-    for tree in trees:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == name for base in node.bases):
-                yield node.name
-
-
-def _patterns(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:
-    """The texts that `node` can be; what only hands on another error's text gives none."""
-    if isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        for inner in ast.walk(functions[name]) if name in functions else ():
-            if isinstance(inner, ast.Return) and inner.value is not None:
-                yield from _patterns(inner.value, functions)
-        return
-    if isinstance(node, ast.IfExp):
-        yield from _patterns(node.body, functions)
-        yield from _patterns(node.orelse, functions)
-        return
-    pattern = re.sub(rf"({HOLE}\s*)+", f"{HOLE} ", _flat(node)).strip()
-    if len(re.findall(r"\w+", pattern)) >= 2:
-        yield pattern
-
-
-def _flat(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_flat(part) if isinstance(part, ast.Constant) else HOLE for part in node.values)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _flat(node.left) + _flat(node.right)
-    return HOLE
-
-
-def _key(text: str) -> str:
-    """What must agree: the words, and the holes among them."""
-    return " ".join(re.findall(rf"\w+|{HOLE}", text.lower())) + " "
+WRAPPED = ("data/", "config.py", "serving/api.py")
 
 
 def check_messages() -> Iterator[str]:
     """Messages without a row, and rows whose message no longer exists; a row may give only the beginning."""
-    raised = {_key(pattern): (pattern, where) for pattern, where in messages().items()}
+    nodes = [
+        (str(path.relative_to(SOURCE)), node)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
     rows = {
         _key(row[1]): f"{page}:{number}"
         for page, text in pages().items()
@@ -98,11 +28,50 @@ def check_messages() -> Iterator[str]:
         for number, line in enumerate(text.splitlines(), 1)
         if (row := re.match(r"\| `([^`]+)` \|", line))
     }
-    for key, (pattern, where) in raised.items():
+    raised = {_key(text): (text, where) for text, where in _messages(nodes)}
+    for key, (text, where) in raised.items():
         if not key.startswith(tuple(rows)):
-            yield f"{where}: falta uma linha em docs/troubleshooting/ para «{pattern}»"
-    texts = (node for tree in _trees().values() for node in ast.walk(tree))
-    said = {_key(_flat(node)) for node in texts if isinstance(node, ast.Constant | ast.JoinedStr)}
+            yield f"{where}: falta uma linha em docs/troubleshooting/ para «{text}»"
+    said = {_key(text) for _, node in nodes for text in _texts(node, {})}
     for row, where in rows.items():  # some messages are handed on before they are raised
         if "/QLORA_" in where and not any(key.startswith(row) for key in {*raised, *said}):
             yield f"{where}: o código já não dá esta mensagem"
+
+
+def _messages(nodes: list[tuple[str, ast.AST]]) -> Iterator[tuple[str, str]]:
+    """Each message of two words or more, and where it is raised."""
+    known = defaultdict(list)  # what is assigned to a name, or returned by a function of that name
+    for _, node in nodes:
+        if isinstance(node, ast.Assign):
+            known[ast.unparse(node.targets[0])].append(node.value)
+        elif isinstance(node, ast.FunctionDef):
+            known[node.name] += [found.value for found in ast.walk(node) if isinstance(found, ast.Return)]
+    for name, node in nodes:
+        told = TOLD | {"ValueError", "BadTextError"} if name.startswith(WRAPPED) else TOLD
+        if isinstance(node, ast.Call) and not told.isdisjoint(re.findall(r"\w+", ast.unparse(node.func))):
+            for text in [text for argument in node.args[:2] for text in _texts(argument, known)]:
+                if len(re.findall(r"\w+", text)) > 1:
+                    yield text, f"src/farense_qlora/{name}:{node.lineno}"
+
+
+def _texts(node: ast.AST | None, known: Mapping[str, list]) -> Iterator[str]:
+    """The texts that `node` can be, with a hole for every value in them; `known` has what a name may be."""
+    match node:
+        case ast.Constant(value=value):
+            yield str(value)
+        case ast.JoinedStr(values=parts):
+            yield "".join(next(_texts(part, {})) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            yield next(_texts(left, {})) + next(_texts(right, {}))
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from (*_texts(body, {}), *_texts(orelse, {}))
+        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name)) if name in known:
+            for one in known[name]:
+                yield from _texts(one, {})
+        case _:
+            yield HOLE
+
+
+def _key(text: str) -> str:
+    """What must agree: the words, and the holes among them."""
+    return re.sub(rf"({HOLE} )+", f"{HOLE} ", " ".join(re.findall(rf"\w+|{HOLE}", text.lower())) + " ")

@@ -3,25 +3,20 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_LINES, LONGEST_RUN = 250, 25
+DICTIONARY = Path("/usr/share/hunspell/pt_PT")
+WORDS = Path(__file__).with_name("palavras.txt")
+ENGLISH = ("README.md", "data/facts/SOURCES.md")
 GENERATED = re.compile(r"<!-- gerado: (\S+) -->\n(.*?)<!-- fim -->", re.DOTALL)
-FENCED = re.compile(r"^( *)(`{3,})(\w*)\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, its text, the line of its fence, and the line above it."""
-
-    language: str
-    text: str
-    line: int
-    above: str
+# Code, foreign words (in italics), the targets of links, and names of files and functions.
+PASSED_OVER = re.compile(r"(?<!\*)\*[^*]+\*(?!\*)|`[^`]*`|\]\([^)]*\)|arXiv:\S+|[\w/]+[/_.]\w[\w/]*")
 
 
 def tracked() -> list[Path]:
@@ -34,25 +29,27 @@ def tracked() -> list[Path]:
 @cache
 def pages() -> dict[str, str]:
     """Every Markdown page of the repository: its path, and its text."""
-    return {
-        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-        for path in tracked()
-        if path.suffix == ".md"
-    }
+    files = [path for path in tracked() if path.suffix == ".md"]
+    return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
 
 
-def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks of a page, in order."""
-    for found in FENCED.finditer(text):
-        before = text[: found.start()].splitlines()
-        yield Block(found[3], found[4], len(before) + 1, before[-1].strip() if before else "")
+def blocks(text: str) -> Iterator[tuple[Token, str]]:
+    """The fenced blocks of a page, in order, each with the comment right above it."""
+    above = ""
+    for token in MarkdownIt().parse(text):
+        if token.type == "fence":
+            yield token, above
+        above = token.content.strip() if token.type == "html_block" else ""
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
     """The numbered lines of a page, without what is in code blocks and comments."""
-    for pattern in (FENCED, COMMENT):
-        text = pattern.sub(lambda found: "\n" * found[0].count("\n"), text)
-    return enumerate(text.splitlines(), 1)
+    lines = text.splitlines()
+    for token in MarkdownIt().parse(text):
+        if token.type in ("fence", "html_block"):
+            start, end = token.map
+            lines[start:end] = [""] * (end - start)
+    return enumerate(lines, 1)
 
 
 def check_length() -> Iterator[str]:
@@ -76,3 +73,21 @@ def check_duplicates() -> Iterator[str]:
                 yield f"{here}: repete {seen[run]}: «{' '.join(run[:10])} …»"
                 again = start + len(run)
             seen.setdefault(run, here)
+
+
+def check_spelling() -> Iterator[str]:
+    """Words that neither the dictionary nor `palavras.txt` knows; code and links are passed over."""
+    if not DICTIONARY.with_suffix(".dic").exists():
+        print(f"ortografia: por ver, falta {DICTIONARY}.dic (pacote hunspell-pt-pt)")
+        return
+    from spylls.hunspell import Dictionary
+
+    look_up = Dictionary.from_files(str(DICTIONARY)).lookup
+    known = set(WORDS.read_text(encoding="utf-8").split())
+    for page, text in pages().items():
+        for number, line in prose(text) if page not in ENGLISH else ():
+            for word in re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", PASSED_OVER.sub(" ", line)):
+                passed_over = len(word) == 1 or word.isupper() or word in known or word.lower() in known
+                if not (passed_over or look_up(word) or all(map(look_up, word.split("-")))):
+                    yield f"{page}:{number}: «{word}» não está no dicionário nem em {WORDS.name}"
+                known.add(word)

@@ -71,6 +71,7 @@ def test_a_misspelt_word_is_found(repository: Path) -> None:
 def test_an_old_generated_part_is_found(repository: Path) -> None:
     out = check(repository, "gerado")
     assert "docs/references/INDEX.md: «acontecimentos» mudou" in out
+    assert "memoria.svg: a figura mudou" in out
 
 
 def test_a_message_without_a_row_and_a_row_without_its_message_are_found(repository: Path) -> None:
