@@ -41,7 +41,12 @@ class Helper:
         if host.ssh not in HERE:
             command = [*SSH, host.ssh, join([python, "-m", HELPER])]
         self.process = subprocess.Popen(
-            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != RANK},  # ours is not its own
         )
 
     def greet(self, seconds: float) -> None:
