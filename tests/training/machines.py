@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,11 @@ Hosts = Callable[..., Path]
 HELPER = "farense_qlora.training.helper"
 
 
-def make_hosts(folder: Path, patch: pytest.MonkeyPatch) -> Hosts:
+@contextmanager
+def hosts_in(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     """`hosts(name, ..., name="a line of shell")` writes a file with this computer and others, and says what
-    each of these does before it begins."""
+    each of these does before it begins. At the end no process of theirs may be left."""
+    before = helpers()
     ssh = folder / "bin" / "ssh"
     ssh.parent.mkdir(exist_ok=True)
     # Like ssh, it takes options, a name, and a command that it hands to a shell.
@@ -34,7 +37,11 @@ def make_hosts(folder: Path, patch: pytest.MonkeyPatch) -> Hosts:
         file.write_text(json.dumps(nodes))
         return file
 
-    return write
+    yield write
+    until = time.monotonic() + 10
+    while (left := [one for one in helpers() if one not in before]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not left
 
 
 def helpers() -> list[psutil.Process]:

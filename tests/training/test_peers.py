@@ -4,22 +4,31 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlx.core as mx
-import psutil
 import pytest
-from faults.common import SAVE_EVERY, STEPS, result_of
+from faults.common import SAVE_EVERY, STEPS
 from tiny import PEOPLE, write_rows
-from training.machines import Hosts, helpers, helpers_of, make_hosts, wait_for
+from training.machines import Hosts, helpers_of, hosts_in, wait_for
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training import run as runs
 from farense_qlora.training.events import (
-    Evaluated, Event, Missing, Paused, RateChanged, Restarted, Sampled, Saved, Skipped, Started, Stepped, of,
+    Evaluated,
+    Event,
+    Missing,
+    Paused,
+    RateChanged,
+    Restarted,
+    Sampled,
+    Saved,
+    Skipped,
+    Started,
+    Stepped,
+    of,
 )  # fmt: skip
 from farense_qlora.training.run import Run
 from farense_qlora.training.start import start
@@ -28,12 +37,8 @@ from farense_qlora.training.start import start
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    before = helpers()
-    yield make_hosts(tmp_path, monkeypatch)
-    until = time.monotonic() + 10
-    while (left := [one for one in helpers() if one not in before]) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not left
+    with hosts_in(tmp_path, monkeypatch) as hosts:
+        yield hosts
 
 
 @pytest.fixture
@@ -69,11 +74,10 @@ def check_same(one: Run, other: Run, rel: float = 1e-4) -> None:
         assert mx.linalg.norm(array - theirs[name]) <= rel * mx.linalg.norm(array), name
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_they_train_as_one_does(config: Config, hosts: Hosts, packing: bool) -> None:
-    config = config.changed(packing=packing)
+def test_they_train_as_one_does(config: Config, hosts: Hosts) -> None:
+    config = config.changed(packing=True)
     alone = start(config, "um").wait()
-    three = start(config, "tres", hosts=hosts("b", "c")).wait()
+    three = start(config, "três", hosts=hosts("b", "c")).wait()
     check_same(three, alone)
     for counted in ("tokens", "supervised_tokens"):
         assert [getattr(event, counted) for event in of(three.events(), Stepped)] == [
@@ -88,23 +92,16 @@ def test_they_train_as_one_does(config: Config, hosts: Hosts, packing: bool) -> 
     assert of(alone.events(), Stepped)[-1].host_speeds == () == of(alone.events(), Started)[0].hosts
 
 
-def test_the_same_number_gives_the_same_bits(config: Config, hosts: Hosts) -> None:
-    config = config.changed(dropout=0.1)
-    one, other = (start(config, name, hosts=hosts("b")).wait() for name in ("um", "outro"))
-    assert losses(one.events()) == losses(other.events())
-    assert result_of(one.folder, []) == result_of(other.folder, [])
-
-
 def test_a_run_goes_on_with_more_and_with_fewer(config: Config, hosts: Hosts) -> None:
     alone = start(config, "um").wait()
-    for others in (("b",), (), ("b", "c", "d")):
+    for others in (("b",), (), ("b", "c")):
         several = start(config, "varios", hosts=hosts(*others) if others else None)
         wait_for(several, Stepped, count=len(losses(several.events())) + 3)
         several.stop()
         several.wait()
     several = start(config, "varios").wait()
     assert several.status == "completed"
-    assert [len(event.hosts) for event in of(several.events(), Started)] == [2, 0, 4, 0]
+    assert [len(event.hosts) for event in of(several.events(), Started)] == [2, 0, 3, 0]
     assert losses(several.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
     theirs = weights(alone)
     assert all(mx.allclose(array, theirs[name], atol=1e-4) for name, array in weights(several).items())
@@ -113,8 +110,8 @@ def test_a_run_goes_on_with_more_and_with_fewer(config: Config, hosts: Hosts) ->
 def test_more_processes_than_windows_do_no_harm(config: Config, hosts: Hosts) -> None:
     config = config.changed(batch_size=1, grad_accumulation_steps=2, max_steps=8, save_every=8)
     config = config.changed(eval_every=8)
-    alone, four = start(config, "um").wait(), start(config, "quatro", hosts=hosts("b", "c", "d")).wait()
-    assert losses(four.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
+    alone, three = start(config, "um").wait(), start(config, "três", hosts=hosts("b", "c")).wait()
+    assert losses(three.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
 
 
 def test_what_is_asked_of_the_first_is_done_by_all(config: Config, hosts: Hosts) -> None:
@@ -134,42 +131,6 @@ def test_a_stop_at_any_stops_all(config: Config, hosts: Hosts) -> None:
     wait_for(run, Stepped, count=3)
     helpers_of(run)[1].send_signal(signal.SIGTERM)
     assert run.wait().status == "stopped"
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
-def test_one_that_is_lost_is_named_and_comes_again(
-    config: Config, hosts: Hosts, tmp_path: Path, number: signal.Signals
-) -> None:
-    together = hosts("b", "c")
-    reference = start(config, "inteiro", hosts=together).wait()
-    run = start(config, "perdido", hosts=together)
-    wait_for(run, Saved, count=2)
-    lost = helpers_of(run)[1]
-    lost.send_signal(number)
-    began = time.monotonic()
-    wait_for(run, Restarted)
-    took = time.monotonic() - began
-    if number == signal.SIGSTOP:
-        lost.send_signal(signal.SIGCONT)
-    run.wait()
-    (restart,) = of(run.events(), Restarted)
-    how = "deixou de dar sinal" if number == signal.SIGSTOP else f"acabou com o código -{number.value}"
-    assert restart.cause == f"perdeu-se a ligação entre os computadores: «c» {how}"
-    assert took < (30 if number == signal.SIGSTOP else 10)
-    assert result_of(run.folder, run.events()) == result_of(reference.folder, reference.events())
-
-
-def test_without_the_first_all_end_and_the_run_goes_on(config: Config, hosts: Hosts) -> None:
-    together = hosts("b")
-    reference = start(config, "inteiro", hosts=together).wait()
-    run = start(config, "primeiro", hosts=together)
-    wait_for(run, Saved, count=2)
-    (helper,) = helpers_of(run)
-    helper.parent().kill()
-    psutil.wait_procs([helper], timeout=5)
-    assert not helper.is_running()
-    run.wait()
-    assert result_of(run.folder, run.events()) == result_of(reference.folder, reference.events())
 
 
 def test_one_that_is_gone_is_done_without_and_taken_in_again(
@@ -233,23 +194,12 @@ def test_a_number_that_is_not_finite_in_one_is_skipped_by_all(  # type: ignore[n
     config: Config, hosts: Hosts, python
 ) -> None:
     spoilt = python(
-        "import sys\n"
-        "def spoil():\n"
-        "    import farense_qlora.training.step as step\n"
-        "    calls, arrays = [], step.arrays\n"
-        "    def spoilt(batch):\n"
-        "        calls.append(1)\n"
-        "        made = list(arrays(batch))\n"
-        "        made[4] = made[4] * (float('nan') if len(calls) == 12 else 1.0)\n"
-        "        return tuple(made)\n"
-        "    step.arrays = spoilt\n"
-        "from farense_qlora.model import cpu\n"
-        "enable = cpu.enable\n"
-        "def both(*model):\n"
-        "    enable(*model)\n"
-        "    if not model:\n"
-        "        spoil()\n"
-        "cpu.enable = both\n"
+        "import sys\nif 'farense_qlora.training.helper' in sys.orig_argv:\n"
+        "    from farense_qlora.model import cpu\n    cpu.enable()\n"
+        "    import farense_qlora.training.step as step\n    of_all, calls = step.of_all, []\n"
+        "    def spoilt(loss, *rest):\n        calls.append(1)\n"
+        "        return of_all(float('nan') if len(calls) == 5 else loss, *rest)\n"
+        "    step.of_all = spoilt\n"
     )
     run = start(config, "nan", hosts=hosts("b", b=spoilt)).wait()
     assert run.status == "completed" and len(of(run.events(), Skipped)) == 1
