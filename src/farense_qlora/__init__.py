@@ -24,6 +24,7 @@ _HOMES = {
     "train": ".training.loop",
     "start": ".training.start",
     "finished": ".training.start",
+    "hosts": ".training.peers",
     "Run": ".training.run",
     "watch": ".ui.live",
     "curves": ".ui.figures",

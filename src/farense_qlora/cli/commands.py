@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -15,6 +16,7 @@ from ..config import RUNS, Config
 from ..errors import UserError
 from ..text import counted
 from ..training.events import sentence
+from ..training.hosts import RANK
 from .given import given
 
 WRONG_ANSWERS_SHOWN = 5
@@ -30,7 +32,7 @@ def prepare(args: argparse.Namespace) -> None:
         )
     parts = ("train", "validation", "other", "unanswerable", "unseen", "removed")
     counts = {name: len(getattr(prepared, name)) for name in parts}
-    _write(args, {"folder": str(args.to), **counts}, f"{prepared}; em {args.to}")
+    write(args, {"folder": str(args.to), **counts}, f"{prepared}; em {args.to}")
 
 
 def data(args: argparse.Namespace) -> None:
@@ -48,7 +50,7 @@ def data(args: argparse.Namespace) -> None:
         for i in range(min(args.rows, len(data.training)))
     ]
     result = {"sentences": data.sentences, "rows": rows, "skipped": [vars(bad) for bad in data.training.bad]}
-    _write(args, result, "\n".join([*data.sentences, *rows]))
+    write(args, result, "\n".join([*data.sentences, *rows]))
 
 
 def train(args: argparse.Namespace) -> int:
@@ -56,22 +58,26 @@ def train(args: argparse.Namespace) -> int:
     from ..training.start import ended
     from .progress import follow, outcome, stop_and_wait
 
+    if os.environ.get(RANK, "0") != "0":  # started by mlx.launch, beside a first that says what is to be done
+        from ..training.helper import main
+
+        return main()
     settings = given(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
     config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
     if args.run and (run := ended(config, args.run)):
         result, text = outcome(run)
-        _write(args, result, f"já tinha acabado: {text}")
+        write(args, result, f"já tinha acabado: {text}")
         return 0
-    run = fq.start(config, args.run, args.accept_changes)
+    run = fq.start(config, args.run, args.accept_changes, args.hosts)
     code = 0
     try:
         follow(run)
     except KeyboardInterrupt:
         stop_and_wait(run)
         code = 130
-    _write(args, *outcome(run))
+    write(args, *outcome(run))
     return code
 
 
@@ -91,7 +97,7 @@ def stop(args: argparse.Namespace) -> None:
         raise UserError(f"o treino «{run.name}» não está a decorrer")
     with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
         stop_and_wait(run)
-    _write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
+    write(args, {"run": run.name, "run_status": run.status}, f"treino «{run.name}» parado")
 
 
 def runs(args: argparse.Namespace) -> int:
@@ -109,7 +115,7 @@ def runs(args: argparse.Namespace) -> int:
     else:
         rows = [overview(run) for run in all_runs()]
         result, text = {"runs": [asdict(row) for row in rows]}, runs_text(rows)
-    _write(args, result, text)
+    write(args, result, text)
     return int(result.get("deleted") == [])
 
 
@@ -122,7 +128,7 @@ def queue(args: argparse.Namespace) -> None:
         trials.stop()
         trials.wait()
     rows = json.loads(trials.table().to_json(orient="records"))
-    _write(args, {"trials": trials.folder.name, "running": trials.alive, "rows": rows}, str(trials))
+    write(args, {"trials": trials.folder.name, "running": trials.alive, "rows": rows}, str(trials))
 
 
 def monitor(args: argparse.Namespace) -> None:
@@ -136,7 +142,7 @@ def monitor(args: argparse.Namespace) -> None:
     run = fq.Run.open(args.run) if args.run else newest()
     if args.json:
         now = overview(run)
-        _write(args, {**asdict(now), "run_status": now.status}, "")
+        write(args, {**asdict(now), "run_status": now.status}, "")
     else:
         show_once(run)
 
@@ -149,14 +155,14 @@ def track(args: argparse.Namespace) -> None:
     run = fq.Run.open(args.run) if args.run else newest()
     live = f"a seguir «{run.name}» até ao fim; Ctrl-C sai. Para ver:"
     view = track(run, args.to, lambda view: print(live, view, file=sys.stderr, flush=True))
-    _write(args, {"run": run.name, "view": view}, f"treino «{run.name}» copiado; para ver: {view}")
+    write(args, {"run": run.name, "view": view}, f"treino «{run.name}» copiado; para ver: {view}")
 
 
 def report(args: argparse.Namespace) -> None:
     """Write the HTML report of a run; raises `UserError`."""
     run = _run(args.run)
     path = fq.report(run, args.to)
-    _write(args, {"run": run.name, "file": str(path)}, f"relatório em {path}")
+    write(args, {"run": run.name, "file": str(path)}, f"relatório em {path}")
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -173,7 +179,7 @@ def fit(args: argparse.Namespace) -> int:
         for trial in found.trials
     ]
     not_so = found.untried or "não cabe de maneira nenhuma: escolha um modelo mais pequeno"
-    _write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else not_so)
+    write(args, {"trials": result, "fits": found.fits}, "pode treinar assim" if found.fits else not_so)
     return 0 if found.fits else 1
 
 
@@ -185,7 +191,7 @@ def doctor(args: argparse.Namespace) -> int:
     if args.share:
         print(share(report.machine))
         return 0
-    _write(args, {**asdict(report), "ok": report.ok}, str(report))
+    write(args, {**asdict(report), "ok": report.ok}, str(report))
     return 0 if report.ok else 1
 
 
@@ -221,7 +227,7 @@ def evaluate(args: argparse.Namespace) -> None:
             texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
         if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
             texts.append(f"{one.name}: e mais {counted(more, 'resposta errada')}, todas com --json")
-    _write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
+    write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -244,7 +250,7 @@ def compare(args: argparse.Namespace) -> None:
         comparison = fq.compare_runs(runs, tell)
     page = save_comparison(comparison, args.to)
     result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
-    _write(args, result, f"{comparison}\n\nrelatório em {page}")
+    write(args, result, f"{comparison}\n\nrelatório em {page}")
 
 
 def ask(args: argparse.Namespace) -> None:
@@ -261,7 +267,7 @@ def ask(args: argparse.Namespace) -> None:
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
-    _write(args, {"prompt": question, "response": "".join(pieces)}, "")
+    write(args, {"prompt": question, "response": "".join(pieces)}, "")
 
 
 def chat(args: argparse.Namespace) -> None:
@@ -298,7 +304,7 @@ def export(args: argparse.Namespace) -> None:
     if args.push:
         result["pushed"] = push(written[0], args.push)
         text += f" e enviado para {result['pushed']}"
-    _write(args, result, text)
+    write(args, result, text)
 
 
 def merge(args: argparse.Namespace) -> None:
@@ -308,7 +314,7 @@ def merge(args: argparse.Namespace) -> None:
     with telling() as tell:
         run = fq.merge(args.runs, args.weights, name=args.run, progress=tell)
     result, _ = outcome(run)
-    _write(args, result, f"treino «{run.name}»: {sentence(run.events()[0])}; adaptador em {run.best_adapter}")
+    write(args, result, f"treino «{run.name}»: {sentence(run.events()[0])}; adaptador em {run.best_adapter}")
 
 
 def adapter_of(name: str | None, exported: Path | None, model: str | None) -> tuple[Config, Path]:
@@ -336,5 +342,6 @@ def _run(name: str | None) -> Any:
     return finished[0]
 
 
-def _write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+def write(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    """Print what a command came to, as the one who called it wants it."""
     print(json.dumps({**result, "status": "ok"}, ensure_ascii=False) if args.json else text)

@@ -9,7 +9,7 @@ from ..answers.sampling import Sampling
 from ..config import HOME, OUTPUT, Config
 from ..profiles import PROFILES
 from ..serving.api import Limits
-from . import commands, serving
+from . import commands, machines, serving
 from .portuguese import Parser
 
 # As in `exporting.export`, which is not imported for a command line.
@@ -49,6 +49,16 @@ def build_parser() -> Parser:
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
     sub.add_argument("--accept-changes", action="store_true", help="continua com outras definições ou dados")
+
+    several = "treina em vários computadores, os deste ficheiro de mlx.distributed_config; este é o primeiro"
+    sub.add_argument("--hosts", type=Path, metavar="FICHEIRO", help=several)
+
+    sub = add(machines.hosts, "diz que computadores podem treinar juntos, ou quanto se ganhava com mais")
+    sub.add_argument("file", nargs="?", type=Path, metavar="FICHEIRO", help="o de mlx.distributed_config")
+    sub.add_argument("--plan", action="store_true", help="calcula quanto mais depressa treinavam 1 a 1000")
+
+    speed = "para --plan: os tokens por segundo de um computador (o que o «fit» mediu neste)"
+    sub.add_argument("--tokens-per-second", type=_number, metavar="N", help=speed)
 
     add(commands.fit, "mede se o treino cabe na memória, e propõe o que cabe")
 
@@ -140,7 +150,7 @@ def build_parser() -> Parser:
     for name, sub in group.choices.items():
         if name not in ("chat", "serve"):  # which have no result
             sub.add_argument("--json", action="store_true", help="escreve o resultado num só objeto JSON")
-    for name in ("data", "train", "fit", "compare"):
+    for name in ("data", "train", "hosts", "fit", "compare"):
         _config_flags(group.choices[name])
     return root
 

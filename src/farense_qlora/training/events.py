@@ -240,10 +240,13 @@ def sentence(event: Event) -> str | None:
     """What a person should hear of `event`, in Portuguese; None for what goes as it should."""
     step = f"passo {event.step}"
     match event:
-        case Started(step=done, elsewhere=elsewhere) if done:
-            return f"continua do ponto de controlo do {step}" + (f"; {elsewhere}" if elsewhere else "")
-        case Started(notes=notes, from_adapter=adapter) if notes or adapter:
-            return "\n".join([*([f"partiu de {adapter}"] if adapter else []), *notes])
+        case Started(step=done, elsewhere=elsewhere, hosts=hosts) if done:
+            on = f"; treina em {', '.join(hosts)}" if hosts else ""
+            return f"continua do ponto de controlo do {step}" + (f"; {elsewhere}" if elsewhere else "") + on
+        case Started(notes=notes, from_adapter=adapter, hosts=hosts) if notes or adapter or hosts:
+            said = [f"partiu de {adapter}"] if adapter else []
+            said += [f"treina em {len(hosts)} computadores: {', '.join(hosts)}"] if hosts else []
+            return "\n".join([*said, *notes])
         case Restarted(step=done, cause=cause, pause=pause, splits=splits):
             where = f"do ponto de controlo do {step}" if done >= 0 else "do princípio"
             after = f", daqui a {pause:.0f} s" if pause else ""

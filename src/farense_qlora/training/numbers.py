@@ -41,7 +41,7 @@ class Numbers:
     Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known yet.
     `gap` is validation less training loss; `seconds_left` is None at the end and while nobody trains;
     `general_loss` is that of texts about other things, by which one sees what is forgotten; `checkpoint` is
-    the step of the last one.
+    the step of the last one. Of each of several `hosts`, its name, its own tokens a second and its memory.
     """
 
     step: int = 0
@@ -63,6 +63,7 @@ class Numbers:
     seconds: float = 0.0
     seconds_left: float | None = None
     checkpoint: int | None = None
+    hosts: tuple[tuple[str, float, float], ...] = ()
     skipped: int = 0
     rollbacks: int = 0
     spikes: int = 0
@@ -93,6 +94,7 @@ class Numbers:
             "norma do gradiente": known(self.grad_norm, TWO_DECIMALS),
             "tokens/s": known(self.tokens_per_s, WHOLE),
             "memória máxima": known(self.peak_memory_gb, size),
+            **{name: f"{WHOLE(speed)} tokens/s, {size(memory)}" for name, speed, memory in self.hosts},
             "tokens vistos": WHOLE(self.tokens),
             "tempo": duration(self.seconds),
             **left,
@@ -130,6 +132,8 @@ def numbers(events: Sequence[Event]) -> Numbers:
         now.grad_norm, now.peak_memory_gb = newest.grad_norm, newest.peak_memory_gb
         seconds = sum(step.seconds for step in recent)
         now.tokens_per_s = sum(step.tokens for step in recent) / seconds if seconds else None
+        if began and len(began.hosts) == len(newest.host_speeds):
+            now.hosts = tuple(zip(began.hosts, newest.host_speeds, newest.host_memory_gb, strict=True))
         if isinstance(last(events, Started, Resumed, Paused, Restarted, Finished, Failed), Started | Resumed):
             evaluating = sum(one.seconds for one in evaluations if one.step)
             each = seconds / len(recent) + evaluating / max(1, now.step)

@@ -15,11 +15,15 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import partial
+from math import nan
 from pathlib import Path
 from shlex import join
 from typing import IO, Any
 
 from ..errors import UserError
+from ..table import Table
+from ..text import decimal
 from .hosts import FILE, NAME, RANK, Host, Hosts, differences, greeting
 from .keeper import LOG, LOST
 
@@ -187,6 +191,29 @@ class Peers:
                 helper.end()
                 if helper.greeting:
                     self.back = host.name
+
+
+def hosts(file: str | Path) -> Table:
+    """What each computer in `file` says of itself, and with what it computes otherwise than this one.
+
+    Raises `UserError` when the file is not what `mlx.distributed_config` writes.
+    """
+    first, *others = Hosts.read(Path(file)).hosts
+    here, called = greeting(), [Helper(host) for host in others]
+    rows = [(first.name, f"este ({here['system']})", here["memory_gb"], here["free_gb"])]
+    until = time.monotonic() + SECONDS_TO_ANSWER
+    for helper in called:
+        helper.greet(until - time.monotonic())
+        helper.end()
+        if about := helper.greeting:
+            found = differences(here, about)
+            state = f"não calcula com o mesmo: {found}" if found else f"pronto ({about['system']})"
+            rows.append((helper.host.name, state, about["memory_gb"], about["free_gb"]))
+        else:
+            rows.append((helper.host.name, f"não responde: experimente «ssh {helper.host.ssh}»", nan, nan))
+    columns = ["Computador", "Estado", "Memória (GB)", "Livre (GB)"]
+    one = partial(decimal, digits=1)
+    return Table(rows, columns=columns, caption="Computadores", formats=dict.fromkeys(columns[2:], one))
 
 
 def enter(known: dict[str, str], file: str, places: str) -> None:
