@@ -1,4 +1,4 @@
-"""Of processes that train together any may die at any moment: all end, its computer is named, the run goes on."""
+"""Of processes that train together any may die at any moment: all end, it is named, and the run goes on."""
 
 import random
 import signal
@@ -50,7 +50,5 @@ def test_any_of_them_may_die_and_the_run_ends_with_the_same_bits(
             lost = steps[-1].step - max(0, restart.step)
             same = result_of(run.folder, run.events()) == reference
             what = "calado (SIGSTOP)" if silent else "morto (SIGKILL)"
-            ledger(
-                f"{'o primeiro' if rank == 0 else 'outro'} de vários computadores {what}", same, lost, took
-            )
+            ledger(f"{'o primeiro' if rank == 0 else 'outro'} dos computadores {what}", same, lost, took)
             assert same and lost <= SAVE_EVERY
