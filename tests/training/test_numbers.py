@@ -137,3 +137,18 @@ def test_the_history_has_a_row_an_update_with_the_validation_loss_beside_it() ->
     assert (row["epoch"], row["loss"], row["tokens_per_s"], row["seconds"]) == (1.0, 0.5, 600, 0.5)
     assert "1·10⁻³" in repr(table) and "—" in repr(measured) and "nan" not in measured._repr_html_()
     assert history([]).empty
+
+
+def test_each_of_several_computers_has_its_own_numbers() -> None:
+    began, *rest = events(10)
+    rest = [
+        replace(one, host_speeds=(1200.4, 800.0), host_memory_gb=(6.1, 4.0))
+        if isinstance(one, Stepped)
+        else one
+        for one in rest
+    ]
+    now = numbers([replace(began, hosts=("mac1", "mac2")), *rest])
+    assert now.hosts == (("mac1", 1200.4, 6.1), ("mac2", 800.0, 4.0))
+    shown = now.labelled()
+    assert (shown["mac1"], shown["mac2"]) == ("1\u202f200 tokens/s, 6,10 GB", "800 tokens/s, 4,00 GB")
+    assert "mac1" not in numbers([began, *rest]).labelled()
