@@ -28,6 +28,8 @@ METAL = "terminating due to uncaught exception: [METAL] Command buffer execution
         (1, "[metal::malloc] Resource limit (499000) exceeded.\n", False,
          "acabou com o código 1: [metal::malloc] Resource limit (499000) exceeded.", False),
         (3, "", False, "acabou com o código 3", False),
+        (76, "causa: perdeu-se «b»\n[ring] Too many errors\n", False, "perdeu-se «b»", False),
+        (76, "", False, "perdeu-se a ligação entre os computadores", False),
     ],
 )  # fmt: skip
 def test_the_cause_of_a_death(code: int, said: str, system_killed: bool, cause: str, too_large: bool) -> None:

@@ -20,6 +20,7 @@ from .events import Failed, Finished, Restarted, from_json
 from .requests import STOP, is_requested
 
 LOG = "worker.log"
+CAUSE = "causa: "  # begins a line of the log in which a trainer says why it ends with one of these codes
 RESTARTED = "--restarted"  # says to a trainer that nobody has just started the run
 RECYCLED = 75  # with which a trainer ends, at a checkpoint, that wants to be started anew
 LOST = 76  # and any process that trains with others, when one of them is gone
@@ -64,8 +65,9 @@ def diagnose(code: int, said: str, system_killed: bool) -> Death:
     if code < 0:
         return Death(f"o processo foi abaixo ({signal.Signals(-code).name})")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if code in (LOST, REJOINED) and lines:
-        return Death(lines[-1])
+    if code in (LOST, REJOINED):
+        causes = [line.removeprefix(CAUSE) for line in lines if line.startswith(CAUSE)]
+        return Death(causes[-1] if causes else "perdeu-se a ligação entre os computadores")
     return Death(f"acabou com o código {code}" + (f": {lines[-1][:200]}" if lines else ""))
 
 

@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..table import Table
 from ..text import decimal
 from .hosts import FILE, NAME, RANK, Host, Hosts, differences, greeting
-from .keeper import LOG, LOST
+from .keeper import CAUSE, LOG, LOST
 
 SECONDS_TO_ANSWER, SECONDS_TO_END = 60.0, 4.0
 SECONDS_OF_SILENCE, SECONDS_BETWEEN_SIGNS = 15.0, 1.0
@@ -172,7 +172,7 @@ class Peers:
         self._one_is_gone.set()
         time.sleep(SECONDS_TO_END)
         if not self._over:  # this process is still inside MLX, which waits for ever for one that is silent
-            print(self.lost(), file=sys.stderr, flush=True)
+            print(CAUSE + self.lost(), file=sys.stderr, flush=True)
             self.close()
             os._exit(LOST)
 

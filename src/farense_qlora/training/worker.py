@@ -22,7 +22,7 @@ from ..model import cpu, without_torch
 from .event_log import EventWriter
 from .events import Failed, Missing, Saved, Slowed, Started, Stepped
 from .hosts import PeerLost
-from .keeper import LOG, LOST, RECYCLED, REJOINED, RESTARTED, diagnose
+from .keeper import CAUSE, LOG, LOST, RECYCLED, REJOINED, RESTARTED, diagnose
 from .peers import Peers
 from .power import Pace, hold_sleep_off, trainer_environment
 from .requests import read_requests, stops_asked
@@ -144,13 +144,13 @@ def main(folder: Path, splits: int, accept_changes: bool, restarted: bool) -> in
                     if len(held) > 2 and held[-1] > GROWTH * held[1] + GROWTH_AT_LEAST:
                         return RECYCLED
                 if isinstance(event, Saved) and peers.back:
-                    print(f"«{peers.back}» voltou a responder", file=sys.stderr)
+                    print(f"{CAUSE}«{peers.back}» voltou a responder", file=sys.stderr)
                     return REJOINED
         except UserError as error:
             log.write(Failed(step=0, message=str(error)))
             return 2
         except PeerLost:
-            print(peers.lost(), file=sys.stderr)
+            print(CAUSE + peers.lost(), file=sys.stderr)
             return LOST
         except Exception as error:
             traceback.print_exc()
