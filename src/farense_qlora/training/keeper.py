@@ -20,11 +20,11 @@ from .events import Failed, Finished, Restarted, from_json
 from .requests import STOP, is_requested
 
 LOG = "worker.log"
-CAUSE = "causa: "  # begins a line of the log in which a trainer says why it ends with one of these codes
 RESTARTED = "--restarted"  # says to a trainer that nobody has just started the run
 RECYCLED = 75  # with which a trainer ends, at a checkpoint, that wants to be started anew
 LOST = 76  # and any process that trains with others, when one of them is gone
 REJOINED = 77  # and the first, at a checkpoint, when one that was missing answers again
+CAUSE = "causa: "  # begins the line of the log in which a trainer says why it ends with one of the two
 PAUSES = (0, 5, 20, 60)  # seconds before each new start without progress; then it is given up
 # A trainer is ended that gives no sign of life for so many seconds, or many times as long as it ever did.
 SILENCE, TIMES_LONGER = 1800.0, 10
