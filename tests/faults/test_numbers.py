@@ -16,7 +16,7 @@ from farense_qlora.files import verify
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.training.checkpoints import checkpoints
 from farense_qlora.training.events import Event, RolledBack, Skipped, Spiked, Stepped
-from farense_qlora.training.step import FEWEST, Step, spike_bound
+from farense_qlora.training.step import FEWEST, Step, Update, spike_bound
 
 
 def finite(run: Path) -> bool:
@@ -28,7 +28,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, bad: set[int], gradient: bool) -> Non
     """Make the loss, or the gradient, of the calls `bad` of the step not a number."""
     whole, calls = Step.__call__, [0]
 
-    def call(self: Step, batches: Any, rate: float) -> tuple[float, float]:
+    def call(self: Step, batches: Any, rate: float) -> Update:
         calls[0] += 1
         if calls[0] not in bad:
             return whole(self, batches, rate)
@@ -128,10 +128,10 @@ def test_a_loss_far_out_of_the_ordinary_is_reported() -> None:
 def test_a_spike_is_an_event(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, calls = Step.__call__, [0]
 
-    def call(self: Step, batches: Any, rate: float) -> tuple[float, float]:
+    def call(self: Step, batches: Any, rate: float) -> Update:
         calls[0] += 1
-        loss, norm = whole(self, batches, rate)
-        return (loss * 100 if calls[0] == 20 else loss), norm
+        done = whole(self, batches, rate)
+        return done._replace(loss=done.loss * 100) if calls[0] == 20 else done
 
     monkeypatch.setattr(Step, "__call__", call)
     assert [e.step for e in events_of(config, tmp_path) if isinstance(e, Spiked)] == [20]

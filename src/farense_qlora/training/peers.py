@@ -197,6 +197,10 @@ def hosts(file: str | Path) -> Table:
     """What each computer in `file` says of itself, and with what it computes otherwise than this one.
 
     Raises `UserError` when the file is not what `mlx.distributed_config` writes.
+
+    >>> _ = (folder / "hosts.json").write_text('[{"ssh": "mac1", "ips": ["10.0.0.1"]}]')
+    >>> fq.hosts(folder / "hosts.json")["Computador"].tolist()
+    ['mac1']
     """
     first, *others = Hosts.read(Path(file)).hosts
     here, called = greeting(), [Helper(host) for host in others]
