@@ -16,11 +16,12 @@ def render(template: str, /, **values: object) -> str:
     (a string literal for Python, JavaScript or JSON) and the numbers of `text.py`. Raises `jinja2`'s errors
     when a value is missing.
     """
-    return _environment().get_template(template).render(**values)
+    return environment().get_template(template).render(**values)
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What renders templates, here and where others of the kind lie."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("farense_qlora", ""),
         autoescape=jinja2.select_autoescape(["html"]),

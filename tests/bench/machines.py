@@ -87,6 +87,13 @@ def compare(addresses: tuple[str, str], apart: bool) -> None:
         one, two = median(speeds[1]), median(speeds[2])
         print(f"um processo de {len(cores)} núcleos: {one:.0f} tokens/s {[round(s) for s in speeds[1]]}")
         print(f"dois processos de um núcleo: {two:.0f} tokens/s {[round(s) for s in speeds[2]]}")
+        last = f"checkpoints/step-{UPDATES:06d}/adapters.safetensors"
+        alone, together = (
+            (home / "checkpoints_qlora" / f"{count}-0" / last).read_bytes() for count in speeds
+        )
+        print(
+            f"o adaptador, após {UPDATES} atualizações: {'os mesmos' if alone == together else 'outros'} bits"
+        )
         print(f"razão: {two / one:.2f}; fora do cálculo: {100 * median(waiting):.0f} % de uma atualização")
     finally:
         shutil.rmtree(home)

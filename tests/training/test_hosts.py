@@ -35,7 +35,7 @@ def test_every_form_of_the_file_is_read(tmp_path: Path) -> None:
         ([{"ssh": "-oProxyCommand=touch x", "ips": ["127.0.0.1"]}], "falta a um computador"),
         ([{"ssh": "a", "ips": ["não é"]}], "não consigo ler os computadores"),
         ({"backend": "mpi", "hosts": TWO}, "pede «mpi»"),
-        ([{"ssh": "a", "ips": ["8.8.8.8"]}], "8.8.8.8 é um endereço da internet"),
+        ([{"ssh": "a", "ips": ["8.8.8.8"]}], r"tem endereços da internet \(8\.8\.8\.8\)"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, about: object, said: str) -> None:

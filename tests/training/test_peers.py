@@ -10,11 +10,10 @@ import mlx.core as mx
 import pytest
 from faults.common import SAVE_EVERY, STEPS
 from tiny import PEOPLE, write_rows
-from training.machines import Hosts, helpers_of, hosts_in, wait_for
+from training.machines import Hosts, helpers_of, wait_for
 
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
-from farense_qlora.training import run as runs
 from farense_qlora.training.events import (
     Evaluated,
     Event,
@@ -31,13 +30,6 @@ from farense_qlora.training.events import (
 )  # fmt: skip
 from farense_qlora.training.run import Run
 from farense_qlora.training.start import start
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    with hosts_in(tmp_path, monkeypatch) as hosts:
-        yield hosts
 
 
 @pytest.fixture
@@ -151,7 +143,7 @@ def test_one_that_is_gone_is_done_without_and_taken_in_again(
 
 
 def test_one_that_does_not_answer_is_named(config: Config, hosts: Hosts) -> None:
-    with pytest.raises(UserError, match=r"^«b» não responde: é preciso que «ssh b» entre sem senha"):
+    with pytest.raises(UserError, match=r"^sem resposta de «b»: é preciso que «ssh b» entre sem senha"):
         start(config, "nada", hosts=hosts("b", "c", b="exit 255")).wait()
 
 

@@ -17,7 +17,7 @@ def test_the_plan_of_a_7b(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds, message = rows * 512 / 400, 4 * MISTRAL_7B.trainable(config)
     assert f"{message / 1e6:.1f}".replace(".", ",") in table.caption
     # Two computers send the whole gradient once, each way.
-    two = seconds / (seconds / 2 + message / 0.117e9 + 6 * 2 * 200e-6)
+    two = seconds / (seconds / 2 + message / 0.117e9 + 4 * 2 * 200e-6)
     assert table.iloc[1]["1 Gb/s"].startswith(f"{two:.1f} ×".replace(".", ","))
     assert table.iloc[0]["10 Gb/s"] == "1,0 × (0 % na rede)"
     # More computers than rows compute no faster, and send more.

@@ -1,28 +1,19 @@
 """Processes that train together have one model: each its own, if it is the same, or a copy of the first's."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import PEOPLE, build_tiny_model, write_rows
-from training.machines import Hosts, hosts_in
+from training.machines import Hosts
 
 from farense_qlora.config import Config
 from farense_qlora.data.tokens import Encoded, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
-from farense_qlora.training import run as runs
 from farense_qlora.training.events import Started, Stepped, of
 from farense_qlora.training.start import start
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    with hosts_in(tmp_path, monkeypatch) as hosts:
-        yield hosts
 
 
 @pytest.fixture
@@ -76,5 +67,6 @@ def test_rows_survive_the_journey(config: Config) -> None:
     some = rows.where(np.array([5, 2, 3]))
     same = Encoded.from_bytes(some.to_bytes())
     assert len(same) == 3 and same.rows() == some.rows() and list(same.lines) == list(some.lines)
+    assert len(Encoded.from_bytes(rows.where(np.array([], int)).to_bytes())) == 0
     for one, other in zip(same, some, strict=True):
         assert (one.tokens == other.tokens).all() and (one.supervised == other.supervised).all()

@@ -263,7 +263,7 @@ def sentence(event: Event) -> str | None:
             usual = f"o habitual fica abaixo de {decimal(bound)}"
             return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
         case Missing(hosts=hosts):
-            return f"treina sem {' e '.join(hosts)}, que não responde; volta a entrar quando responder"
+            return f"sem resposta de {' e '.join(hosts)}: treina com os outros, e volta a experimentar"
         case Slowed(cause=cause):
             return f"{step}: o treino abrandou mais de um terço; este computador {cause}"
         case RateChanged(learning_rate=rate):

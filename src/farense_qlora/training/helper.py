@@ -14,6 +14,7 @@ from ..model import cpu, without_torch
 from .hosts import RANK, PeerLost, greeting
 from .keeper import LOST
 from .peers import SECONDS_BETWEEN_SIGNS, SECONDS_OF_SILENCE, enter, read_line
+from .power import hold_sleep_off, trainer_environment
 
 
 def main() -> int:
@@ -22,6 +23,8 @@ def main() -> int:
     One that the first started says what it is on its standard output, and hears on its standard input who the
     others are; one that `mlx.launch` started knows.
     """
+    os.environ |= trainer_environment(sys.platform, os.environ)
+    hold_sleep_off(os.getpid())
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: interrupted.append(received))

@@ -15,6 +15,7 @@ from .checkpoints import versions
 FILE = "hosts.json"  # in the folder of a run
 RANK = "MLX_RANK"  # MLX's own variable for who a process is among those that train together
 NAME = "FARENSE_HOST"  # and ours for what its computer is called there
+PLACES = "FARENSE_PLACES"  # and for the file with the addresses, of use until they have met
 BACKENDS = ("ring", "jaccl", "jaccl-ring")
 
 
@@ -66,8 +67,8 @@ class Hosts:
             raise UserError(f"em {file} falta a um computador o nome («ssh») ou um endereço («ips»)")
         if public and about.get("public") is not True:
             raise UserError(
-                f"{', '.join(public)} é um endereço da internet, e o que os computadores dizem vai às "
-                f'claras: use uma rede sua, ou escreva "public": true em {file}'
+                f"{file} tem endereços da internet ({', '.join(public)}), e o que os computadores dizem vai "
+                'às claras: use uma rede sua, ou escreva lá "public": true'
             )
         hosts = zip(_told_apart(names), names, ips, rdma, strict=True)
         return cls(

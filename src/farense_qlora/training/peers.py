@@ -24,7 +24,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..table import Table
 from ..text import decimal
-from .hosts import FILE, NAME, RANK, Host, Hosts, differences, greeting
+from .hosts import FILE, NAME, PLACES, RANK, Host, Hosts, differences, greeting
 from .keeper import CAUSE, LOG, LOST
 
 SECONDS_TO_ANSWER, SECONDS_TO_END = 60.0, 4.0
@@ -54,9 +54,12 @@ class Helper:
         )
 
     def greet(self, seconds: float) -> None:
-        """Wait for so long for what it says of itself."""
-        with suppress(ValueError):  # of an empty line, when nothing came
-            self.greeting = json.loads(read_line(self._out, seconds))
+        """Wait for so long for what it says of itself; a shell may say something before."""
+        until = time.monotonic() + seconds
+        while not self.greeting and (line := read_line(self._out, until - time.monotonic())):
+            if line.startswith(b"{"):
+                with suppress(ValueError):
+                    self.greeting = json.loads(line)
 
     def tell(self, line: str = "") -> None:
         """Send it a line."""
@@ -142,8 +145,8 @@ class Peers:
         if self.missing and not goes_on:
             names = " e ".join(f"«{host.name}»" for host in self.missing)
             raise UserError(
-                f"{names} não responde: é preciso que «ssh {self.missing[0].ssh}» entre sem senha, e que lá "
-                f"esteja o projeto em {_from_home(sys.executable)} ({LOG} diz o que falhou)"
+                f"sem resposta de {names}: é preciso que «ssh {self.missing[0].ssh}» entre sem senha, e que "
+                f"lá esteja o projeto em {_from_home(sys.executable)} ({LOG} diz o que falhou)"
             )
         here = greeting()
         for helper in self._helpers:
@@ -224,7 +227,7 @@ def enter(known: dict[str, str], file: str, places: str) -> None:
     """Put into the environment what MLX wants to know to join the others; see `Hosts.environment`."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as content:
         content.write(places)
-    os.environ |= {**known, file: content.name}
+    os.environ |= {**known, file: content.name, PLACES: content.name}
 
 
 def read_line(stream: IO[bytes], seconds: float) -> bytes:

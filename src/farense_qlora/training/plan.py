@@ -10,11 +10,10 @@ from ..table import Table
 from ..text import decimal
 from .cost import estimate
 
-# Bytes a second in each direction, and seconds to the next computer. The first two are what such a cable
-# carries; the third is what users of MLX saw of its ring over Thunderbolt (48 Gb/s, ml-explore/mlx#1784).
+# Bytes a second in each direction, and seconds to the next computer: supposed, and not measured by us.
 NETWORKS = {"1 Gb/s": (0.117e9, 200e-6), "10 Gb/s": (1.17e9, 100e-6), "Thunderbolt": (3.5e9, 60e-6)}
 COUNTS = (1, 2, 4, 8, 64, 1000)
-SMALL_MESSAGES = 5  # an update, besides the gradient: what is asked for, and whether to stop
+SMALL_MESSAGES = 3  # an update, besides the gradient: what is asked for takes two, whether to stop one
 
 
 def plan(config: Config, tokens_per_s: float | None = None) -> Table:

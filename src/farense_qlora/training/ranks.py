@@ -1,6 +1,6 @@
 """The processes that train one run together, as a rule one a computer, over `mx.distributed`.
 
-All run the same loop in step and hold the same weights; its numbers, called ranks, tell them apart. What
+All run the same loop in step and hold the same weights; their numbers, called ranks, tell them apart. What
 decides something is a sum over all of them, or comes from the first, which alone has the run's folder: so all
 decide alike. A process that nobody started together with others is alone: then nothing here costs anything,
 or changes a bit.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -21,7 +22,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ..data.batches import MicroBatch
 from ..errors import DiskFullError, UserError
-from .hosts import NAME, RANK, PeerLost
+from .hosts import NAME, PLACES, RANK, PeerLost
 from .requests import Requests
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ def group() -> Any:
         raise PeerLost(str(error)) from error
     finally:
         signal.alarm(0)
+        if PLACES in os.environ:
+            Path(os.environ[PLACES]).unlink(missing_ok=True)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -77,8 +80,8 @@ def total(vector: mx.array) -> mx.array:
     padded = mx.pad(vector, (0, missing))
     mx.eval(padded)  # by itself: Metal ends a command that waits for a network for more than 5 s
     try:
-        # By all but NCCL, which has no other, the CPU does it.
-        stream = None if mx.cuda.is_available() else mx.cpu
+        # All but NCCL, which knows only the GPU, sum on the CPU.
+        stream = None if "NCCL_HOST_IP" in os.environ else mx.cpu
         summed = mx.distributed.all_sum(padded, group=group(), stream=stream)
         mx.eval(summed)
     except RuntimeError as error:

@@ -111,11 +111,12 @@ def _the_same_rows(config: Config, base: Base) -> Data:
         here = load_data(config, base)
 
     ranks.first(read)
-    sets = [here.training, here.validation, here.general] if here else [None] * 3
-    training, validation, general = (
-        Encoded.from_bytes(ranks.spread(one.to_bytes() if one else b"")) for one in sets
-    )
-    return here or Data(
+    if here is not None:
+        for rows in (here.training, here.validation, here.general):
+            ranks.spread(rows.to_bytes())
+        return here
+    training, validation, general = (Encoded.from_bytes(ranks.spread(b"")) for _ in range(3))
+    return Data(
         config=config,
         tokenizer=base.tokenizer,
         training=training,
