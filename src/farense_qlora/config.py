@@ -33,7 +33,7 @@ def _setting(group: str, default: Any, label: str, description: str, **bounds: A
 
 in_model, in_adapter = partial(_setting, "Modelo"), partial(_setting, "Adaptador")
 in_optimization, in_data = partial(_setting, "Otimização"), partial(_setting, "Dados")
-in_evaluation = partial(_setting, "Avaliação")
+in_evaluation, in_hosts = partial(_setting, "Avaliação"), partial(_setting, "Computadores")
 
 
 class Settings(BaseModel):
@@ -219,6 +219,18 @@ class Config(Settings):
     save_every: int = in_evaluation(200, "Guardar a cada", "Atualizações entre pontos de controlo.", ge=1)
     keep_last: int = in_evaluation(
         3, "Manter os últimos", "Pontos de controlo que ficam no disco, além do melhor.", ge=1
+    )
+
+    hosts: str = in_hosts(
+        "",
+        "Computadores",
+        "Ficheiro de mlx.distributed_config com os computadores que treinam juntos, este em primeiro; "
+        "vazio = só este.",
+    )
+    reduce_dtype: Literal["float32", "bfloat16"] = in_hosts(
+        "float32",
+        "Gradientes na rede",
+        "Como vão os gradientes de um computador para os outros; bfloat16 = metade dos bytes.",
     )
 
     @model_validator(mode="before")

@@ -83,10 +83,18 @@ def test_they_train_as_one_does(config: Config, hosts: Hosts) -> None:
     assert of(alone.events(), Stepped)[-1].host_speeds == () == of(alone.events(), Started)[0].hosts
 
 
+def test_gradients_may_travel_in_16_bits(config: Config, hosts: Hosts) -> None:
+    config = config.changed(max_steps=8, hosts=str(hosts("b")))
+    whole = start(config, "32").wait()
+    half = start(config.changed(reduce_dtype="bfloat16"), "16").wait()
+    assert losses(half.events()) == pytest.approx(losses(whole.events()), rel=0.02)
+    assert losses(half.events())[1:] != losses(whole.events())[1:]
+
+
 def test_a_run_goes_on_with_more_and_with_fewer(config: Config, hosts: Hosts) -> None:
     alone = start(config, "um").wait()
     for others in (("b",), (), ("b", "c")):
-        several = start(config, "varios", hosts=hosts(*others) if others else None)
+        several = start(config, "varios", hosts=hosts(*others) if others else "")
         wait_for(several, Stepped, count=len(losses(several.events())) + 3)
         several.stop()
         several.wait()
@@ -176,8 +184,9 @@ def test_a_number_that_is_not_finite_in_one_is_skipped_by_all(  # type: ignore[n
         "import sys\nif 'farense_qlora.training.helper' in sys.orig_argv:\n"
         "    from farense_qlora.model import cpu\n    cpu.enable()\n"
         "    import farense_qlora.training.step as step\n    of_all, calls = step.of_all, []\n"
-        "    def spoilt(loss, *rest):\n        calls.append(1)\n"
-        "        return of_all(float('nan') if len(calls) == 5 else loss, *rest)\n"
+        "    def spoilt(grads, share, dtype):\n        calls.append(1)\n"
+        "        loss = float('nan') if len(calls) == 5 else share.loss\n"
+        "        return of_all(grads, share._replace(loss=loss), dtype)\n"
         "    step.of_all = spoilt\n"
     )
     run = start(config, "nan", hosts=hosts("b", b=spoilt)).wait()

@@ -17,9 +17,12 @@ def test_the_plan_of_a_7b(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds, message = rows * 512 / 400, 4 * MISTRAL_7B.trainable(config)
     assert f"{message / 1e6:.1f}".replace(".", ",") in table.caption
     # Two computers send the whole gradient once, each way.
-    two = seconds / (seconds / 2 + message / 0.117e9 + 4 * 2 * 200e-6)
+    two = seconds / (seconds / 2 + message / 0.117e9 + 5 * 2 * 200e-6)
     assert table.iloc[1]["1 Gb/s"].startswith(f"{two:.1f} ×".replace(".", ","))
     assert table.iloc[0]["10 Gb/s"] == "1,0 × (0 % na rede)"
+    half = plan(config.changed(reduce_dtype="bfloat16"), tokens_per_s=400.0)
+    assert f"{message / 2e6:.1f}".replace(".", ",") in half.caption
+    assert half.iloc[1]["1 Gb/s"] > table.iloc[1]["1 Gb/s"]
     # More computers than rows compute no faster, and send more.
     assert table.iloc[5]["1 Gb/s"] < table.iloc[4]["1 Gb/s"]
 

@@ -164,6 +164,15 @@ def test_the_costs_say_what_is_to_be_downloaded_and_where_the_time_is_measured()
     assert "mede-se antes do treino, com fq.fit(config)" in made._costs.value
 
 
+def test_it_shows_the_computers_that_train_together(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.json"
+    file.write_text('[{"ssh": "mac1", "ips": ["10.0.0.1"]}, {"ssh": "mac2", "ips": ["10.0.0.2"]}]')
+    made = Panel("mini", hosts=str(file))
+    assert "mac1, mac2" in made._costs.value and "Tempo de treino, num só" in made._costs.value
+    made._fields["hosts"].value = "nenhures.json"
+    assert "não consigo ler os computadores" in made._message.value
+
+
 def test_the_updates_are_about_so_many_until_the_rows_have_been_tokenized(tmp_path: Path) -> None:
     made = Panel("mini", train_data=str(write_rows(tmp_path / "rows.jsonl", PEOPLE)))
     said = r"Atualizações ao todo</t[dh]>\s*<td>(cerca de )?\d+<"

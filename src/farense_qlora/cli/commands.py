@@ -70,7 +70,7 @@ def train(args: argparse.Namespace) -> int:
         result, text = outcome(run)
         write(args, result, f"já tinha acabado: {text}")
         return 0
-    run = fq.start(config, args.run, args.accept_changes, args.hosts)
+    run = fq.start(config, args.run, args.accept_changes)
     code = 0
     try:
         follow(run)

@@ -50,9 +50,6 @@ def build_parser() -> Parser:
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
     sub.add_argument("--accept-changes", action="store_true", help="continua com outras definições ou dados")
 
-    several = "treina em vários computadores, os deste ficheiro de mlx.distributed_config; este é o primeiro"
-    sub.add_argument("--hosts", type=Path, metavar="FICHEIRO", help=several)
-
     sub = add(machines.hosts, "diz que computadores podem treinar juntos, ou quanto se ganhava com mais")
     sub.add_argument("file", nargs="?", type=Path, metavar="FICHEIRO", help="o de mlx.distributed_config")
     sub.add_argument("--plan", action="store_true", help="calcula quanto mais depressa treinavam 1 a 1000")

@@ -21,7 +21,7 @@ MEASURED = "measured.json"  # in the folder of the best adapter: its step and lo
 FOLDER = "checkpoints"
 NAME = re.compile("step-[0-9]{6,}")
 # What changes nothing in the numbers of a run, and so may be another when it goes on.
-FREE = {"profile", "probes", "save_every", "keep_last"}
+FREE = {"profile", "probes", "save_every", "keep_last", "hosts"}
 
 
 def best(run: Path) -> Path | None:

@@ -13,7 +13,7 @@ from .cost import estimate
 # Bytes a second in each direction, and seconds to the next computer: supposed, and not measured by us.
 NETWORKS = {"1 Gb/s": (0.117e9, 200e-6), "10 Gb/s": (1.17e9, 100e-6), "Thunderbolt": (3.5e9, 60e-6)}
 COUNTS = (1, 2, 4, 8, 64, 1000)
-SMALL_MESSAGES = 3  # an update, besides the gradient: what is asked for takes two, whether to stop one
+SMALL_MESSAGES = 4  # an update, besides the gradient: what is asked for takes two, the rest one each
 
 
 def plan(config: Config, tokens_per_s: float | None = None) -> Table:
@@ -34,7 +34,7 @@ def plan(config: Config, tokens_per_s: float | None = None) -> Table:
             "não sei quanto demora uma atualização: corra primeiro «farense-qlora fit», ou diga com "
             "--tokens-per-second quantos tokens por segundo faz um computador"
         )
-    message = 4 * cost.trainable
+    message = (2 if config.reduce_dtype == "bfloat16" else 4) * cost.trainable
     table = []
     for count in COUNTS:
         computing, hops = alone * ceil(rows / count) / rows, 2 * (count - 1)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from ..config import Config
+from ..config import HOME, Config
 from ..errors import UserError
 from ..files import atomic_write
 from ..model.download import find_model
@@ -20,12 +20,12 @@ from .worker import launch, lock_holder, take_lock
 
 
 def start(
-    config: Config, name: str | None = None, accept_changes: bool = False, hosts: str | Path | None = None
+    config: Config, name: str | None = None, accept_changes: bool = False, hosts: str | Path = ""
 ) -> Run:
     """Launch a worker process that trains as `config` says in the run folder `name`; it outlives this one.
 
-    With `hosts`, a file that `mlx.distributed_config` wrote, whose first computer is this one, all of them
-    train together; a run may go on with others, or alone.
+    `hosts` is the setting of that name: the computers that train together. A run may go on with others, or
+    alone.
 
     A run that exists goes on from its last checkpoint, if config and data are its own or `accept_changes`;
     one that saved nothing begins again. Without a name, the newest run of `config` that has not come to its
@@ -36,6 +36,8 @@ def start(
     >>> fq.start(config.changed(max_steps=1), "exemplo").wait().status
     'completed'
     """
+    if hosts:
+        config = config.changed(hosts=str(Path(hosts).absolute()))
     if name is None and (unended := _unended(config)) is not None:
         if unended.alive:
             return unended
@@ -49,8 +51,8 @@ def start(
             f"há um treino cujo nome só difere de «{run.name}» nas maiúsculas, que este disco não distingue: "
             "escolha outro nome, ou escreva-o como está em checkpoints_qlora"
         )
-    if hosts is not None:
-        Hosts.read(Path(hosts))
+    if config.hosts:
+        Hosts.read(HOME / config.hosts)
     if of(run.events(), Merged):
         raise UserError(
             f"«{run.name}» junta outros treinos, e não se treina: parta dele, com outro nome e "
@@ -82,9 +84,9 @@ def start(
         with atomic_write(run.folder / "config.json") as path:
             config.write(path)
         (run.folder / FILE).unlink(missing_ok=True)
-        if hosts is not None:
+        if config.hosts:
             with atomic_write(run.folder / FILE) as path:
-                path.write_bytes(Path(hosts).read_bytes())
+                path.write_bytes((HOME / config.hosts).read_bytes())
         worker = launch(run.folder, lock, accept_changes)
     return Run(run.folder, worker)
 
@@ -118,8 +120,8 @@ def _unended(config: Config) -> Run | None:
 
 
 def _runs_of(config: Config) -> Iterator[Run]:
-    """The runs of `config`, newest first."""
+    """The runs of `config`, on whatever computers, newest first."""
     for run in all_runs():
         with suppress(UserError):  # of an older version, or damaged: not ours to take up
-            if run.config == config:
+            if run.config.changed(hosts=config.hosts) == config:
                 yield run

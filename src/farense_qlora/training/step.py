@@ -30,9 +30,11 @@ FEWEST, LOSSES, DEVIATIONS = 16, 64, 8.0
 
 
 class Share(NamedTuple):
-    """What one process did of an update: the positions where loss is taken, those that hold a token and all,
-    the seconds that its gradient took, and the most memory that it has held so far."""
+    """What one process did of an update: its loss (the sum, in nats), the positions where it is taken, those
+    that hold a token and all, the seconds that its gradient took, and the most memory that it has held so
+    far."""
 
+    loss: float
     supervised: int
     tokens: int
     positions: int
@@ -90,19 +92,20 @@ class Step:
         if tree is None:  # fewer windows than processes: none for this one
             tree = tree_map(mx.zeros_like, self.model.trainable_parameters())
         batches = list(chain(*micro_batches))
-        loss, grads, shares = of_all(
-            loss,
+        grads, shares = of_all(
             flatten(tree),
             Share(
+                loss=loss,
                 supervised=sum(batch.supervised for batch in batches),
                 tokens=sum(batch.tokens for batch in batches),
                 positions=sum(batch.inputs.size for batch in batches),
                 seconds=time.perf_counter() - start,
                 peak_memory_gb=peak_memory() / 1e9,
             ),
+            self.config.reduce_dtype,
         )
         total = sum(share.supervised for share in shares)
-        loss /= total
+        loss = sum(share.loss for share in shares) / total
         # The mean is taken here, in 32 bits: a small weight a token would make 16-bit gradients underflow.
         grads = {half: grad / total for half, grad in grads.items()}
         grad_norm = mx.sqrt(mx.stack([grad.square().sum() for grad in grads.values()]).sum())
@@ -142,19 +145,15 @@ class Step:
             self.restore(ranks.agreed(self.state))
 
 
-def of_all(
-    loss: float, grads: dict[str, mx.array], share: Share
-) -> tuple[float, dict[str, mx.array], list[Share]]:
-    """The loss and the gradients of one process, summed over all in one message, and the share of each."""
+def of_all(grads: dict[str, mx.array], share: Share, dtype: str) -> tuple[dict[str, mx.array], list[Share]]:
+    """The gradients of one process, summed over all in numbers of type `dtype`, and the share of each."""
     if ranks.size() == 1:
-        return loss, grads, [share]
-    slots = np.zeros((ranks.size(), len(share)), np.float32)
-    slots[ranks.rank()] = share
-    message = mx.concatenate([*grads.values(), mx.array([loss]), mx.array(slots.reshape(-1))])
-    ends = np.cumsum([grad.size for grad in grads.values()]).tolist()
-    *vectors, tail = mx.split(ranks.total(message), ends)
-    shares = [Share(*map(int, one[:3]), *one[3:]) for one in np.array(tail[1:]).reshape(slots.shape).tolist()]
-    return float(tail[0]), dict(zip(grads, vectors, strict=True)), shares
+        return grads, [share]
+    message = mx.concatenate(list(grads.values()))
+    ends = np.cumsum([grad.size for grad in grads.values()]).tolist()[:-1]
+    vectors = mx.split(ranks.total(message.astype(getattr(mx, dtype))).astype(message.dtype), ends)
+    shares = [Share(one[0], *map(int, one[1:4]), *one[4:]) for one in ranks.each(share).tolist()]
+    return dict(zip(grads, vectors, strict=True)), shares
 
 
 def flatten(tree: Any) -> dict[str, mx.array]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
@@ -22,6 +23,7 @@ from ..templates import render
 from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
+from ..training.hosts import Hosts
 from ..training.run import all_runs
 from .kernel import answer_widgets, tethered
 from .live import action_button, warning
@@ -157,7 +159,9 @@ class Panel:
     def _check(self) -> None:
         try:
             config = self.config
-            self._costs.value = _costs(estimate(config, self._on_cpu), self._limit_gb, download_gb(config))
+            hosts = Hosts.read(HOME / config.hosts).hosts if config.hosts else ()
+            cost, names = estimate(config, self._on_cpu), [host.name for host in hosts]
+            self._costs.value = _costs(cost, self._limit_gb, download_gb(config), names)
             self._message.value = ""
         except UserError as error:
             self._message.value = warning(re.sub(r"^\w+(?= =|:)", _label, str(error)))
@@ -211,16 +215,17 @@ class Panel:
         )
 
 
-def _costs(cost: Estimate, limit_gb: float, to_download_gb: float) -> str:
-    """What the settings lead to, as HTML."""
+def _costs(cost: Estimate, limit_gb: float, to_download_gb: float, hosts: Sequence[str]) -> str:
+    """What the settings lead to on each of `hosts`, as HTML; without any, on this computer."""
     unknown = "só depois de descarregar o modelo"
     facts = {"Por descarregar": _download(to_download_gb)} if to_download_gb else {}
+    facts |= {"Computadores": ", ".join(hosts)} if hosts else {}
     facts |= {
         "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
         "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
         "Atualizações por época": _about(cost.updates_per_epoch, exact=cost.exact),
         "Atualizações ao todo": _about(cost.updates, exact=cost.exact),
-        "Tempo de treino": _time(cost),
+        "Tempo de treino, num só" if hosts else "Tempo de treino": _time(cost),
         "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
         "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
     }
