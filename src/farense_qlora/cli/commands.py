@@ -58,6 +58,8 @@ def train(args: argparse.Namespace) -> int:
     from ..training.start import ended
     from .progress import follow, outcome, stop_and_wait
 
+    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:  # started by MPI, which has names of its own
+        os.environ[RANK] = os.environ["OMPI_COMM_WORLD_RANK"]
     if os.environ.get(RANK, "0") != "0":  # started by mlx.launch, beside a first that says what is to be done
         from ..training.helper import main
 
