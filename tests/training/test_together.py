@@ -12,7 +12,7 @@ from farense_qlora.config import Config
 from farense_qlora.data.tokens import Encoded, encode, read_rows
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
-from farense_qlora.training.events import Started, Stepped, of
+from farense_qlora.training.events import Copied, Started, Stepped, of
 from farense_qlora.training.start import start
 
 
@@ -43,6 +43,7 @@ def test_a_model_and_rows_that_are_not_there_are_copied(config: Config, hosts: H
     assert [event.loss for event in of(other.events(), Stepped)] == [
         event.loss for event in of(one.events(), Stepped)
     ]
+    assert of(other.events(), Copied)[0].hosts == ("b",) and not of(one.events(), Copied)
     (copy,) = (tmp_path / "cache" / "farense_qlora" / "copies").iterdir()
     assert (copy / "config.json").exists()
     before = copy.stat().st_mtime_ns

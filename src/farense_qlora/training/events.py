@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..text import decimal, plain
+from ..text import decimal, plain, size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,15 @@ class RolledBack(Event):
 
     path: str
     learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied(Event):
+    """So many `gb` of the model, of `whole_gb`, have gone to the `hosts` that had none."""
+
+    hosts: tuple[str, ...]
+    gb: float
+    whole_gb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +271,8 @@ def sentence(event: Event) -> str | None:
         case Spiked(loss=loss, bound=bound):
             usual = f"o habitual fica abaixo de {decimal(bound)}"
             return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case Copied(hosts=hosts, gb=gb, whole_gb=whole):
+            return f"a copiar o modelo para {' e '.join(hosts)}: {size(gb)} de {size(whole)}"
         case Missing(hosts=hosts):
             return f"sem resposta de {' e '.join(hosts)}: treina com os outros, e volta a experimentar"
         case Slowed(cause=cause):

@@ -36,7 +36,7 @@ def main() -> int:
     if RANK not in os.environ and not _meet_the_first():
         return LOST
     try:
-        config, base, data = load(Config)
+        config, base, data = load(Config, say=lambda event: None)
         for _ in train(config, base, data, Path(os.devnull), stops=lambda: 2 * len(interrupted)):
             pass
     except PeerLost:

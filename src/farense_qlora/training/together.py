@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,6 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from ..bar import Bar
 from ..config import CACHE, Config
 from ..data.load import Data, load_data
 from ..data.tokens import Encoded
@@ -18,11 +19,14 @@ from ..errors import UserError
 from ..files import atomic_dir
 from ..model.base import Base, load_base
 from . import ranks
+from .events import Copied, Event
+
+SECONDS_BETWEEN_WORDS = 5.0
 
 
-def load(read: Callable[[], Config]) -> tuple[Config, Base, Data]:
+def load(read: Callable[[], Config], say: Callable[[Event], None]) -> tuple[Config, Base, Data]:
     """The settings that `read` gives in the first process, and in all their base model and their rows, which
-    the others take from the first, and so the model, where it is not.
+    the others take from the first, and so the model, where it is not; the first says how that goes.
 
     Raises `UserError`, in all, as `read`, `load_base` and `load_data` do, and when a model is another.
     """
@@ -30,11 +34,11 @@ def load(read: Callable[[], Config]) -> tuple[Config, Base, Data]:
     if ranks.size() == 1:
         base = load_base(config)
         return config, base, load_data(config, base)
-    base = _the_same_base(config)
+    base = _the_same_base(config, say if ranks.rank() == 0 else lambda event: None)
     return config, base, _the_same_rows(config, base)
 
 
-def _the_same_base(config: Config) -> Base:
+def _the_same_base(config: Config, say: Callable[[Event], None]) -> Base:
     def own() -> Base | None:
         try:
             return load_base(config)
@@ -44,8 +48,9 @@ def _the_same_base(config: Config) -> Base:
             return None
 
     base = ranks.everywhere(own)
-    if not ranks.each([base is not None]).all():
-        folder = _copy_of(base.path if base else None)
+    if without := list(filter(None, ranks.said("" if base else ranks.name()))):
+        tell = lambda gb, whole: say(Copied(step=0, hosts=tuple(without), gb=gb, whole_gb=whole))
+        folder = _copy_of(base.path if base else None, tell)
         there = config.changed(model=str(folder), chat_template="")  # the template is in the copy
         base = ranks.everywhere(lambda: base or load_base(there))
     assert base is not None
@@ -58,22 +63,24 @@ def _the_same_base(config: Config) -> Base:
     return base
 
 
-def _copy_of(folder: Path | None) -> Path:
-    """The files of the first process's `folder`, in the cache of each that has no folder."""
+def _copy_of(folder: Path | None, tell: Callable[[float, float], None]) -> Path:
+    """The files of the first process's `folder`, in the cache of each that has no folder. `tell` is told now
+    and then how many GB have gone, of how many."""
 
     def about() -> list[tuple[str, int]]:
         assert folder is not None
         return [(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()]
 
     def parts() -> Iterator[tuple[str, bytes]]:
-        with Bar(
-            desc="a copiar o modelo", total=sum(size for _, size in files), unit="B", unit_scale=True
-        ) as bar:
-            for name, size in files:
-                for start in range(0, size, ranks.BYTES_AT_ONCE):
-                    part = ranks.spread(_part(folder / name, start) if folder and ranks.rank() == 0 else b"")
-                    bar.update(len(part))
-                    yield name, part
+        gone, whole, told = 0, sum(size for _, size in files), -math.inf
+        for name, size in files:
+            for start in range(0, size, ranks.BYTES_AT_ONCE):
+                if time.monotonic() > told + SECONDS_BETWEEN_WORDS:
+                    tell(gone / 1e9, whole / 1e9)
+                    told = time.monotonic()
+                part = ranks.spread(_part(folder / name, start) if folder and ranks.rank() == 0 else b"")
+                gone += len(part)
+                yield name, part
 
     files = ranks.first(about)
     target = CACHE / "copies" / hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]

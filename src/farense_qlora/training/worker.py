@@ -130,7 +130,7 @@ def main(folder: Path, splits: int, accept_changes: bool, restarted: bool) -> in
             from .together import load
 
             peers.gather(goes_on=restarted)
-            config, base, data = load(partial(Config.read, folder / "config.json"))
+            config, base, data = load(partial(Config.read, folder / "config.json"), log.write)
             requests, pace, held = partial(read_requests, folder), Pace(), list[int]()
             for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
