@@ -196,6 +196,8 @@ def test_a_number_that_is_not_finite_in_one_is_skipped_by_all(  # type: ignore[n
 def test_a_bad_file_is_refused_at_once(config: Config, hosts: Hosts, tmp_path: Path) -> None:
     file = tmp_path / "mau.json"
     file.write_text(json.dumps([{"ssh": "a"}, {"ssh": "b"}]))
-    with pytest.raises(UserError, match="não consigo ler os computadores"):
+    with pytest.raises(UserError, match=r"não consigo ler os computadores em .+ \(não existe\): escreva-o"):
+        start(config, "mau", hosts=tmp_path / "nada.json")
+    with pytest.raises(UserError, match=r"não consigo ler os computadores em .+ \(tem outra forma\)"):
         start(config, "mau", hosts=file)
     assert not (tmp_path / "runs" / "mau").exists()

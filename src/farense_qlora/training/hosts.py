@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from .checkpoints import versions
 
 FILE = "hosts.json"  # in the folder of a run
@@ -58,8 +58,9 @@ class Hosts:
             public = [ip for some in ips for ip in some if not ipaddress.ip_address(ip).is_private]
             backend = about.get("backend") or "ring"
         except (OSError, ValueError, KeyError, TypeError) as error:
+            why = reason(error) if isinstance(error, OSError) else "tem outra forma"
             raise UserError(
-                f"não consigo ler os computadores em {file} ({error!r}): escreva-o com mlx.distributed_config"
+                f"não consigo ler os computadores em {file} ({why}): escreva-o com mlx.distributed_config"
             ) from None
         if backend not in BACKENDS:
             raise UserError(f"{file} pede «{backend}»; só se treina com {', '.join(BACKENDS)}")
