@@ -15,6 +15,7 @@ from training.machines import Hosts, helpers_of, wait_for
 from farense_qlora.config import Config
 from farense_qlora.errors import UserError
 from farense_qlora.training.events import (
+    Cramped,
     Evaluated,
     Event,
     Missing,
@@ -81,6 +82,16 @@ def test_they_train_as_one_does(config: Config, hosts: Hosts) -> None:
     assert began.hosts == ("este", "b")
     assert len(step.host_speeds) == len(step.host_memory_gb) == 2 and max(step.host_speeds) > 0
     assert of(alone.events(), Stepped)[-1].host_speeds == () == of(alone.events(), Started)[0].hosts
+
+
+def test_one_with_too_little_memory_is_named(config: Config, hosts: Hosts, python) -> None:  # type: ignore[no-untyped-def]
+    short = python(
+        "import psutil\n_v = psutil.virtual_memory\n"
+        "psutil.virtual_memory = lambda: _v()._replace(available=1_000_000)\n"
+    )
+    run = start(config.changed(max_steps=2), "apertado", hosts=hosts("b", b=short)).wait()
+    (warning,) = of(run.events(), Cramped)
+    assert (warning.host, warning.free_gb) == ("b", 0.001) and warning.predicted_gb > 0.01
 
 
 def test_gradients_may_travel_in_16_bits(config: Config, hosts: Hosts) -> None:

@@ -114,6 +114,15 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cramped(Event):
+    """One of the computers has less memory free, `free_gb`, than the `predicted_gb` of this training."""
+
+    host: str
+    free_gb: float
+    predicted_gb: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Copied(Event):
     """So many `gb` of the model, of `whole_gb`, have gone to the `hosts` that had none."""
 
@@ -271,6 +280,8 @@ def sentence(event: Event) -> str | None:
         case Spiked(loss=loss, bound=bound):
             usual = f"o habitual fica abaixo de {decimal(bound)}"
             return f"{step}: perda fora do comum, {decimal(loss)} ({usual})"
+        case Cramped(host=host, free_gb=free, predicted_gb=needed):
+            return f"em {host} há {size(free)} de memória livres, e o treino deve precisar de {size(needed)}"
         case Copied(hosts=hosts, gb=gb, whole_gb=whole):
             return f"a copiar o modelo para {' e '.join(hosts)}: {size(gb)} de {size(whole)}"
         case Missing(hosts=hosts):

@@ -24,6 +24,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..table import Table
 from ..text import decimal
+from .events import Cramped
 from .hosts import FILE, NAME, PLACES, RANK, Host, Hosts, differences, greeting
 from .keeper import CAUSE, LOG, LOST
 
@@ -122,6 +123,15 @@ class Peers:
             self._join(hosts)
         if self.missing:
             threading.Thread(target=self._call_the_missing, daemon=True).start()
+
+    def cramped(self, needed_gb: float) -> list[Cramped]:
+        """Which of the other computers had less memory than that when they were called."""
+        free = [(one.host.name, one.greeting["free_gb"]) for one in self._helpers]
+        return [
+            Cramped(step=0, host=name, free_gb=gb, predicted_gb=needed_gb)
+            for name, gb in free
+            if gb < needed_gb
+        ]
 
     def lost(self) -> str:
         """Which computers are gone, in Portuguese; waits until that is known."""

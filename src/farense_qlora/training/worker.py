@@ -126,11 +126,15 @@ def main(folder: Path, splits: int, accept_changes: bool, restarted: bool) -> in
         try:
             cpu.enable()
             without_torch()
+            from ..model.machine import on_cpu
+            from .cost import estimate
             from .loop import train
             from .together import load
 
             peers.gather(goes_on=restarted)
             config, base, data = load(partial(Config.read, folder / "config.json"), log.write)
+            for warning in peers.cramped(estimate(config, on_cpu()).peak_gb or 0.0):
+                log.write(warning)
             requests, pace, held = partial(read_requests, folder), Pace(), list[int]()
             for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
