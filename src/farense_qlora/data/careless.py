@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
-from .rows import Message, Row
+from .rows import Row
 
 LONGEST = 300  # characters of what is still a question, and no text to work on
 BEFORE = ("Olá!", "Olá,", "Bom dia!", "Boa tarde.", "Boa noite,", "Desculpa,", "Uma pergunta:", "Por favor,",
@@ -56,17 +56,13 @@ def careless(text: str, random: Random, other: bool = False) -> str:
 
 def careless_row(row: Row, random: Random, other: bool = False) -> Row:
     """`row` with its users' questions typed carelessly; what is longer than a question stays."""
-    return replace(row, messages=tuple(careless_messages(row.messages, random, other)))
-
-
-def careless_messages(messages: Iterable[Message], random: Random, other: bool = False) -> list[Message]:
-    """The same for the messages of a row."""
-    return [
+    messages = tuple(
         {**message, "content": careless(message["content"], random, other)}
         if message["role"] == "user" and len(message["content"]) <= LONGEST
         else message
-        for message in messages
-    ]
+        for message in row.messages
+    )
+    return replace(row, messages=messages)
 
 
 def some_careless(rows: Iterable[tuple[int, Row]], share: float, seed: int) -> Iterable[Row]:
@@ -88,7 +84,7 @@ def _with_slip(text: str, random: Random) -> str:
     slips = (
         following + letter,
         following,
-        letter + letter + following,
+        2 * letter + following,
         NEIGHBOURS.get(letter, letter) + following,
     )
     return text[:at] + random.choice(slips) + text[at + 2 :]
