@@ -195,7 +195,7 @@ def test_whoever_owns_the_facts_changes_a_wording_and_adds_a_question(wordings: 
         ("cups.toml", 'answer = "{equipa:o}, {ronda:em}"', "", r"cups\.toml, «out\.answer»: falta"),
         ("cups.toml", 'no = "Não, ficou {ronda:em}"', "", r"cups\.toml, «far»: falta o campo «no»"),
         ("cups.toml", "train = [", "trian = [", r"cups\.toml, «out\.train»: falta"),
-        ("cups.toml", "answer = ", "dica = 3\nanswer = ", r"cups\.toml, «out\.dica»: esta definição não existe"),
+        ("cups.toml", "answer = ", "dica = 3\nanswer = ", r"toml, «out\.dica»: esta definição não existe"),
         ("cups.toml", "{equipa:o}, {ronda:em}", "{equipe:o}",
          r"cups\.toml, «out»: não sei preencher «\{equipe:o\}»; os valores são .*equipa"),
         ("cups.toml", "{ronda:em}", "{ronda:para}", r"cups\.toml, «out»: não sei preencher «.*para\}»"),

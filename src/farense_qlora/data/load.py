@@ -20,7 +20,7 @@ from ..table import Drawn, Table
 from ..text import counted, decimal, percent
 from .batches import make_sampler
 from .careless import careless_row
-from .duplicates import alike_groups, repeated
+from .duplicates import alike_groups
 from .rows import LABELS, Row
 from .sources import beside, fingerprint, size
 from .template import TODAY, is_dated, template_missing
@@ -74,11 +74,6 @@ class Data(Drawn):
         return not self.config.val_data
 
     @property
-    def found(self) -> str | None:
-        """Validation rows that lie beside those of training, and are not used."""
-        return beside(self.config.train_data) if self.split else None
-
-    @property
     def sentences(self) -> list[str]:
         """What was made of the files, in Portuguese: a line each, and one for whatever should be known."""
         config = self.config
@@ -90,7 +85,7 @@ class Data(Drawn):
             )
         else:
             said.append(_summary(config.val_data, self.validation, self.leaks))
-        if found := self.found:
+        if self.split and (found := beside(config.train_data)):
             said.append(f"há {found} ao lado, que não se usa; para validar com ele: --val-data {found}")
         if self.repeats or self.leaks:
             some = [f"a {one.line} repete a {one.of}" for one in self.repeats[:1]]
@@ -179,21 +174,20 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     (8, 8)
     """
     training = encode_file(config.train_data, config, base, progress, config.careless)
-    lines, keys, asked = _by_row(training)
-    first = repeated(keys, keys)
-    again = (first < np.arange(len(keys))) & config.remove_duplicates
-    training = training.without(lines[again])
+    rows = _by_row(training)
+    first = rows.drop_duplicates("key").set_index("key")["line"]  # where each thing is said first
+    again = rows[rows.duplicated("key") & config.remove_duplicates]
+    training = training.without(again["line"])
     leaks: tuple[Repeat, ...] = ()
     memorised = False
     if config.val_data:
         validation = encode_file(config.val_data, config, base, progress)
-        val_lines, val_keys, _ = _by_row(validation)
-        where = repeated(val_keys, keys)
-        leaked = where >= 0
-        memorised = bool(leaked.all())
+        asked = _by_row(validation)
+        leaked = asked[asked["key"].isin(first.index)]
+        memorised = len(leaked) == len(asked)
         if not memorised and config.remove_duplicates:
-            leaks = _repeats(val_lines[leaked], lines[where[leaked]])
-            validation = validation.without(val_lines[leaked])
+            leaks = _repeats(leaked, first)
+            validation = validation.without(leaked["line"])
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
@@ -206,10 +200,10 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         validation=validation,
         general=encode_file(GENERAL, config.changed(columns="", encoding="utf-8"), base),
         asked_too=_asked_too(config.val_data),
-        repeats=_repeats(lines[again], lines[first[again]]),
+        repeats=_repeats(again, first),
         leaks=leaks,
         memorised=memorised,
-        conflicts=_conflicts(lines, keys, asked),
+        conflicts=_conflicts(rows),
     )
 
 
@@ -274,22 +268,20 @@ def _lines(encoded: Encoded) -> str:
     return counted(len(np.unique(encoded.lines)), "linha")
 
 
-def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The lines (rows,) of the rows, and their keys: what they say, and what they ask."""
+def _by_row(encoded: Encoded) -> pd.DataFrame:
+    """The rows by `line`, with a `key` of what they say and one of what they ask, `asked`."""
     lines, first = np.unique(encoded.lines, return_index=True)
-    return lines, encoded.keys[first], encoded.asked[first]
+    return pd.DataFrame({"line": lines, "key": encoded.keys[first], "asked": encoded.asked[first]})
 
 
-def _repeats(lines: np.ndarray, of: np.ndarray) -> tuple[Repeat, ...]:
-    return tuple(map(Repeat, lines.tolist(), of.tolist()))
+def _repeats(again: pd.DataFrame, first: "pd.Series[int]") -> tuple[Repeat, ...]:
+    return tuple(map(Repeat, again["line"].tolist(), again["key"].map(first).tolist()))
 
 
-def _conflicts(lines: np.ndarray, keys: np.ndarray, asked: np.ndarray) -> tuple[tuple[int, ...], ...]:
+def _conflicts(rows: pd.DataFrame) -> tuple[tuple[int, ...], ...]:
     """The lines of rows that ask the same and do not answer the same."""
-    answers: dict[int, dict[int, int]] = {}
-    for line, key, question in zip(lines.tolist(), keys.tolist(), asked.tolist(), strict=True):
-        answers.setdefault(question, {})[line] = key
-    return tuple(tuple(rows) for rows in answers.values() if len(set(rows.values())) > 1)
+    several = rows[rows.groupby("asked")["key"].transform("nunique") > 1]
+    return tuple(tuple(lines) for _, lines in several.groupby("asked", sort=False)["line"])
 
 
 def _split(config: Config, training: Encoded) -> list[int]:
