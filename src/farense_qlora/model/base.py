@@ -25,21 +25,10 @@ from . import cpu
 from .adapters import load_adapter
 from .cpu.ops import keeps_dense
 from .download import MINIATURE, find_model
-from .folder import AGAIN, GROUP_SIZE, TEMPLATE, for_mlx_lm, quantized_copy, read_config, with_files
+from .folder import AGAIN, TEMPLATE, for_mlx_lm, quantized_copy, read_config, with_files
 from .machine import memory_bytes, on_cpu
 from .packed import group_masks
 from .rope import check_positions
-
-__all__ = [
-    "GROUP_SIZE",
-    "MINIATURE",
-    "Base",
-    "check_same_base",
-    "load_base",
-    "load_tokenizer",
-    "load_tuned",
-    "make_ready",
-]
 
 # What `load_base` makes a base of.
 BASE_SETTINGS = ("model", "bits", "quantization", "group_size", "chat_template")
