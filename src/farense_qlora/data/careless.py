@@ -50,7 +50,8 @@ def careless(text: str, random: Random, other: bool = False) -> str:
     if after < 0.2:
         text = f"{text} {random.choice(OTHER_AFTER if other else AFTER)}"
     if bare < 0.5:
-        text = _without_accents(text)
+        letters = unicodedata.normalize("NFD", text)
+        text = unicodedata.normalize("NFC", "".join(part for part in letters if part not in ACCENTS))
     return text.lower() if small < 0.65 or text == asked else text
 
 
@@ -88,8 +89,3 @@ def _with_slip(text: str, random: Random) -> str:
         NEIGHBOURS.get(letter, letter) + following,
     )
     return text[:at] + random.choice(slips) + text[at + 2 :]
-
-
-def _without_accents(text: str) -> str:
-    parts = unicodedata.normalize("NFD", text)
-    return unicodedata.normalize("NFC", "".join(part for part in parts if part not in ACCENTS))

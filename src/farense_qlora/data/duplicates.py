@@ -85,8 +85,19 @@ def alike_pairs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if not texts:
         return np.array([], int), np.array([], int)
     signatures = np.array([_signature(_loose(text)[:LETTERS]) for text in texts])
-    about = np.array([hash(numbers_and_names(text)) for text in texts])
-    early, late = np.concatenate(_alike(signatures, about), axis=1)
+    about = np.array([hash(numbers_and_names(text)) for text in texts]).astype(np.uint64)
+    pairs = []
+    for start in range(0, BANDS * HASHES_A_BAND, HASHES_A_BAND):
+        band = slice(start, start + HASHES_A_BAND)
+        bucket = signatures[:, band] @ FACTORS[band] + about
+        order = np.argsort(bucket, kind="stable")
+        for back in range(1, LOOKED_AT + 1):
+            early, late = order[:-back], order[back:]
+            same = bucket[early] == bucket[late]
+            early, late = early[same], late[same]
+            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE
+            pairs.append((early[agree], late[agree]))
+    early, late = np.concatenate(pairs, axis=1)
     return early, late
 
 
@@ -113,19 +124,3 @@ def _signature(text: str) -> np.ndarray:
     hashes = np.convolve(letters, POWERS, "valid")  # of every `SHINGLE` letters
     hashes ^= hashes >> np.uint64(29)
     return (FACTORS[:, None] * hashes >> np.uint64(32)).min(axis=1)
-
-
-def _alike(signatures: np.ndarray, about: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs of rows, earlier and later, `about` the same whose signatures share a band and agree."""
-    pairs = []
-    for start in range(0, BANDS * HASHES_A_BAND, HASHES_A_BAND):
-        band = slice(start, start + HASHES_A_BAND)
-        bucket = signatures[:, band] @ FACTORS[band] + about.astype(np.uint64)
-        order = np.argsort(bucket, kind="stable")
-        for back in range(1, LOOKED_AT + 1):
-            early, late = order[:-back], order[back:]
-            same = bucket[early] == bucket[late]
-            early, late = early[same], late[same]
-            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE
-            pairs.append((early[agree], late[agree]))
-    return pairs

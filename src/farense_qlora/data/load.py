@@ -23,7 +23,7 @@ from .careless import careless_row
 from .duplicates import alike_groups
 from .rows import LABELS, Row
 from .sources import beside, fingerprint, size
-from .template import TODAY, is_dated, template_missing
+from .template import TODAY, chat_template, template_missing
 from .tokens import Encoded, HasTokenizer, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
@@ -103,7 +103,7 @@ class Data(Drawn):
                 f"a mesma pergunta com respostas diferentes: {len(self.conflicts)} "
                 f"(linhas {'; '.join(some)}{more})"
             )
-        if is_dated(self.tokenizer):
+        if "strftime_now" in chat_template(self.tokenizer):
             said.append(f"o modelo de conversa escreve a data de hoje: fica fixa em {TODAY:%Y-%m-%d}")
         if template_missing(self.tokenizer):
             said.append(

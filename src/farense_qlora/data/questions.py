@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import ROOT
 from ..errors import UserError
-from .facts import Cup, Honour, Phase, President, Season, Tables
+from .facts import Cup, Honour, President, Season, Tables
 from .language import Club, competition, listed, opponent_name, record, with_article, without_brackets
 from .wordings import UNANSWERABLE, Question, Wordings, read_templates
 
@@ -115,19 +115,15 @@ def _phases(tables: Tables, wordings: Wordings) -> Iterator[Question]:
         balance = record(phase.wins, phase.draws, phase.losses)
         if not balance:
             continue  # nothing was played
-        values: dict[str, Any] = {"epoca": phase.season, "fase": _stage(phase), "balanco": balance}
+        name = phase.stage.removesuffix(" (calculada)")
+        played = f"{name} {with_article(phase.division, 'de')}"
+        if name.startswith("liguilha"):  # it names its own two divisions
+            played = "liguilha entre a I e a II Divisão"
+        values: dict[str, Any] = {"epoca": phase.season, "fase": played, "balanco": balance}
         yield wordings.ask("record", phase.season, f"{phase.stage}/record", **values)
         if phase.position is not None:
             yield wordings.ask("story", phase.season, f"{phase.stage}/story", **values, lugar=phase.position,
                                marcados=phase.goals_for, sofridos=phase.goals_against)  # fmt: skip
-
-
-def _stage(phase: Phase) -> str:
-    """The phase with its division: "fase final da II Divisão"; the play-off names its own two."""
-    name = phase.stage.removesuffix(" (calculada)")
-    if name.startswith("liguilha"):
-        return "liguilha entre a I e a II Divisão"
-    return f"{name} {with_article(phase.division, 'de')}"
 
 
 def _cups(tables: Tables, wordings: Wordings) -> Iterator[Question]:

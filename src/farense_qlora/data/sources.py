@@ -249,16 +249,11 @@ def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Va
 def _header(line: str, columns: Mapping[str, str]) -> tuple[str, list[str]] | None:
     """The separator by which `line` names columns that we know, and all that it names."""
     for delimiter in DELIMITERS:
-        header = [_column(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        header = [name.casefold() if name.casefold() in FIELDS else name for name in names]
         if set(columns.values()) <= set(header) if columns else shape(dict.fromkeys(header, "")):
             return delimiter, header
     return None
-
-
-def _column(name: str) -> str:
-    """The name of a column; one that we know in any case."""
-    plain = name.strip().casefold()
-    return plain if plain in FIELDS else name.strip()
 
 
 def _cells(header: list[str], cells: list[str], delimiter: str) -> dict[str, str] | ValueError:

@@ -157,11 +157,6 @@ def template_missing(tokenizer: Any) -> bool:
     return tokenizer.chat_template is None and getattr(tokenizer, "_chat_template", None) is None
 
 
-def is_dated(tokenizer: Any) -> bool:
-    """Whether the chat template of `tokenizer` would write the date of today."""
-    return "strftime_now" in chat_template(tokenizer)
-
-
 @lru_cache(maxsize=8)
 def _dated(text: str) -> str:
     """The template `text` in which the date is `TODAY`, by a macro in place of the function that tells it."""

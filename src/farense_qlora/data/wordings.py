@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import UserError, invalid, reason
 from ..text import counted
-from .language import Club, capital, competition, sentence, with_article
+from .language import Club, competition, sentence, with_article
 
 ROLES = ("user", "assistant")  # who speaks in turn
 UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
@@ -108,7 +108,8 @@ class Wordings:
 
         def filled(text: str) -> str:
             try:
-                return capital(MARK.sub(said, text))
+                text = MARK.sub(said, text)
+                return text[:1].upper() + text[1:]
             except KeyError:
                 known = ", ".join([*forms, *values])
                 raise UserError(

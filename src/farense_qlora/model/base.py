@@ -58,21 +58,17 @@ class Base(Drawn):
     load_seconds: float
 
     def table(self) -> Table:
-        """What the model is, for people."""
+        """What the model is, for people: of its weights the kinds that there are."""
+        kinds = {(layer.bits, layer.mode) for layer in self.model.modules() if "scales" in layer}
+        said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(kinds)]
         facts = [
             ("Modelo", self.name),
             ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
-            ("Bits por peso", self._precision()),
+            ("Bits por peso", " e ".join(said) or str(self.bits)),
             ("Em memória", size(self.size_gb)),
             ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
         ]
         return Table.of_facts("Modelo base", facts)
-
-    def _precision(self) -> str:
-        """The bits of the quantized weights, all that there are, and the kind of those that are floats."""
-        found = {(layer.bits, layer.mode) for layer in self.model.modules() if "scales" in layer}
-        said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(found)]
-        return " e ".join(said) or str(self.bits)
 
 
 class Reader(NamedTuple):

@@ -18,7 +18,7 @@ from ..text import counted, plain
 from .adapters import DESCRIPTION, WEIGHTS, adapter_file
 
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
-PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")
 # How PEFT may have made A and B at first; what is not here has changed the base's weights as well.
 INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 # What makes of PEFT's LoRA something else.
@@ -71,7 +71,10 @@ def read_adapter(folder: Path) -> Adapter:
         )
     weights = _weights(adapter_file(folder, PEFT_WEIGHTS if peft else WEIGHTS))
     if peft:
-        weights = {_mlx_name(name): mx.contiguous(array.T) for name, array in weights.items()}
+        weights = {
+            PEFT_NAME.sub(lambda found: f"{found[1]}.lora_{found[2].lower()}", name): mx.contiguous(array.T)
+            for name, array in weights.items()
+        }
     pairs = {f"{layer}.{matrix}" for layer in _layers(weights) for matrix in ("lora_a", "lora_b")}
     if strange := sorted(pairs ^ set(weights)):
         raise UserError(f"o adaptador em {folder} não tem só matrizes de LoRA, aos pares: veja {strange[0]}")
@@ -185,11 +188,6 @@ def _linear_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
             inputs = inputs * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else inputs
             sizes[name.removesuffix(".linear")] = inputs, outputs  # LoRA's name for the layer in it
     return sizes
-
-
-def _mlx_name(name: str) -> str:
-    found = PEFT_NAME.fullmatch(name)
-    return f"{found[1]}.lora_{found[2].lower()}" if found else name
 
 
 def _layers(weights: Iterable[str]) -> set[str]:
