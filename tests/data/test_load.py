@@ -37,8 +37,7 @@ def test_repeats_and_leaks_are_left_out_by_line(base: Base, tmp_path: Path) -> N
     val = write(tmp_path / "val.jsonl", asks("Onde?", "Quando?"))
     data = load(base, train_data=train, val_data=val)
     assert data.training.lines.tolist() == [1, 2, 4] and data.validation.lines.tolist() == [1]
-    assert [(one.line, one.of) for one in data.repeats] == [(3, 1), (5, 1)]
-    assert [(one.line, one.of) for one in data.leaks] == [(2, 2)]
+    assert (data.repeats, data.leaks) == (((3, 1), (5, 1)), ((2, 2),))
     assert [row.messages[0]["content"] for row in data.held_out()["perguntas por outras palavras"]] == [
         "Onde?"
     ]

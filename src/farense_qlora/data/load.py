@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,12 +39,7 @@ MOST_CARELESS = 150
 GENERAL = ROOT / "data" / "portugues.jsonl"  # what a model should not forget
 SHARE, MOST = 0.1, 500  # of the rows, for validation when nobody gave any
 
-
-class Repeat(NamedTuple):
-    """The row on line `line` says what the one on line `of` says."""
-
-    line: int
-    of: int
+Lines = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -53,8 +48,8 @@ class Data(Drawn):
     about other things, by which one sees what it forgets.
 
     `repeats` are training rows that say what an earlier one says, and `leaks` validation rows that are in the
-    training; when all of them are, someone wants to see it learnt by heart: `memorised`, and none is left
-    out. `conflicts` are rows of one question and several answers, by line.
+    training, each by its line and that of the other; when all leak, someone wants to see it learnt by heart:
+    `memorised`, and none is left out. `conflicts` are rows of one question and several answers, by line.
     """
 
     config: Config
@@ -63,10 +58,10 @@ class Data(Drawn):
     validation: Encoded
     general: Encoded
     asked_too: dict[str, list[Row]]
-    repeats: tuple[Repeat, ...]
-    leaks: tuple[Repeat, ...]
+    repeats: tuple[Lines, ...]
+    leaks: tuple[Lines, ...]
     memorised: bool
-    conflicts: tuple[tuple[int, ...], ...]
+    conflicts: tuple[Lines, ...]
 
     @property
     def split(self) -> bool:
@@ -88,8 +83,8 @@ class Data(Drawn):
         if self.split and (found := beside(config.train_data)):
             said.append(f"há {found} ao lado, que não se usa; para validar com ele: --val-data {found}")
         if self.repeats or self.leaks:
-            some = [f"a {one.line} repete a {one.of}" for one in self.repeats[:1]]
-            some += [f"a {one.line} da validação está no treino ({one.of})" for one in self.leaks[:1]]
+            some = [f"a {line} repete a {of}" for line, of in self.repeats[:1]]
+            some += [f"a {line} da validação está no treino ({of})" for line, of in self.leaks[:1]]
             said.append(
                 f"linhas repetidas que ficam de fora: {len(self.repeats)} de treino, {len(self.leaks)} da "
                 f"validação ({'; '.join(some)}); com --no-remove-duplicates ficam"
@@ -178,7 +173,7 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     first = rows.drop_duplicates("key").set_index("key")["line"]  # where each thing is said first
     again = rows[rows.duplicated("key") & config.remove_duplicates]
     training = training.without(again["line"])
-    leaks: tuple[Repeat, ...] = ()
+    leaks: tuple[Lines, ...] = ()
     memorised = False
     if config.val_data:
         validation = encode_file(config.val_data, config, base, progress)
@@ -213,8 +208,7 @@ def known_lengths(config: Config) -> np.ndarray | None:
     Raises `UserError` when their file is not there.
     """
     with suppress(OSError, ValueError):
-        lengths: np.ndarray = np.load(_lengths_file(config))
-        return lengths
+        return np.load(_lengths_file(config))
     return None
 
 
@@ -249,7 +243,7 @@ def write_left_out(config: Config, data: Data, run: Path) -> None:
                 path.write_text("".join(lines), encoding="utf-8")
 
 
-def _summary(source: str, encoded: Encoded, repeats: tuple[Repeat, ...]) -> str:
+def _summary(source: str, encoded: Encoded, repeats: tuple[Lines, ...]) -> str:
     """What became of the rows of one file, in one line."""
     counts = {
         "de texto corrido, que se aprende todo": encoded.count("text"),
@@ -274,11 +268,11 @@ def _by_row(encoded: Encoded) -> pd.DataFrame:
     return pd.DataFrame({"line": lines, "key": encoded.keys[first], "asked": encoded.asked[first]})
 
 
-def _repeats(again: pd.DataFrame, first: "pd.Series[int]") -> tuple[Repeat, ...]:
-    return tuple(map(Repeat, again["line"].tolist(), again["key"].map(first).tolist()))
+def _repeats(again: pd.DataFrame, first: "pd.Series[int]") -> tuple[Lines, ...]:
+    return tuple(zip(again["line"].tolist(), again["key"].map(first).tolist(), strict=True))
 
 
-def _conflicts(rows: pd.DataFrame) -> tuple[tuple[int, ...], ...]:
+def _conflicts(rows: pd.DataFrame) -> tuple[Lines, ...]:
     """The lines of rows that ask the same and do not answer the same."""
     several = rows[rows.groupby("asked")["key"].transform("nunique") > 1]
     return tuple(tuple(lines) for _, lines in several.groupby("asked", sort=False)["line"])
@@ -291,8 +285,7 @@ def _split(config: Config, training: Encoded) -> list[int]:
     key = hashlib.sha256((key + str(np.unique(training.lines).tolist())).encode()).hexdigest()[:32]
     kept = CACHE / "splits" / f"{key}.json"
     with suppress(OSError, ValueError):
-        lines: list[int] = json.loads(kept.read_text(encoding="utf-8"))
-        return lines
+        return json.loads(kept.read_text(encoding="utf-8"))
     rows = training.rows()
     groups: dict[int, list[int]] = {}  # in the order of their first rows
     for (line, _), group in zip(rows, alike_groups([row for _, row in rows]).tolist(), strict=True):

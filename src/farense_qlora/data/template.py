@@ -32,14 +32,13 @@ class Template:
 
     def write(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The text of `messages`, or with `prompt` that after which the model answers; raises anything."""
-        text: str = self.tokenizer.apply_chat_template(
+        return self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(self.tools) or None,
             tokenize=False,
             add_generation_prompt=prompt,
             **self.settings,
         )
-        return text
 
     @property
     def settings(self) -> dict[str, Any]:

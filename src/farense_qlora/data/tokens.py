@@ -100,9 +100,7 @@ class Encoded(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def __getitem__(self, i: Any) -> Any:  # no slices
         at, length = int(self._kept[i]), self.lengths[i]
         tokens, supervised = (column[at].values.to_numpy()[:length] for column in self._columns)
         return Example(tokens, supervised.view(bool))
@@ -164,8 +162,7 @@ class Encoded(Sequence[Example]):
         return cls(table, np.frombuffer(about[b"kept"], np.int64), int(about[b"limit"]), ())
 
     def _column(self, name: str) -> np.ndarray:
-        values: np.ndarray = self._table[name].to_numpy()[self._kept]
-        return values
+        return self._table[name].to_numpy()[self._kept]
 
 
 def read_rows(
