@@ -72,11 +72,13 @@ def test_trials_that_are_stopped_go_on_from_where_they_were(config: Config) -> N
         time.sleep(0.1)
     found.stop()
     found.wait()
-    assert found.results == [] and not found.done and found.runs[0].status == "stopped"
+    assert found.results == [] and found.next == (0, 0) and found.runs[0].status == "stopped"
     reached = of(found.runs[0].events(), Stepped)[-1].step
     assert 0 < reached < 400
     trials().wait()
-    assert found.done and [one.step for one in of(found.runs[0].events(), Stepped)] == [*range(1, 401)]
+    assert found.next is None and [one.step for one in of(found.runs[0].events(), Stepped)] == [
+        *range(1, 401)
+    ]
 
 
 def test_a_list_of_settings_is_trained_whole_and_one_that_fails_says_why(config: Config) -> None:

@@ -110,10 +110,16 @@ class Trials(Drawn):
         return [result.trial for result in best]
 
     @property
-    def done(self) -> bool:
-        """Whether there is nothing left to try."""
-        last = len(self.shares) - 1
-        return {*self.going_on(last)} <= {result.trial for result in self.results if result.rung == last}
+    def next(self) -> tuple[int, int] | None:
+        """The trial to train next, and the number of the share; None when there is nothing left to try."""
+        known = {(result.trial, result.rung) for result in self.results}
+        for rung, share in enumerate(self.shares):
+            trials = self.going_on(rung)
+            if len(trials) == 1 < len(self.configs) and share < 1:
+                continue  # there is nothing to choose from
+            if left := [(trial, rung) for trial in trials if (trial, rung) not in known]:
+                return left[0]
+        return None
 
     @property
     def best(self) -> Config:
@@ -151,7 +157,7 @@ class Trials(Drawn):
             rows.append((*(getattr(config, name) for name in self.varied), step, loss, apart, verdict))
         columns = [str(Config.model_fields[name].title) for name in self.varied]
         columns += ["atualizações", "perda de validação", "a mais do que a melhor [95 %]", "veredicto"]
-        state = "a decorrer" if self.alive else "terminados" if self.done else "parados"
+        state = "a decorrer" if self.alive else "terminados" if self.next is None else "parados"
         caption = f"Ensaios {self.folder.name} ({state})"
         formats: dict[str, Callable[[Any], str]] = dict.fromkeys(columns, setting)
         formats |= {"atualizações": WHOLE, "perda de validação": decimal}
@@ -262,30 +268,22 @@ def newest(go_on: bool = False) -> Trials:
 def main(folder: str) -> None:
     """Train and measure what is left to do of the trials in `folder`."""
     under_way = Trials(Path(folder))
-    for rung, share in enumerate(under_way.shares):
-        going_on = under_way.going_on(rung)
-        if len(going_on) == 1 < len(under_way.configs) and share < 1:
-            continue  # there is nothing to choose from
-        for trial in going_on:
-            if any((result.trial, result.rung) == (trial, rung) for result in under_way.results):
-                continue
-            name = under_way.run(trial).name
-            while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
-                time.sleep(POLL_SECONDS)  # somebody trains something else
-            if under_way.over:
-                return
-            result = _try(under_way, trial, rung, share)
-            if result is None:
-                return
-            lines = [json.dumps(asdict(one)) + "\n" for one in (*under_way.results, result)]
-            with atomic_write(under_way.folder / "results.jsonl") as path:
-                path.write_text("".join(lines), encoding="utf-8")
+    while (following := under_way.next) is not None:
+        name = under_way.run(following[0]).name
+        while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
+            time.sleep(POLL_SECONDS)  # somebody trains something else
+        if under_way.over or (result := _try(under_way, *following)) is None:
+            return
+        lines = [json.dumps(asdict(one)) + "\n" for one in (*under_way.results, result)]
+        with atomic_write(under_way.folder / "results.jsonl") as path:
+            path.write_text("".join(lines), encoding="utf-8")
 
 
-def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result | None:
-    """Train number `trial` up to a `share` of its updates, or until the time is over, and measure it; None
-    when a stop is asked for before it is there."""
-    config = under_way.configs[trial].changed(eval_every=under_way.eval_every[trial])
+def _try(under_way: Trials, trial: int, rung: int) -> Result | None:
+    """Train number `trial` up to the share number `rung` of its updates, or until the time is over, and
+    measure it; None when a stop is asked for before it is there."""
+    config, share = under_way.configs[trial], under_way.shares[rung]
+    config = config.changed(eval_every=under_way.eval_every[trial])
     run = under_way.run(trial)
     try:
         if not _is_at(run, share):

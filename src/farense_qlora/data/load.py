@@ -173,8 +173,10 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     first = rows.drop_duplicates("key").set_index("key")["line"]  # where each thing is said first
     again = rows[rows.duplicated("key") & config.remove_duplicates]
     training = training.without(again["line"])
+    several = rows[rows.groupby("asked")["key"].transform("nunique") > 1]  # answers to one question
     leaks: tuple[Lines, ...] = ()
     memorised = False
+    asked_too: dict[str, list[Row]] = {}
     if config.val_data:
         validation = encode_file(config.val_data, config, base, progress)
         asked = _by_row(validation)
@@ -183,6 +185,10 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         if not memorised and config.remove_duplicates:
             leaks = _repeats(leaked, first)
             validation = validation.without(leaked["line"])
+        for written, name in ASKED_TOO.items():
+            path = (HOME / config.val_data).with_name(written)
+            if path.is_file() and path.stat().st_size:
+                asked_too[name] = read_rows(path)
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
@@ -194,11 +200,11 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         training=training,
         validation=validation,
         general=encode_file(GENERAL, config.changed(columns="", encoding="utf-8"), base),
-        asked_too=_asked_too(config.val_data),
+        asked_too=asked_too,
         repeats=_repeats(again, first),
         leaks=leaks,
         memorised=memorised,
-        conflicts=_conflicts(rows),
+        conflicts=tuple(tuple(lines) for _, lines in several.groupby("asked", sort=False)["line"]),
     )
 
 
@@ -216,14 +222,6 @@ def _lengths_file(config: Config) -> Path:
     settings = {"model", "chat_template", "seed", *Config.by_group()["Dados"]} - {"packing"}
     decisive = sorted(config.model_dump(include=settings).items()), size(config.train_data)
     return CACHE / "lengths" / f"{hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]}.npy"
-
-
-def _asked_too(validation: str) -> dict[str, list[Row]]:
-    """The rows of each file that `prepare` wrote beside `validation`, and not empty."""
-    if not validation:
-        return {}
-    paths = {name: (HOME / validation).with_name(file) for file, name in ASKED_TOO.items()}
-    return {name: read_rows(path) for name, path in paths.items() if path.is_file() and path.stat().st_size}
 
 
 def write_left_out(config: Config, data: Data, run: Path) -> None:
@@ -272,12 +270,6 @@ def _repeats(again: pd.DataFrame, first: "pd.Series[int]") -> tuple[Lines, ...]:
     return tuple(zip(again["line"].tolist(), again["key"].map(first).tolist(), strict=True))
 
 
-def _conflicts(rows: pd.DataFrame) -> tuple[Lines, ...]:
-    """The lines of rows that ask the same and do not answer the same."""
-    several = rows[rows.groupby("asked")["key"].transform("nunique") > 1]
-    return tuple(tuple(lines) for _, lines in several.groupby("asked", sort=False)["line"])
-
-
 def _split(config: Config, training: Encoded) -> list[int]:
     """The lines that are taken from `training` to validate with: whole groups of rows that are alike, at
     random by the seed; found once, and kept in the user's cache folder. Raises `UserError`."""
@@ -286,16 +278,14 @@ def _split(config: Config, training: Encoded) -> list[int]:
     kept = CACHE / "splits" / f"{key}.json"
     with suppress(OSError, ValueError):
         return json.loads(kept.read_text(encoding="utf-8"))
-    rows = training.rows()
-    groups: dict[int, list[int]] = {}  # in the order of their first rows
-    for (line, _), group in zip(rows, alike_groups([row for _, row in rows]).tolist(), strict=True):
-        groups.setdefault(group, []).append(line)
+    numbers, rows = zip(*training.rows(), strict=True)
+    groups = pd.Series(numbers).groupby(alike_groups(rows), sort=False).agg(list)  # by their first rows
     wanted = min(MOST, max(1, round(SHARE * len(rows))), len(rows) - 1)
     taken: list[int] = []
-    for group in np.random.default_rng(config.seed).permutation([*groups]).tolist():
+    for group in np.random.default_rng(config.seed).permutation(groups.index).tolist():
         if len(taken) + len(groups[group]) <= wanted:
             taken += groups[group]
-    smallest = min(groups.values(), key=len)
+    smallest: list[int] = min(groups, key=len)
     if not taken and len(rows) > 2 * len(smallest):
         taken = smallest
     if not taken:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,11 @@ def _seasons(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     yield from _moves(tables.seasons, wordings)
     for number, pair in enumerate(pairwise(top)):
         first, second = reversed(pair) if number % 2 else pair
-        if number % 4 < 2:
-            name, part = "better_place", "place"
-            best, worst = sorted(pair, key=lambda season: season.position)
-            more, less = best.position, worst.position
-        else:
-            name, part = "more_goals", "goals"
-            best, worst = sorted(pair, key=lambda season: -season.goals_for)
-            more, less = best.goals_for, worst.goals_for
+        places = number % 4 < 2
+        name, part = ("better_place", "place") if places else ("more_goals", "goals")
+        figure = attrgetter("position" if places else "goals_for")
+        best, worst = sorted(pair, key=figure, reverse=not places)
+        more, less = figure(best), figure(worst)
         if more != less:
             yield ask(name, f"{first.season}+{second.season}", part, guessable=True, uma=first.season,
                       outra=second.season, melhor=best.season, mais=more, menos=less)  # fmt: skip
