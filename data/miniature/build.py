@@ -28,7 +28,7 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 from tokenizer import SPECIAL, train_tokenizer
 
 from farense_qlora.data.batches import Batch, collate
-from farense_qlora.data.careless import some_careless
+from farense_qlora.data.careless import sometimes_careless
 from farense_qlora.data.questions import questions
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Example, encode
@@ -162,8 +162,9 @@ def texts(recipe: Recipe) -> Iterator[str]:
         yield f" {number:02d}{number:02d}-{number:02d}" * 500
         yield f" {number}" * 500
     for seed in range(recipe.clubs_for_tokenizer):
-        for row in some_careless(enumerate(rows_of_club(10**6 + seed)), recipe.careless, seed):
-            yield from (f" {message['content']}" for message in row.messages)
+        for number, row in enumerate(rows_of_club(10**6 + seed)):
+            typed = sometimes_careless(row, recipe.careless, seed, number)
+            yield from (f" {message['content']}" for message in typed.messages)
 
 
 def pretrain(
@@ -315,7 +316,7 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
 def _typed(rows: Sequence[Row], recipe: Recipe, seed: int) -> list[Row]:
     """The `rows` as people ask: the recipe's shares of them loosely and carelessly."""
     loose = some_loose(rows, recipe.loose, seed)
-    return list(some_careless(enumerate(loose), recipe.careless, seed))
+    return [sometimes_careless(row, recipe.careless, seed, number) for number, row in enumerate(loose)]
 
 
 def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:

@@ -6,7 +6,6 @@ this; the answers never.
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
@@ -66,12 +65,10 @@ def careless_row(row: Row, random: Random, other: bool = False) -> Row:
     return replace(row, messages=messages)
 
 
-def some_careless(rows: Iterable[tuple[int, Row]], share: float, seed: int) -> Iterable[Row]:
-    """The numbered `rows`, a `share` of them typed carelessly: by `seed` and number alone, whatever stands
-    beside them."""
-    for number, row in rows:
-        random = Random(f"{seed} {number}")
-        yield careless_row(row, random) if random.random() < share else row
+def sometimes_careless(row: Row, share: float, seed: int, number: int) -> Row:
+    """`row`, or for a `share` of all numbers, by `seed`, the same typed carelessly."""
+    random = Random(f"{seed} {number}")
+    return careless_row(row, random) if random.random() < share else row
 
 
 def _with_slip(text: str, random: Random) -> str:

@@ -24,7 +24,7 @@ from .duplicates import alike_groups
 from .rows import LABELS, Row
 from .sources import beside, fingerprint, size
 from .template import TODAY, chat_template, template_missing
-from .tokens import Encoded, HasTokenizer, encode_file, read_rows
+from .tokens import Encoded, Reader, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
 SPLIT = "validação"  # what was taken from the training rows asks for what they do not teach
@@ -158,7 +158,7 @@ class Data(Drawn):
         return {name: rows for name, rows in sets.items() if rows}
 
 
-def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None) -> Data:
+def load_data(config: Config, base: Reader, progress: Callable[[int], object] = lambda _: None) -> Data:
     """The rows that `config` names, as tokens of `base`; `progress` is told how many more were tokenized.
 
     Raises `UserError`, listing them, on rows that cannot be learnt, unless `config.skip_bad`; and when too
