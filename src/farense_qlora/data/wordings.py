@@ -103,8 +103,16 @@ class Wordings:
 
         def said(mark: re.Match[str]) -> str:
             name = mark[1] or ""  # a brace alone is none
-            value, _, form = name.partition(":")
-            return forms[name] if name in forms else _said(values[value], form)
+            if name in forms:
+                return forms[name]
+            key, _, form = name.partition(":")
+            value = values[key]
+            if not form or value == "":  # {rival}: as it is
+                return str(value)
+            if isinstance(value, int):  # {golos:golo}: "1 golo", "2 golos"
+                return counted(value, form)
+            # {rival:com}: after that preposition; {rival:o}: with its article alone
+            return with_article(competition(value), "" if form == "o" else form)
 
         def filled(text: str) -> str:
             try:
@@ -133,16 +141,6 @@ class Wordings:
             ),
             guessable=guessable,
         )
-
-
-def _said(value: str | int, form: str) -> str:
-    """What a mark says: {rival} the value, {rival:com} the name after that preposition, {rival:o} with its
-    article alone, and {golos:golo} the number of what: "1 golo", "2 golos"."""
-    if not form or value == "":
-        return str(value)
-    if isinstance(value, int):
-        return counted(value, form)
-    return with_article(competition(value), "" if form == "o" else form)
 
 
 def read_templates(file: Path, allowed: Collection[str] = ()) -> dict[str, Template]:
