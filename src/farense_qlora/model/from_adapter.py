@@ -14,7 +14,6 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import UserError
 from ..files import CHECKSUMS, sha256
-from ..text import counted, plain
 from .adapters import DESCRIPTION, WEIGHTS, adapter_file
 
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -130,24 +129,22 @@ def _weights(path: Path) -> Arrays:
 def _check_base(model: nn.Module, sizes: dict[str, tuple[int, int]], adapter: Adapter) -> None:
     """Raise `UserError` unless each layer of `adapter` is one of `model`'s, with its inputs and outputs."""
     names = {name for name, _ in model.named_modules()}
+    other = f"o adaptador em {adapter.folder} foi feito para outro modelo base"
     for layer in sorted(_layers(adapter.weights)):
+        if layer not in names:
+            raise UserError(f"{other}: muda {layer}, que este não tem")
         theirs = adapter.weights[f"{layer}.lora_a"].shape[0], adapter.weights[f"{layer}.lora_b"].shape[-1]
         here = sizes.get(layer, theirs)
-        if layer not in names:
-            why = f"muda {layer}, que este não tem"
-        elif here != theirs:
-            why = f"{layer} tem lá {theirs[0]} entradas e {theirs[1]} saídas, e aqui {here[0]} e {here[1]}"
-        else:
-            continue
-        raise UserError(f"o adaptador em {adapter.folder} foi feito para outro modelo base: {why}")
+        if here != theirs:
+            there = f"{theirs[0]} entradas e {theirs[1]} saídas"
+            raise UserError(f"{other}: {layer} tem lá {there}, e aqui {here[0]} e {here[1]}")
 
 
 def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[str], adapter: Adapter) -> None:
     """Raise `UserError`, with the flags that would make it fit, unless `adapter` is as `config` trains: the
     arrays `fresh`, on some of the `linear` layers of a model of `depth` blocks."""
     mine, theirs = _layers(fresh), _layers(adapter.weights)
-    my_blocks, blocks = set(map(_block, mine)), set(map(_block, theirs))
-    my_modules, modules = set(map(_module, mine)), set(map(_module, theirs))
+    modules, blocks = set(map(_module, theirs)), set(map(_block, theirs))
     last = range(depth - len(blocks), depth)
     trainable = {x for x in {*linear, *mine} if _block(x) in last and _module(x) in modules}
     if theirs not in (mine, trainable):
@@ -155,26 +152,21 @@ def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[st
             f"o adaptador em {adapter.folder} não muda os mesmos módulos em cada um dos últimos blocos, que "
             "é o que aqui se treina: não se pode partir dele"
         )
-    scale, alpha = config.alpha / config.rank, adapter.scale * adapter.rank
-    differences, flags = [], []
-    if adapter.rank != config.rank:
-        differences.append(f"rank {adapter.rank} (aqui {config.rank})")
-        flags.append(f"--rank {adapter.rank}")
-    if not math.isclose(adapter.scale, scale):
-        differences.append(f"escala alpha / rank {plain(adapter.scale)} (aqui {plain(scale)})")
-    if not math.isclose(alpha, config.alpha):
-        flags.append(f"--alpha {alpha:.12g}")
-    if modules != my_modules:
-        differences.append(f"módulos {', '.join(sorted(modules))} (aqui {', '.join(sorted(my_modules))})")
-        flags.append(f"--target-modules {' '.join(sorted(modules))}")
-    if blocks != my_blocks:
-        differences.append(f"{counted(len(blocks), 'camada')} (aqui {len(my_blocks)})")
-        flags.append(f"--num-layers {len(blocks)}")
-    if differences:
-        raise UserError(
-            f"o adaptador em {adapter.folder} tem {'; '.join(differences)}: para partir dele use "
-            f"{' '.join(flags)}"
-        )
+
+    def flags(rank: int, alpha: float, layers: set[str]) -> dict[str, str]:
+        return {
+            "rank": str(rank),
+            "alpha": f"{alpha:.12g}",
+            "target-modules": " ".join(sorted(set(map(_module, layers)))),
+            "num-layers": str(len(set(map(_block, layers)))),
+        }
+
+    here = flags(config.rank, config.alpha, mine)
+    there = flags(adapter.rank, adapter.scale * adapter.rank, theirs)
+    if differ := [name for name in here if here[name] != there[name]]:
+        said = "; ".join(f"{name} {there[name]} (aqui {here[name]})" for name in differ)
+        use = " ".join(f"--{name} {there[name]}" for name in differ)
+        raise UserError(f"o adaptador em {adapter.folder} tem {said}: para partir dele use {use}")
     if any(array.shape != fresh[name].shape for name, array in adapter.weights.items()):
         raise UserError(f"o adaptador em {adapter.folder} tem matrizes que não encaixam neste modelo")
 
