@@ -215,15 +215,12 @@ def trials(
             f"os ensaios «{other.name}» ainda estão a decorrer: espere que acabem, ou pare-os com "
             "«farense-qlora queue --stop»"
         )
-    shares: tuple[float, ...] = (1.0,)
-    configs = [config] if isinstance(config, Config) else list(config)
-    if values:
-        shares = SHARES
-        configs = [
-            one.changed(**dict(zip(values, some, strict=True)))
-            for one in configs
-            for some in product(*values.values())
-        ]
+    shares = SHARES if values else (1.0,)
+    configs = [
+        one.changed(**dict(zip(values, some, strict=True)))
+        for one in ([config] if isinstance(config, Config) else config)
+        for some in product(*values.values())
+    ]
     eval_every = []  # of each: often enough to see how it stands where it may have to end
     for one in configs:
         updates = estimate(one, on_cpu=True).updates if values else None  # the same anywhere
