@@ -98,7 +98,8 @@ def test_what_cannot_be_told_apart_is_within_the_noise(tmp_path: Path) -> None:
     assert table["Rank"].tolist() == [8, 4, 2]
     assert table["veredicto"].tolist() == ["recomendada", "dentro do ruído", "pior"]
     assert table["a mais do que a melhor [95 %]"].tolist()[2] == "0,100 [0,100; 0,100]"
-    assert found.going_on(1) == [2] and found.best.rank == 8
+    assert found.next is None and found.best.rank == 8
+    assert write_trials(tmp_path / "c", (0, 0, worse), (1, 0, alike), (2, 0, best)).next == (2, 1)
     nothing = write_trials(tmp_path / "b")
     assert nothing.table()["veredicto"].tolist() == ["por fazer"] * 3
     with pytest.raises(UserError, match="ainda não mediram nada"):

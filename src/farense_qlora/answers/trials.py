@@ -99,26 +99,19 @@ class Trials(Drawn):
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [Result(**json.loads(line)) for line in lines]
 
-    def going_on(self, rung: int) -> list[int]:
-        """The trials that train up to share number `rung`."""
-        results = [result for result in self.results if result.rung < rung]
-        if not results:
-            return list(range(len(self.configs)))
-        latest = max(result.rung for result in results)
-        before = [result for result in results if result.rung == latest and not result.failed]
-        best = sorted(before, key=lambda result: result.loss)[: math.ceil(len(before) / 3)]
-        return [result.trial for result in best]
-
     @property
     def next(self) -> tuple[int, int] | None:
-        """The trial to train next, and the number of the share; None when there is nothing left to try."""
-        known = {(result.trial, result.rung) for result in self.results}
+        """The trial to train next, and up to which share; None when there is nothing left to try."""
+        results, going_on = self.results, [*range(len(self.configs))]
         for rung, share in enumerate(self.shares):
-            trials = self.going_on(rung)
-            if len(trials) == 1 < len(self.configs) and share < 1:
+            if len(going_on) == 1 < len(self.configs) and share < 1:
                 continue  # there is nothing to choose from
-            if left := [(trial, rung) for trial in trials if (trial, rung) not in known]:
-                return left[0]
+            known = {result.trial: result for result in results if result.rung == rung}
+            if left := [trial for trial in going_on if trial not in known]:
+                return left[0], rung
+            good = [known[trial] for trial in going_on if not known[trial].failed]
+            best = sorted(good, key=lambda result: result.loss)[: math.ceil(len(good) / 3)]
+            going_on = [result.trial for result in best]
         return None
 
     @property
