@@ -198,8 +198,8 @@ def trials(
 
     Raises `UserError` while other trials are under way, and on settings that cannot be.
 
-    >>> fq.trials([config.changed(max_steps=1)]).wait().done
-    True
+    >>> fq.trials([config.changed(max_steps=1)]).wait().best.max_steps
+    1
     """
     if config is None:
         return newest(go_on=True)
