@@ -129,15 +129,16 @@ def _weights(path: Path) -> Arrays:
 def _check_base(model: nn.Module, sizes: dict[str, tuple[int, int]], adapter: Adapter) -> None:
     """Raise `UserError` unless each layer of `adapter` is one of `model`'s, with its inputs and outputs."""
     names = {name for name, _ in model.named_modules()}
-    other = f"o adaptador em {adapter.folder} foi feito para outro modelo base"
     for layer in sorted(_layers(adapter.weights)):
-        if layer not in names:
-            raise UserError(f"{other}: muda {layer}, que este não tem")
         theirs = adapter.weights[f"{layer}.lora_a"].shape[0], adapter.weights[f"{layer}.lora_b"].shape[-1]
         here = sizes.get(layer, theirs)
-        if here != theirs:
-            there = f"{theirs[0]} entradas e {theirs[1]} saídas"
-            raise UserError(f"{other}: {layer} tem lá {there}, e aqui {here[0]} e {here[1]}")
+        if layer not in names:
+            why = f"muda {layer}, que este não tem"
+        elif here != theirs:
+            why = f"{layer} tem lá {theirs[0]} entradas e {theirs[1]} saídas, e aqui {here[0]} e {here[1]}"
+        else:
+            continue
+        raise UserError(f"o adaptador em {adapter.folder} foi feito para outro modelo base: {why}")
 
 
 def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[str], adapter: Adapter) -> None:
