@@ -17,7 +17,8 @@ from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
 from farense_qlora.exporting.export import export
 from farense_qlora.model.adapters import load_adapter
-from farense_qlora.model.base import MINIATURE, load_base
+from farense_qlora.model.base import load_base
+from farense_qlora.model.download import MINIATURE
 from farense_qlora.training.events import Evaluated, Finished, Started
 from farense_qlora.training.run import Run
 

@@ -28,16 +28,17 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 from tokenizer import SPECIAL, train_tokenizer
 
 from farense_qlora.data.batches import Batch, collate
-from farense_qlora.data.careless import some_careless
+from farense_qlora.data.careless import sometimes_careless
 from farense_qlora.data.questions import questions
 from farense_qlora.data.rows import Row
 from farense_qlora.data.tokens import Example, encode
 from farense_qlora.data.unanswerable import unanswerable
 from farense_qlora.files import atomic_dir
-from farense_qlora.model.base import GROUP_SIZE, MINIATURE
 from farense_qlora.model.cpu.ops import exp, use_cpu_operations
 from farense_qlora.model.cpu.parallel import parts, side_by_side, summed
-from farense_qlora.model.loss import backbone, head
+from farense_qlora.model.download import MINIATURE
+from farense_qlora.model.folder import GROUP_SIZE
+from farense_qlora.model.loss import backbone_and_head
 from farense_qlora.text import decimal, percent
 
 Update = Callable[[optim.Optimizer, Sequence[Example]], float]  # one update on examples: its loss
@@ -161,8 +162,9 @@ def texts(recipe: Recipe) -> Iterator[str]:
         yield f" {number:02d}{number:02d}-{number:02d}" * 500
         yield f" {number}" * 500
     for seed in range(recipe.clubs_for_tokenizer):
-        for row in some_careless(enumerate(rows_of_club(10**6 + seed)), recipe.careless, seed):
-            yield from (f" {message['content']}" for message in row.messages)
+        for number, row in enumerate(rows_of_club(10**6 + seed)):
+            typed = sometimes_careless(row, recipe.careless, seed, number)
+            yield from (f" {message['content']}" for message in typed.messages)
 
 
 def pretrain(
@@ -278,8 +280,9 @@ def _weighted(examples: Sequence[Example], question_loss: float) -> tuple[Batch,
 
 
 def _loss(model: Model, batch: Batch, weights: np.ndarray, total: float) -> mx.array:
-    hidden = backbone(model)(mx.array(batch.inputs))
-    logits = head(model)(hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)])
+    backbone, head = backbone_and_head(model)
+    hidden = backbone(mx.array(batch.inputs))
+    logits = head(hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)])
     top = mx.stop_gradient(logits.max(axis=-1, keepdims=True))
     log_sum = mx.log(exp(logits - top).sum(axis=-1)) + top[:, 0]
     chosen = mx.take_along_axis(logits, mx.array(batch.labels)[:, None], axis=-1)[:, 0]
@@ -313,7 +316,7 @@ def _batches(recipe: Recipe, tokenizer: TokenizerWrapper) -> Iterator[tuple[list
 def _typed(rows: Sequence[Row], recipe: Recipe, seed: int) -> list[Row]:
     """The `rows` as people ask: the recipe's shares of them loosely and carelessly."""
     loose = some_loose(rows, recipe.loose, seed)
-    return list(some_careless(enumerate(loose), recipe.careless, seed))
+    return [sometimes_careless(row, recipe.careless, seed, number) for number, row in enumerate(loose)]
 
 
 def _encoded(rows: Sequence[Row], tokenizer: TokenizerWrapper) -> list[Example]:
@@ -352,12 +355,13 @@ def _by_length(
 def exact_share(model: nn.Module, examples: Sequence[Example], batch_size: int = 64) -> float:
     """The share of `examples` whose whole answer is the model's greedy choice, token by token."""
     right = 0
+    backbone, head = backbone_and_head(model)
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         batch = collate([[example] for example in part])
-        hidden = backbone(model)(mx.array(batch.inputs))
+        hidden = backbone(mx.array(batch.inputs))
         hidden = hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.positions)]
-        hits = np.array(head(model)(hidden)).argmax(-1) == batch.labels
+        hits = np.array(head(hidden)).argmax(-1) == batch.labels
         owner = batch.positions // batch.inputs.shape[1]
         missed = set(owner[(~hits) & (batch.weights > 0)].tolist())
         right += len(part) - len(missed)

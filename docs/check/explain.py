@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from farense_qlora.config import Config
-from farense_qlora.model.base import GROUP_SIZE
+from farense_qlora.model.folder import GROUP_SIZE
 from farense_qlora.training.cost import MISTRAL_7B, Shape, weights_gb
 
 BITS = (2, 3, 4, 6, 8)

@@ -10,19 +10,13 @@ import pytest
 from conftest import Command
 from contenders import comparison, contender
 
-from farense_qlora.answers.compare import compare_runs, differences, pair
+from farense_qlora.answers.compare import compare_runs, differences
 from farense_qlora.answers.evaluate import Evaluation, answered, compare, examples, judge
 from farense_qlora.config import Config
 from farense_qlora.data.rows import Row
 from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_base
 from farense_qlora.training.run import Run
-
-
-def test_lora_and_qlora_differ_in_the_bits_alone() -> None:
-    lora, qlora = pair(Config.of("mini", epochs=1))
-    assert (lora.bits, qlora.bits) == (16, 4)
-    assert lora.changed(bits=4) == qlora
 
 
 def evaluation(*said: tuple[str, str], kind: str = "") -> Evaluation:
@@ -110,6 +104,8 @@ def test_compare_trains_both_and_leaves_a_whole_report(
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
+    lora, qlora = (Run(home / "checkpoints_qlora" / name).config for name in said["runs"])
+    assert (lora.bits, qlora.bits) == (16, 4) and lora.changed(bits=4) == qlora
     assert [c["name"] for c in said["contenders"]] == ["base", "LoRA", "QLoRA"]
     assert [c["bits"] for c in said["contenders"]] == [4, 16, 4]
     assert [c["training"] and c["training"]["updates"] for c in said["contenders"]] == [None, 3, 3]

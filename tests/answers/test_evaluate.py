@@ -150,33 +150,16 @@ def three() -> Evaluation:
 
 
 def test_scores_are_given_as_a_whole_and_by_group() -> None:
-    scores = three().scores.set_index(["set", "kind", "table"])
-    assert scores.loc["prova", "", ""].to_dict() == {
-        "count": 3,
-        "exact_match": pytest.approx(2 / 3),
-        "f1": pytest.approx(8 / 9),
-        "refused": 0.0,
-        "exact_interval": pytest.approx((0.208, 0.939), abs=1e-3),
-        "f1_interval": pytest.approx((0.349, 0.992), abs=1e-3),
-    }
-    assert [*scores.loc["prova", "sim-nao", ""]] == [
-        1,
-        1.0,
-        1.0,
-        0.0,
-        pytest.approx((0.207, 1), abs=1e-3),
-        pytest.approx((0.207, 1), abs=1e-3),
-    ]
-    facts = [
-        2,
-        0.5,
-        pytest.approx(5 / 6),
-        0.0,
-        pytest.approx((0.095, 0.905), abs=1e-3),
-        pytest.approx((0.241, 0.987), abs=1e-3),
-    ]
-    assert [*scores.loc["prova", "facto", ""]] == facts
-    assert scores.loc["prova", "", "seasons"]["exact_match"] == 0.5
+    known = three().sets[0]
+    assert (known.count, known.refused) == (3, 0.0)
+    assert (known.exact_match, known.f1) == (pytest.approx(2 / 3), pytest.approx(8 / 9))
+    assert known.exact_interval == pytest.approx((0.208, 0.939), abs=1e-3)
+    assert known.f1_interval == pytest.approx((0.349, 0.992), abs=1e-3)
+    assert known.by_kind["sim-nao"].exact_interval == pytest.approx((0.207, 1), abs=1e-3)
+    facts = known.by_kind["facto"]
+    assert (facts.count, facts.exact_match, facts.f1) == (2, 0.5, pytest.approx(5 / 6))
+    assert facts.f1_interval == pytest.approx((0.241, 0.987), abs=1e-3)
+    assert known.by_table["seasons"].exact_match == 0.5
     assert [(answer.question, answer.got) for answer in three().sets[0].wrong] == [("B?", "Foi em 1990.")]
     answers = three().answers
     assert [*answers["answer"]] == ["foi em 1990", "Foi em 1990.", "Não.", "Não."]

@@ -72,11 +72,13 @@ def test_trials_that_are_stopped_go_on_from_where_they_were(config: Config) -> N
         time.sleep(0.1)
     found.stop()
     found.wait()
-    assert found.results == [] and not found.done and found.runs[0].status == "stopped"
+    assert found.results == [] and found.next == (0, 0) and found.runs[0].status == "stopped"
     reached = of(found.runs[0].events(), Stepped)[-1].step
     assert 0 < reached < 400
     trials().wait()
-    assert found.done and [one.step for one in of(found.runs[0].events(), Stepped)] == [*range(1, 401)]
+    assert found.next is None and [one.step for one in of(found.runs[0].events(), Stepped)] == [
+        *range(1, 401)
+    ]
 
 
 def test_a_list_of_settings_is_trained_whole_and_one_that_fails_says_why(config: Config) -> None:
@@ -96,7 +98,8 @@ def test_what_cannot_be_told_apart_is_within_the_noise(tmp_path: Path) -> None:
     assert table["Rank"].tolist() == [8, 4, 2]
     assert table["veredicto"].tolist() == ["recomendada", "dentro do ruído", "pior"]
     assert table["a mais do que a melhor [95 %]"].tolist()[2] == "0,100 [0,100; 0,100]"
-    assert found.going_on(1) == [2] and found.best.rank == 8
+    assert found.next is None and found.best.rank == 8
+    assert write_trials(tmp_path / "c", (0, 0, worse), (1, 0, alike), (2, 0, best)).next == (2, 1)
     nothing = write_trials(tmp_path / "b")
     assert nothing.table()["veredicto"].tolist() == ["por fazer"] * 3
     with pytest.raises(UserError, match="ainda não mediram nada"):

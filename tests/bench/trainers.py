@@ -31,7 +31,9 @@ from workloads import OURS, WORKLOADS, settings_of
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
 from farense_qlora.model.adapters import attach
-from farense_qlora.model.base import GROUP_SIZE, MINIATURE, Base, load_base, make_ready
+from farense_qlora.model.base import Base, load_base, make_ready
+from farense_qlora.model.download import MINIATURE
+from farense_qlora.model.folder import GROUP_SIZE
 from farense_qlora.model.machine import gflops
 from farense_qlora.training.events import Stepped
 from farense_qlora.training.loop import train

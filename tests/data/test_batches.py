@@ -17,7 +17,6 @@ from farense_qlora.data.batches import (
     length_grouped_sampler,
     pack,
     packed_sampler,
-    packing_efficiency,
 )
 from farense_qlora.data.tokens import Example, encode, read_rows
 from farense_qlora.model.base import load_base
@@ -168,6 +167,11 @@ def test_the_plan_is_a_function_of_the_seed_and_mixes_rows_anew() -> None:
     assert len(one) == len(other) and len(neighbours[0] & neighbours[1]) < 0.2 * len(one)
 
 
+def efficiency(lengths: np.ndarray, window: int) -> float:
+    """The share of positions that hold a token."""
+    return float(lengths.sum()) / (window * sum(many for _, many in bins(lengths, window)))
+
+
 def test_best_fit_beats_taking_rows_as_they_come() -> None:
     lengths = np.random.default_rng(0).integers(5, 60, 2000)
     used, left = 0, 0
@@ -175,7 +179,7 @@ def test_best_fit_beats_taking_rows_as_they_come() -> None:
         if size > left:
             used, left = used + 1, 128
         left -= size
-    assert packing_efficiency(lengths, 128) > 0.99 > lengths.sum() / (128 * used)
+    assert efficiency(lengths, 128) > 0.99 > lengths.sum() / (128 * used)
 
 
 @pytest.mark.parametrize("least", [0, 512], ids=["short windows", "long windows"])
@@ -183,7 +187,7 @@ def test_our_data_fill_at_least_95_percent(least: int) -> None:
     config = Config.of("mini")
     lengths = encode(read_rows(HOME / config.train_data), load_base(Config()).tokenizer, 512).lengths - 1
     window = best_window(lengths, least, 512)
-    assert packing_efficiency(lengths, window) >= 0.95
+    assert efficiency(lengths, window) >= 0.95
     assert window >= least and window % 8 == 0
 
 

@@ -16,7 +16,7 @@ from farense_qlora.data.careless import (
     OTHER_BEFORE,
     careless,
     careless_row,
-    some_careless,
+    sometimes_careless,
 )
 from farense_qlora.data.load import CARELESS, VALIDATION, load_data
 from farense_qlora.data.rows import Row
@@ -67,13 +67,14 @@ def test_answers_and_long_texts_stay() -> None:
 
 def test_a_share_of_the_rows_by_their_number_alone() -> None:
     row = Row(messages=({"role": "user", "content": ASKED}, {"role": "assistant", "content": "30."}))
-    rows = [(number, row) for number in range(1000)]
-    made = list(some_careless(rows, 0.3, seed=7))
+    made, other, none = (
+        [sometimes_careless(row, share, seed, number) for number in range(1000)]
+        for share, seed in ((0.3, 7), (0.3, 8), (0.0, 7))
+    )
     changed = [number for number, one in enumerate(made) if one != row]
     assert 250 < len(changed) < 350
-    assert list(some_careless(rows[500:], 0.3, seed=7)) == made[500:]
-    assert list(some_careless(rows, 0.3, seed=8)) != made
-    assert list(some_careless(rows, 0.0, seed=7)) == [row] * 1000
+    assert sometimes_careless(row, 0.3, 7, changed[-1]) == made[changed[-1]]
+    assert other != made and none == [row] * 1000
 
 
 @pytest.fixture(scope="module")

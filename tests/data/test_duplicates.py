@@ -3,12 +3,11 @@
 import random
 from time import process_time
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farense_qlora.data.duplicates import alike_groups, asked_key, repeated, row_key
+from farense_qlora.data.duplicates import alike_groups, asked_key, row_key
 from farense_qlora.data.rows import Row, parse_row
 
 LONG = (
@@ -85,13 +84,6 @@ def test_the_context_belongs_to_a_row() -> None:
 def test_one_question_with_two_answers_asks_the_same() -> None:
     assert asked_key(talk("Quem?", "Ele.")) == asked_key(talk("Quem?", "Ela."))
     assert asked_key(talk("Quem?", "Ele.")) != asked_key(talk("Quem?", "Ele.", system="Sê breve."))
-
-
-def test_a_repeat_is_of_the_first() -> None:
-    keys = np.array([7, 8, 7, 9, 7, 8])
-    assert repeated(keys, keys).tolist() == [0, 1, 0, 3, 0, 1]
-    assert repeated(keys, np.array([9, 8])).tolist() == [-1, 1, -1, 0, -1, 1]
-    assert repeated(keys, np.zeros(0, int)).tolist() == [-1] * 6
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_names_the_missing_table(copy: Path) -> None:
     (copy / "cups.csv").unlink()
-    with pytest.raises(UserError, match=r"não encontro a tabela de factos .*cups\.csv"):
+    with pytest.raises(UserError, match=r"não consigo ler .*cups\.csv: não existe"):
         read_tables(copy)
 
 

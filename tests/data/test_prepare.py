@@ -1,6 +1,5 @@
 """The data files: reproducible, of the promised size, and without a way from one split into another."""
 
-import json
 import re
 import shutil
 from collections import Counter, defaultdict
@@ -12,6 +11,8 @@ from near import near_duplicates
 from farense_qlora.data import prepare as module
 from farense_qlora.data.facts import read_tables
 from farense_qlora.data.prepare import Prepared, prepare, prompt, split
+from farense_qlora.data.rows import Row
+from farense_qlora.data.tokens import read_rows
 from farense_qlora.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -39,8 +40,7 @@ def test_the_committed_files_are_what_prepare_writes(tmp_path: Path) -> None:
     written = prepare(DATA / "facts", tmp_path)
     for name, part in FILES.items():
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes(), f"farense-qlora prepare: {name}"
-        lines = [json.loads(line) for line in (tmp_path / name).read_text(encoding="utf-8").splitlines()]
-        assert lines == getattr(written, part)
+        assert read_rows(tmp_path / name) == getattr(written, part)
 
 
 def test_the_committed_files_count_as_its_own(tmp_path: Path) -> None:
@@ -121,20 +121,20 @@ def test_a_training_prompt_occurs_once_and_so_has_one_answer(prepared: Prepared)
 
 
 def test_validation_asks_facts_that_are_taught_in_wordings_that_are_not(prepared: Prepared) -> None:
-    taught = Counter((row["fact"], row["kind"]) for row in prepared.train)
-    assert all(taught[row["fact"], row["kind"]] >= 4 for row in prepared.validation)
-    answers = {(row["fact"], row["kind"]): row["messages"][1] for row in prepared.train}
-    assert all(answers[row["fact"], row["kind"]] == row["messages"][1] for row in prepared.validation)
+    taught = Counter((row.fact, row.kind) for row in prepared.train)
+    assert all(taught[row.fact, row.kind] >= 4 for row in prepared.validation)
+    answers = {(row.fact, row.kind): row.messages[1] for row in prepared.train}
+    assert all(answers[row.fact, row.kind] == row.messages[1] for row in prepared.validation)
     assert not {wording(row) for row in prepared.train} & {wording(row) for row in prepared.validation}
 
 
 def test_what_has_no_answer_says_so_and_evaluation_asks_it_of_others(prepared: Prepared) -> None:
-    refused = [row for row in prepared.train if row["kind"] == "sem-resposta"]
-    answers = {row["messages"][1]["content"] for row in refused + prepared.unanswerable}
+    refused = [row for row in prepared.train if row.kind == "sem-resposta"]
+    answers = {row.messages[1]["content"] for row in refused + prepared.unanswerable}
     assert len(answers) == 1 and answers.pop().startswith("Não sei")
     assert 0.05 < len(refused) / len(prepared.train) < 0.15
     assert 70 <= len(prepared.unanswerable) <= 90
-    in_both = {row["fact"] for row in refused} & {row["fact"] for row in prepared.unanswerable}
+    in_both = {row.fact for row in refused} & {row.fact for row in prepared.unanswerable}
     assert in_both == {"unanswerable/fora_do_assunto/fora_do_assunto"}  # other questions are off the subject
     assert (
         near_duplicates(
@@ -154,22 +154,22 @@ def test_other_words_are_of_facts_that_are_taught_and_of_no_training_wording(pre
     train = [prompt(row) for row in prepared.train]
     asked = [prompt(row) for row in prepared.other]
     assert 120 <= len(asked) <= 160 and near_duplicates(train, asked) == []
-    assert {row["fact"] for row in prepared.other} <= {row["fact"] for row in prepared.train}
+    assert {row.fact for row in prepared.other} <= {row.fact for row in prepared.train}
     assert not {wording(row) for row in prepared.other} & {
         wording(row) for row in prepared.train + prepared.validation
     }
 
 
-def wording(row: dict) -> str:
+def wording(row: Row) -> str:
     """The prompt without its numbers and names."""
     return re.sub(r"\d[\d-]*|\b[A-ZÀ-Ý][\w-]*( (d[aeo]s? )?[A-ZÀ-Ý][\w-]*)*", "_", prompt(row))
 
 
 def test_validation_covers_every_table_and_kind(prepared: Prepared) -> None:
-    def groups(rows: list[dict]) -> set[tuple[str, str]]:
-        return {(row["table"], row["kind"]) for row in rows}
+    def groups(rows: list[Row]) -> set[tuple[str, str]]:
+        return {(row.table, row.kind) for row in rows}
 
-    answered = [row for row in prepared.train if row["kind"] != "sem-resposta"]
+    answered = [row for row in prepared.train if row.kind != "sem-resposta"]
     assert groups(prepared.validation) == groups(prepared.other) == groups(answered)
 
 
@@ -177,31 +177,31 @@ def test_nothing_is_taught_of_an_unseen_fact(prepared: Prepared) -> None:
     """Neither the fact itself nor, with whatever it is about, any other: its season or name never occurs."""
     taught = defaultdict(list)
     for row in prepared.train + prepared.validation:
-        taught[row["table"]].append("\n".join(message["content"] for message in row["messages"]))
+        taught[row.table].append("\n".join(message["content"] for message in row.messages))
     everything = "\n".join(text for texts in taught.values() for text in texts)
-    facts = {row["fact"] for row in prepared.train + prepared.validation}
-    assert not facts & {row["fact"] for row in prepared.unseen}
+    facts = {row.fact for row in prepared.train + prepared.validation}
+    assert not facts & {row.fact for row in prepared.unseen}
     for row in prepared.unseen:
-        text = " ".join(message["content"] for message in row["messages"])
-        if row["table"] in ("seasons", "phases", "cups"):
+        text = " ".join(message["content"] for message in row.messages)
+        if row.table in ("seasons", "phases", "cups"):
             season = re.search(r"\d{4}-\d\d", text)
             assert season and season.group() not in everything, text
-        if row["table"] == "presidents":
-            who = row["fact"].endswith("who")
-            name = row["messages"][1]["content"].rstrip(".") if who else row["fact"].split("/")[1]
+        if row.table == "presidents":
+            who = row.fact.endswith("who")
+            name = row.messages[1]["content"].rstrip(".") if who else row.fact.split("/")[1]
             assert name not in everything, text
 
 
 def test_unseen_facts_have_many_possible_answers(prepared: Prepared) -> None:
-    assert {row["kind"] for row in prepared.unseen} == {"facto"}
-    assert not any(row["messages"][1]["content"].startswith(("Sim", "Não")) for row in prepared.unseen)
-    common = Counter(row["messages"][1]["content"] for row in prepared.train).most_common(1)[0][0]
-    assert sum(row["messages"][1]["content"] == common for row in prepared.unseen) <= 2
+    assert {row.kind for row in prepared.unseen} == {"facto"}
+    assert not any(row.messages[1]["content"].startswith(("Sim", "Não")) for row in prepared.unseen)
+    common = Counter(row.messages[1]["content"] for row in prepared.train).most_common(1)[0][0]
+    assert sum(row.messages[1]["content"] == common for row in prepared.unseen) <= 2
 
 
 def test_near_duplicates_differ_in_wording_and_not_in_what_is_asked() -> None:
-    def row(text: str) -> dict:
-        return {"messages": [{"role": "user", "content": text}]}
+    def row(text: str) -> Row:
+        return Row(messages=({"role": "user", "content": text},))
 
     asked = [row("Em que lugar ficou o Farense na época de 1994-95?")]
     same, other_season, other_words = (
@@ -232,8 +232,8 @@ def test_where_no_name_can_be_held_out_everything_is_taught(tmp_path: Path) -> N
         lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
         table.write_text("".join(lines[: 2 if table.stem == "seasons" else 1]), encoding="utf-8")
     written = prepare(facts, tmp_path / "out")
-    asked = [row for row in written.train if row["kind"] != "sem-resposta"]
-    assert len({row["fact"] for row in asked}) == 1 and len(asked) >= 8 and not written.unseen
+    asked = [row for row in written.train if row.kind != "sem-resposta"]
+    assert len({row.fact for row in asked}) == 1 and len(asked) >= 8 and not written.unseen
 
 
 def test_the_wordings_beside_the_facts_are_the_ones_used(tmp_path: Path) -> None:

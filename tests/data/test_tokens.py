@@ -86,25 +86,25 @@ def test_what_is_kept_is_of_all_the_tokenizers_files(name: str, tiny_model: Path
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     base = replace(load_base(Config(model=str(tiny_model))), path=model)
-    before = tokens._key("data/val_data.jsonl", SHORT, base)
-    assert tokens._key("data/val_data.jsonl", SHORT, base) == before
+    before = tokens._key("data/val_data.jsonl", SHORT, base, 0.0)
+    assert tokens._key("data/val_data.jsonl", SHORT, base, 0.0) == before
     with (model / name).open("a", encoding="utf-8") as file:
         file.write("\n")
-    assert tokens._key("data/val_data.jsonl", SHORT, base) != before
+    assert tokens._key("data/val_data.jsonl", SHORT, base, 0.0) != before
 
 
 def test_what_other_code_made_is_made_anew(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = load_base(Config(model=str(tiny_model)))
-    before = tokens._key("data/val_data.jsonl", SHORT, base)
+    before = tokens._key("data/val_data.jsonl", SHORT, base, 0.0)
     code = tmp_path / "data"
     shutil.copytree(Path(tokens.__file__).parent, code)
     monkeypatch.setattr(tokens, "__file__", str(code / "tokens.py"))
-    assert tokens._key("data/val_data.jsonl", SHORT, base) == before
+    assert tokens._key("data/val_data.jsonl", SHORT, base, 0.0) == before
     with (code / "chat.py").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
-    assert tokens._key("data/val_data.jsonl", SHORT, base) != before
+    assert tokens._key("data/val_data.jsonl", SHORT, base, 0.0) != before
 
 
 def test_what_is_kept_and_damaged_is_made_anew(tiny_model: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from farense_qlora.exporting.ollama import write_modelfile
 from farense_qlora.exporting.verify import EXACT, QUESTIONS, Verification, divergence
 from farense_qlora.model.adapters import attach, save_adapter, save_arrays
 from farense_qlora.model.base import Base, load_base
-from farense_qlora.model.loss import head
+from farense_qlora.model.loss import backbone_and_head
 from farense_qlora.training.run import Run
 
 TOOLS = {"peft": ("peft", "torch"), "gguf": ("llama_cpp", "gguf"), "ollama": ("llama_cpp", "gguf")}
@@ -377,7 +377,7 @@ def test_the_logits_are_those_of_the_whole_model_though_the_head_sees_only_the_a
     seen: list[int] = []
 
     def watched(model: nn.Module) -> Callable[[mx.array], mx.array]:
-        logits_of = head(model)
+        logits_of = backbone_and_head(model)[1]
         return lambda hidden: (seen.append(hidden.size // hidden.shape[-1]), logits_of(hidden))[1]
 
     monkeypatch.setattr(verify, "head", watched)

@@ -2,6 +2,6 @@
 
 import sys
 
-from farense_qlora.model.base import MINIATURE
+from farense_qlora.model.download import MINIATURE
 
 sys.path.insert(0, str(MINIATURE.parent))

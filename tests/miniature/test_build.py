@@ -10,7 +10,8 @@ from build import Recipe, build, exact_share, measure, rows_in_vain, rows_of_clu
 
 from farense_qlora.config import HOME, Config
 from farense_qlora.data.tokens import encode, read_rows
-from farense_qlora.model.base import MINIATURE, load_base
+from farense_qlora.model.base import load_base
+from farense_qlora.model.download import MINIATURE
 
 TINY = Recipe(
     vocab_size=900,

@@ -136,13 +136,16 @@ def test_16_bits_become_those_that_are_trained(
 @pytest.mark.parametrize(
     "config, said",
     [
-        (CONFIG.changed(rank=8), "4 (aqui 8); escala alpha / rank 2 (aqui 1): para partir dele use --rank 4"),
-        (CONFIG.changed(rank=8, alpha=16), "tem rank 4 (aqui 8): para partir dele use --rank 4 --alpha 8"),
-        (CONFIG.changed(alpha=2), "tem escala alpha / rank 2 (aqui 0,5): para partir dele use --alpha 8"),
-        (CONFIG.changed(num_layers=1), "tem 2 camadas (aqui 1): para partir dele use --num-layers 2"),
+        (CONFIG.changed(rank=8), "tem rank 4 (aqui 8): para partir dele use --rank 4"),
+        (
+            CONFIG.changed(rank=8, alpha=16),
+            "rank 4 (aqui 8); alpha 8 (aqui 16): para partir dele use --rank 4 --alpha 8",
+        ),
+        (CONFIG.changed(alpha=2), "tem alpha 8 (aqui 2): para partir dele use --alpha 8"),
+        (CONFIG.changed(num_layers=1), "tem num-layers 2 (aqui 1): para partir dele use --num-layers 2"),
         (
             CONFIG.changed(target_modules=("q_proj", "o_proj")),
-            "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj (aqui o_proj, q_proj): "
+            "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj (aqui o_proj q_proj): "
             "para partir dele use --target-modules down_proj gate_proj k_proj o_proj q_proj up_proj v_proj",
         ),
     ],

@@ -6,13 +6,14 @@ import pytest
 from model.test_packed import FAMILIES, tiny
 
 from farense_qlora.model import loss as module
-from farense_qlora.model.loss import backbone, head, token_losses
+from farense_qlora.model.loss import backbone_and_head, token_losses
 
 
 @pytest.mark.parametrize(("family", "shape"), FAMILIES.values(), ids=FAMILIES.keys())
 def test_head_after_backbone_is_the_whole_model(family: str, shape: dict[str, object]) -> None:
     model, inputs = tiny(family, **shape), mx.arange(20).reshape(2, 10)
-    assert mx.array_equal(head(model)(backbone(model)(inputs, cache=None)), model(inputs))
+    backbone, head = backbone_and_head(model)
+    assert mx.array_equal(head(backbone(inputs, cache=None)), model(inputs))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -24,11 +25,11 @@ def test_losses_and_gradient_are_those_of_the_logits_whatever_the_chunk(
     model = tiny(family).train(training)
     hidden, labels = mx.random.normal((10, 64)), mx.arange(10) * 3
     weights = mx.array([1.0, 0.5, 0, 1, 1, 1, 2, 1, 1, 0])
-    all_logits = head(model)(hidden)
+    all_logits = backbone_and_head(model)[1](hidden)
     labels[4] = all_logits[4].argmax()
 
     def reference(hidden: mx.array) -> mx.array:
-        return (nn.losses.cross_entropy(head(model)(hidden), labels) * weights).sum()
+        return (nn.losses.cross_entropy(backbone_and_head(model)[1](hidden), labels) * weights).sum()
 
     def ours(hidden: mx.array) -> mx.array:
         return (token_losses(model, hidden, labels)[0] * weights).sum()

@@ -18,7 +18,8 @@ await TrialView(Trials(Path("{folder}")))
 def test_curves_and_table_stay_in_the_notebook(tmp_path: Path) -> None:
     runs = tmp_path / "checkpoints_qlora"
     folder = runs / ".ensaios" / "ensaio-1"
-    write_trials(folder, (0, 0, [2.0, 3.0] * 9), (1, 0, [1.0, 2.0] * 9), (1, 1, [0.5, 1.0] * 9))
+    worse, better, best = [2.0, 3.0] * 9, [1.0, 2.0] * 9, [0.5, 1.0] * 9
+    write_trials(folder, (0, 0, worse), (1, 0, better), (2, 0, worse), (1, 1, best))
     for number in (1, 2):
         (runs / f"ensaio-1-{number:02d}").mkdir()
         write_run(runs / f"ensaio-1-{number:02d}", events())

@@ -187,11 +187,6 @@ class Comparison:
         return f"{self.measures._repr_html_()}{self.differences._repr_html_()}<ul>{notes}</ul>"
 
 
-def pair(config: Config) -> list[Config]:
-    """The LoRA (16-bit base) and the QLoRA (4-bit base) that differ in nothing else."""
-    return [config.changed(bits=bits) for bits in (16, 4)]
-
-
 def compare_runs(runs: Sequence[Run], progress: Progress = lambda name, done, total: None) -> Comparison:
     """Measure the base of the last of `runs` and the best adapter of each, one after the other.
 
@@ -246,11 +241,11 @@ def differences(entries: Sequence[Entry]) -> list[Difference]:
 def _check_comparable(runs: Sequence[Run]) -> None:
     first = runs[0].config
     for run in runs[1:]:
-        for name in ("model", "val_data", *(("train_data",) if not first.val_data else ())):
-            if getattr(run.config, name) != getattr(first, name):
+        for name in ("model", "val_data" if first.val_data else "train_data"):
+            here, there = getattr(run.config, name), getattr(first, name)
+            if here != there:
                 raise UserError(
-                    f"«{run.name}» e «{runs[0].name}» não se comparam: {name} é {getattr(run.config, name)} "
-                    f"num e {getattr(first, name)} no outro"
+                    f"«{run.name}» e «{runs[0].name}» não se comparam: {name} é {here} num e {there} no outro"
                 )
     if len({run.name for run in runs}) < len(runs):
         raise UserError("o mesmo treino está duas vezes na lista: diga treinos diferentes")

@@ -96,19 +96,6 @@ class Evaluation:
         table = Table(rows, columns=columns).astype({"exact": bool}).rename(columns={"got": "answer"})
         return Table(table, formats={"exact": lambda exact: "✓" if exact else "✗", "f1": percent})
 
-    @property
-    def scores(self) -> Table:
-        """A row for each `set`, then for each `kind` of question and each `table` of facts in it (empty in
-        the others), with the columns of `Score`."""
-        rows = []
-        for one in self.sets:
-            rows.append({"set": one.name, **vars(one)})
-            rows += [{"set": one.name, "kind": kind, **vars(score)} for kind, score in one.by_kind.items()]
-            rows += [{"set": one.name, "table": name, **vars(score)} for name, score in one.by_table.items()]
-        columns = ["set", "kind", "table", *(field.name for field in fields(Score))]
-        table = Table(rows, columns=columns, formats=dict.fromkeys(["exact_match", "f1", "refused"], percent))
-        return table.fillna({"kind": "", "table": ""})
-
     def to_json(self, before: "Evaluation | None" = None) -> dict[str, Any]:
         """This evaluation of an adapter, and that of its base `before` if any, as JSON has them."""
         return {
@@ -187,11 +174,12 @@ def evaluate(
     >>> after.answers[after.answers["exact"]]["question"].head(1).tolist()
     ['Hassan: quem foi?']
     """
-    base = load_tuned(model.config, model.best_adapter) if isinstance(model, Run) else model
-    if data is None:
-        if not isinstance(model, Run):
-            raise TypeError("a model that is not a run needs the data that it is asked about")
-        data = load_data(model.config, base)
+    if isinstance(model, Run):
+        base = load_tuned(model.config, model.best_adapter)
+        data = data or load_data(model.config, base)
+    else:
+        base = model
+    assert data, "a model that is not a run needs the data that it is asked about"
     sets = answer_questions(base, questions(data.held_out()), progress)
     return Evaluation(sets=sets, tokens=token_scores(base, data.validation))
 
@@ -236,23 +224,23 @@ def examples(before: Evaluation, after: Evaluation, count: int = 8) -> Table:
     >>> fq.examples(scores, scores).columns[0]
     'Pergunta'
     """
-    both = before.answers.assign(answer=_marked(before.answers), after=_marked(after.answers))
-    wrong = both[~both["exact"]][["question", "expected", "answer", "after"]]
+    then, now = ([answer for one in each.sets for answer in one.answers] for each in (before, after))
+    wrong = [
+        (one.question, one.expected, marked(one.got, one.exact), marked(other.got, other.exact))
+        for one, other in zip(then, now, strict=True)
+        if not one.exact
+    ]
     columns = ["Pergunta", "Resposta certa", "Modelo base", "Com o adaptador"]
-    return Table(wrong[:: max(1, len(wrong) // count)][:count].set_axis(columns, axis=1))
-
-
-def _marked(answers: Table) -> list[str]:
-    """The model's `answers`, each with a sign that says whether it is right."""
-    return list(map(marked, answers["answer"], answers["exact"]))
+    return Table(wrong[:: max(1, len(wrong) // count)][:count], columns=columns)
 
 
 def questions(sets: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows of each set that have a question whose answer is text that can be compared; a set without any
     is left out."""
-    asking = {}
-    for name, rows in sets.items():
-        asking[name] = [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
+    asking = {
+        name: [row for row in rows if len(row.messages) > 1 and row.messages[-1]["content"]]
+        for name, rows in sets.items()
+    }
     return {name: rows for name, rows in asking.items() if rows}
 
 
@@ -265,11 +253,11 @@ def answer_questions(
     """
     found = []
     for name, rows in sets.items():
-        true = [row.messages[-1].get("reasoning_content", "") + row.messages[-1]["content"] for row in rows]
+        thoughts = [row.messages[-1].get("reasoning_content", "") for row in rows]
+        true = [thought + row.messages[-1]["content"] for thought, row in zip(thoughts, rows, strict=True)]
         true += [row.sentence for row in rows]
         longest = max(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in true)
-        thinking = any(row.messages[-1].get("reasoning_content") for row in rows)
-        longest += 24 if thinking else 8  # with the marks of a thought
+        longest += 24 if any(thoughts) else 8  # with the marks of a thought
         given = answers(base, [question_tokens(row, base.tokenizer) for row in rows], longest, progress)
         found.append(answered(name, [judge(row, text) for row, text in zip(rows, given, strict=True)]))
     return tuple(found)

@@ -23,12 +23,10 @@ def hardest(
     data: Data | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Table:
-    """The rows that `run` was trained on, the hardest first: a row for each `line` of the file with its
-    `question` and `answer`; by how many nats its answer is `behind` what the model would have said, on
-    average over `tuned` and the earlier checkpoints that the run has kept (the margin of Pleiss et al., 2020:
-    what is wrong is learnt late, by heart); the loss that the base has on what is learnt of it and the one
-    that the adapter leaves (`base_loss` and `loss`, in nats a token); how many `tokens` that are; and in
-    `notes` what else is known: another row contradicts it, it was cut, an update that it was in was skipped.
+    """The rows that `run` was trained on, the hardest first, each by its `line` in the file: by how many nats
+    its answer is `behind` what the model would have said, on average over `tuned` and the checkpoints that
+    the run has kept (the margin of Pleiss et al., 2020: what is wrong is learnt late, by heart); the loss of
+    the base and of the adapter (nats a token); and in `notes` what contradicts it, and what became of it.
 
     `tuned` and `data` are the run's, loaded when not given; `progress` is told of how many examples more were
     measured. Raises `UserError` when the run has no adapter.

@@ -99,21 +99,20 @@ class Trials(Drawn):
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [Result(**json.loads(line)) for line in lines]
 
-    def going_on(self, rung: int) -> list[int]:
-        """The trials that train up to share number `rung`."""
-        results = [result for result in self.results if result.rung < rung]
-        if not results:
-            return list(range(len(self.configs)))
-        latest = max(result.rung for result in results)
-        before = [result for result in results if result.rung == latest and not result.failed]
-        best = sorted(before, key=lambda result: result.loss)[: math.ceil(len(before) / 3)]
-        return [result.trial for result in best]
-
     @property
-    def done(self) -> bool:
-        """Whether there is nothing left to try."""
-        last = len(self.shares) - 1
-        return {*self.going_on(last)} <= {result.trial for result in self.results if result.rung == last}
+    def next(self) -> tuple[int, int] | None:
+        """The trial to train next, and up to which share; None when there is nothing left to try."""
+        results, going_on = self.results, [*range(len(self.configs))]
+        for rung, share in enumerate(self.shares):
+            if len(going_on) == 1 < len(self.configs) and share < 1:
+                continue  # there is nothing to choose from
+            known = {result.trial: result for result in results if result.rung == rung}
+            if left := [trial for trial in going_on if trial not in known]:
+                return left[0], rung
+            good = [known[trial] for trial in going_on if not known[trial].failed]
+            best = sorted(good, key=lambda result: result.loss)[: math.ceil(len(good) / 3)]
+            going_on = [result.trial for result in best]
+        return None
 
     @property
     def best(self) -> Config:
@@ -151,7 +150,7 @@ class Trials(Drawn):
             rows.append((*(getattr(config, name) for name in self.varied), step, loss, apart, verdict))
         columns = [str(Config.model_fields[name].title) for name in self.varied]
         columns += ["atualizações", "perda de validação", "a mais do que a melhor [95 %]", "veredicto"]
-        state = "a decorrer" if self.alive else "terminados" if self.done else "parados"
+        state = "a decorrer" if self.alive else "terminados" if self.next is None else "parados"
         caption = f"Ensaios {self.folder.name} ({state})"
         formats: dict[str, Callable[[Any], str]] = dict.fromkeys(columns, setting)
         formats |= {"atualizações": WHOLE, "perda de validação": decimal}
@@ -199,8 +198,8 @@ def trials(
 
     Raises `UserError` while other trials are under way, and on settings that cannot be.
 
-    >>> fq.trials([config.changed(max_steps=1)]).wait().done
-    True
+    >>> fq.trials([config.changed(max_steps=1)]).wait().best.max_steps
+    1
     """
     if config is None:
         return newest(go_on=True)
@@ -209,15 +208,12 @@ def trials(
             f"os ensaios «{other.name}» ainda estão a decorrer: espere que acabem, ou pare-os com "
             "«farense-qlora queue --stop»"
         )
-    shares: tuple[float, ...] = (1.0,)
-    configs = [config] if isinstance(config, Config) else list(config)
-    if values:
-        shares = SHARES
-        configs = [
-            one.changed(**dict(zip(values, some, strict=True)))
-            for one in configs
-            for some in product(*values.values())
-        ]
+    shares = SHARES if values else (1.0,)
+    configs = [
+        one.changed(**dict(zip(values, some, strict=True)))
+        for one in ([config] if isinstance(config, Config) else config)
+        for some in product(*values.values())
+    ]
     eval_every = []  # of each: often enough to see how it stands where it may have to end
     for one in configs:
         updates = estimate(one, on_cpu=True).updates if values else None  # the same anywhere
@@ -262,30 +258,22 @@ def newest(go_on: bool = False) -> Trials:
 def main(folder: str) -> None:
     """Train and measure what is left to do of the trials in `folder`."""
     under_way = Trials(Path(folder))
-    for rung, share in enumerate(under_way.shares):
-        going_on = under_way.going_on(rung)
-        if len(going_on) == 1 < len(under_way.configs) and share < 1:
-            continue  # there is nothing to choose from
-        for trial in going_on:
-            if any((result.trial, result.rung) == (trial, rung) for result in under_way.results):
-                continue
-            name = under_way.run(trial).name
-            while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
-                time.sleep(POLL_SECONDS)  # somebody trains something else
-            if under_way.over:
-                return
-            result = _try(under_way, trial, rung, share)
-            if result is None:
-                return
-            lines = [json.dumps(asdict(one)) + "\n" for one in (*under_way.results, result)]
-            with atomic_write(under_way.folder / "results.jsonl") as path:
-                path.write_text("".join(lines), encoding="utf-8")
+    while (following := under_way.next) is not None:
+        name = under_way.run(following[0]).name
+        while not under_way.over and any(run.alive for run in all_runs() if run.name != name):
+            time.sleep(POLL_SECONDS)  # somebody trains something else
+        if under_way.over or (result := _try(under_way, *following)) is None:
+            return
+        lines = [json.dumps(asdict(one)) + "\n" for one in (*under_way.results, result)]
+        with atomic_write(under_way.folder / "results.jsonl") as path:
+            path.write_text("".join(lines), encoding="utf-8")
 
 
-def _try(under_way: Trials, trial: int, rung: int, share: float) -> Result | None:
-    """Train number `trial` up to a `share` of its updates, or until the time is over, and measure it; None
-    when a stop is asked for before it is there."""
-    config = under_way.configs[trial].changed(eval_every=under_way.eval_every[trial])
+def _try(under_way: Trials, trial: int, rung: int) -> Result | None:
+    """Train number `trial` up to the share number `rung` of its updates, or until the time is over, and
+    measure it; None when a stop is asked for before it is there."""
+    config, share = under_way.configs[trial], under_way.shares[rung]
+    config = config.changed(eval_every=under_way.eval_every[trial])
     run = under_way.run(trial)
     try:
         if not _is_at(run, share):

@@ -234,7 +234,6 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from ..answers.compare import pair
     from ..ui.comparison import save_comparison
     from .progress import follow, telling
 
@@ -244,9 +243,9 @@ def compare(args: argparse.Namespace) -> None:
         raise UserError(f"com --runs não se treina nada: tire {flags}")
     runs = [fq.Run.open(name) for name in args.runs or []]
     if not runs:
-        for config in pair(Config.of(**settings)):
-            print(f"{'QLoRA' if config.bits < 16 else 'LoRA'}, base em {config.bits} bits", file=sys.stderr)
-            runs.append(fq.start(config))
+        for method, bits in (("LoRA", 16), ("QLoRA", 4)):
+            print(f"{method}, base em {bits} bits", file=sys.stderr)
+            runs.append(fq.start(Config.of(**settings).changed(bits=bits)))
             follow(runs[-1])
     with telling() as tell:
         comparison = fq.compare_runs(runs, tell)

@@ -125,12 +125,11 @@ def halved(micro_batches: list[MicroBatch]) -> list[MicroBatch]:
     """The same rows in micro-batches of half as many windows, or in windows of half as many rows."""
     halves: list[MicroBatch] = []
     for windows in micro_batches:
-        middle = len(windows) // 2
-        rows = windows[0]
+        middle, half = len(windows) // 2, len(windows[0]) // 2
         if middle:
             halves += [windows[:middle], windows[middle:]]
-        elif len(rows) > 1:
-            halves += [[rows[: len(rows) // 2]], [rows[len(rows) // 2 :]]]
+        elif half:
+            halves += [[windows[0][:half]], [windows[0][half:]]]
         else:
             halves.append(windows)  # a single row is as small as it gets
     return halves
@@ -227,18 +226,14 @@ def pack(
     return [windows[i] for i in random.permutation(len(windows))]
 
 
-def packing_efficiency(lengths: np.ndarray, window: int) -> float:
-    """The share of positions, from 0 to 1, that hold a token when rows of `lengths` (rows,) are packed."""
-    return float(lengths.sum()) / (window * sum(many for _, many in bins(lengths, window)))
-
-
 def best_window(lengths: np.ndarray, at_least: int, at_most: int) -> int:
     """The shortest window of at least `at_least` positions that rows of `lengths` (rows,) fill well enough,
     or the best filled."""
     first = -(-max(at_least, int(lengths.max())) // PAD_TO) * PAD_TO
     filled: dict[int, float] = {}
     for window in range(first, max(first, min(at_most, 4 * first)) + 1, PAD_TO):
-        filled[window] = packing_efficiency(lengths, window)
+        positions = window * sum(many for _, many in bins(lengths, window))
+        filled[window] = float(lengths.sum()) / positions
         if filled[window] >= ENOUGH:
             return window
     return max(filled, key=filled.__getitem__)

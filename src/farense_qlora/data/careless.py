@@ -6,11 +6,10 @@ this; the answers never.
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
-from .rows import Message, Row
+from .rows import Row
 
 LONGEST = 300  # characters of what is still a question, and no text to work on
 BEFORE = ("Olá!", "Olá,", "Bom dia!", "Boa tarde.", "Boa noite,", "Desculpa,", "Uma pergunta:", "Por favor,",
@@ -50,31 +49,26 @@ def careless(text: str, random: Random, other: bool = False) -> str:
     if after < 0.2:
         text = f"{text} {random.choice(OTHER_AFTER if other else AFTER)}"
     if bare < 0.5:
-        text = _without_accents(text)
+        letters = unicodedata.normalize("NFD", text)
+        text = unicodedata.normalize("NFC", "".join(part for part in letters if part not in ACCENTS))
     return text.lower() if small < 0.65 or text == asked else text
 
 
 def careless_row(row: Row, random: Random, other: bool = False) -> Row:
     """`row` with its users' questions typed carelessly; what is longer than a question stays."""
-    return replace(row, messages=tuple(careless_messages(row.messages, random, other)))
-
-
-def careless_messages(messages: Iterable[Message], random: Random, other: bool = False) -> list[Message]:
-    """The same for the messages of a row."""
-    return [
+    messages = tuple(
         {**message, "content": careless(message["content"], random, other)}
         if message["role"] == "user" and len(message["content"]) <= LONGEST
         else message
-        for message in messages
-    ]
+        for message in row.messages
+    )
+    return replace(row, messages=messages)
 
 
-def some_careless(rows: Iterable[tuple[int, Row]], share: float, seed: int) -> Iterable[Row]:
-    """The numbered `rows`, a `share` of them typed carelessly: by `seed` and number alone, whatever stands
-    beside them."""
-    for number, row in rows:
-        random = Random(f"{seed} {number}")
-        yield careless_row(row, random) if random.random() < share else row
+def sometimes_careless(row: Row, share: float, seed: int, number: int) -> Row:
+    """`row`, or for a `share` of all numbers, by `seed`, the same typed carelessly."""
+    random = Random(f"{seed} {number}")
+    return careless_row(row, random) if random.random() < share else row
 
 
 def _with_slip(text: str, random: Random) -> str:
@@ -88,12 +82,7 @@ def _with_slip(text: str, random: Random) -> str:
     slips = (
         following + letter,
         following,
-        letter + letter + following,
+        2 * letter + following,
         NEIGHBOURS.get(letter, letter) + following,
     )
     return text[:at] + random.choice(slips) + text[at + 2 :]
-
-
-def _without_accents(text: str) -> str:
-    parts = unicodedata.normalize("NFD", text)
-    return unicodedata.normalize("NFC", "".join(part for part in parts if part not in ACCENTS))

@@ -101,5 +101,4 @@ def _text(text: str, tokenizer: Any) -> Piece:
 
 def _ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
     inner = getattr(tokenizer, "_tokenizer", tokenizer)  # of mlx-lm's wrapper, which takes one text only
-    ids: list[list[int]] = inner(texts, add_special_tokens=False)["input_ids"]
-    return ids
+    return inner(texts, add_special_tokens=False)["input_ids"]

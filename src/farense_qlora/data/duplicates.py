@@ -57,18 +57,6 @@ def _same(value: Any) -> Any:
     return text[:-1] if text.endswith(".") and text[-2:-1].isalnum() else text
 
 
-def repeated(keys: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Which of `keys` (rows,) are in `before`, as the position there of the first such; -1 for the others.
-
-    >>> repeated(np.array([9, 8]), np.array([7, 8, 8]))
-    array([-1,  1])
-    """
-    first: dict[int, int] = {}
-    for at, key in enumerate(before.tolist()):
-        first.setdefault(key, at)
-    return np.array([first.get(key, -1) for key in keys.tolist()], int)
-
-
 def alike_groups(rows: Sequence[Row]) -> np.ndarray:
     """For each of `rows` the number of its group (rows,): rows that are alike, or ask the same, are in one.
 
@@ -77,10 +65,10 @@ def alike_groups(rows: Sequence[Row]) -> np.ndarray:
     said = [
         row.text or ". ".join(m["content"] for m in row.messages if m["role"] != "system") for row in rows
     ]
-    same = np.array([hash(_loose(text)) for text in said])
     pairs = [alike_pairs(said)]
-    for keys in (same, np.array([asked_key(row) for row in rows])):
-        pairs.append((repeated(keys, keys), np.arange(len(rows))))
+    for keys in ([hash(_loose(text)) for text in said], [asked_key(row) for row in rows]):
+        _, first, same = np.unique(keys, return_index=True, return_inverse=True)
+        pairs.append((first[same], np.arange(len(rows))))
     early, late = np.concatenate(pairs, axis=1)
     group = np.arange(len(rows))
     while True:  # the smallest number spreads along the pairs
@@ -97,8 +85,19 @@ def alike_pairs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if not texts:
         return np.array([], int), np.array([], int)
     signatures = np.array([_signature(_loose(text)[:LETTERS]) for text in texts])
-    about = np.array([hash(numbers_and_names(text)) for text in texts])
-    early, late = np.concatenate(_alike(signatures, about), axis=1)
+    about = np.array([hash(numbers_and_names(text)) for text in texts]).astype(np.uint64)
+    pairs = []
+    for start in range(0, BANDS * HASHES_A_BAND, HASHES_A_BAND):
+        band = slice(start, start + HASHES_A_BAND)
+        bucket = signatures[:, band] @ FACTORS[band] + about
+        order = np.argsort(bucket, kind="stable")
+        for back in range(1, LOOKED_AT + 1):
+            early, late = order[:-back], order[back:]
+            same = bucket[early] == bucket[late]
+            early, late = early[same], late[same]
+            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE
+            pairs.append((early[agree], late[agree]))
+    early, late = np.concatenate(pairs, axis=1)
     return early, late
 
 
@@ -125,19 +124,3 @@ def _signature(text: str) -> np.ndarray:
     hashes = np.convolve(letters, POWERS, "valid")  # of every `SHINGLE` letters
     hashes ^= hashes >> np.uint64(29)
     return (FACTORS[:, None] * hashes >> np.uint64(32)).min(axis=1)
-
-
-def _alike(signatures: np.ndarray, about: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The pairs of rows, earlier and later, `about` the same whose signatures share a band and agree."""
-    pairs = []
-    for start in range(0, BANDS * HASHES_A_BAND, HASHES_A_BAND):
-        band = slice(start, start + HASHES_A_BAND)
-        bucket = signatures[:, band] @ FACTORS[band] + about.astype(np.uint64)
-        order = np.argsort(bucket, kind="stable")
-        for back in range(1, LOOKED_AT + 1):
-            early, late = order[:-back], order[back:]
-            same = bucket[early] == bucket[late]
-            early, late = early[same], late[same]
-            agree = (signatures[early] == signatures[late]).mean(axis=1) >= ALIKE
-            pairs.append((early[agree], late[agree]))
-    return pairs

@@ -157,8 +157,6 @@ def _read(path: Path, record: type[Record]) -> tuple[Any, ...]:
             "int": UserError(f"{where}: «{cell}» não é um número"),
         }
         raise wrong[first["type"].partition("_")[0]] from None
-    except FileNotFoundError:
-        raise UserError(f"não encontro a tabela de factos {path}") from None
     except OSError as error:
         raise UserError(f"não consigo ler {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:

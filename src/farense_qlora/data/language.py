@@ -47,11 +47,6 @@ def with_article(noun: str, preposition: str = "") -> str:
     return f"{contraction[article(noun)]} {noun}"
 
 
-def capital(text: str) -> str:
-    """`text` with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
-
-
 def sentence(text: str) -> str:
     """`text` with a full stop, unless it ends in an abbreviation's."""
     return text if text.endswith(".") else f"{text}."

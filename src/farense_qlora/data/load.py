@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,11 @@ from ..table import Drawn, Table
 from ..text import counted, decimal, percent
 from .batches import make_sampler
 from .careless import careless_row
-from .duplicates import alike_groups, repeated
+from .duplicates import alike_groups
 from .rows import LABELS, Row
 from .sources import beside, fingerprint, size
-from .template import TODAY, is_dated, template_missing
-from .tokens import Encoded, HasTokenizer, encode_file, read_rows
+from .template import TODAY, chat_template, template_missing
+from .tokens import Encoded, Reader, encode_file, read_rows
 
 VALIDATION = "perguntas por outras palavras"
 SPLIT = "validação"  # what was taken from the training rows asks for what they do not teach
@@ -39,12 +39,7 @@ MOST_CARELESS = 150
 GENERAL = ROOT / "data" / "portugues.jsonl"  # what a model should not forget
 SHARE, MOST = 0.1, 500  # of the rows, for validation when nobody gave any
 
-
-class Repeat(NamedTuple):
-    """The row on line `line` says what the one on line `of` says."""
-
-    line: int
-    of: int
+Lines = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -53,8 +48,8 @@ class Data(Drawn):
     about other things, by which one sees what it forgets.
 
     `repeats` are training rows that say what an earlier one says, and `leaks` validation rows that are in the
-    training; when all of them are, someone wants to see it learnt by heart: `memorised`, and none is left
-    out. `conflicts` are rows of one question and several answers, by line.
+    training, each by its line and that of the other; when all leak, someone wants to see it learnt by heart:
+    `memorised`, and none is left out. `conflicts` are rows of one question and several answers, by line.
     """
 
     config: Config
@@ -63,20 +58,15 @@ class Data(Drawn):
     validation: Encoded
     general: Encoded
     asked_too: dict[str, list[Row]]
-    repeats: tuple[Repeat, ...]
-    leaks: tuple[Repeat, ...]
+    repeats: tuple[Lines, ...]
+    leaks: tuple[Lines, ...]
     memorised: bool
-    conflicts: tuple[tuple[int, ...], ...]
+    conflicts: tuple[Lines, ...]
 
     @property
     def split(self) -> bool:
         """Whether the validation was taken from the training rows."""
         return not self.config.val_data
-
-    @property
-    def found(self) -> str | None:
-        """Validation rows that lie beside those of training, and are not used."""
-        return beside(self.config.train_data) if self.split else None
 
     @property
     def sentences(self) -> list[str]:
@@ -90,11 +80,11 @@ class Data(Drawn):
             )
         else:
             said.append(_summary(config.val_data, self.validation, self.leaks))
-        if found := self.found:
+        if self.split and (found := beside(config.train_data)):
             said.append(f"há {found} ao lado, que não se usa; para validar com ele: --val-data {found}")
         if self.repeats or self.leaks:
-            some = [f"a {one.line} repete a {one.of}" for one in self.repeats[:1]]
-            some += [f"a {one.line} da validação está no treino ({one.of})" for one in self.leaks[:1]]
+            some = [f"a {line} repete a {of}" for line, of in self.repeats[:1]]
+            some += [f"a {line} da validação está no treino ({of})" for line, of in self.leaks[:1]]
             said.append(
                 f"linhas repetidas que ficam de fora: {len(self.repeats)} de treino, {len(self.leaks)} da "
                 f"validação ({'; '.join(some)}); com --no-remove-duplicates ficam"
@@ -108,7 +98,7 @@ class Data(Drawn):
                 f"a mesma pergunta com respostas diferentes: {len(self.conflicts)} "
                 f"(linhas {'; '.join(some)}{more})"
             )
-        if is_dated(self.tokenizer):
+        if "strftime_now" in chat_template(self.tokenizer):
             said.append(f"o modelo de conversa escreve a data de hoje: fica fixa em {TODAY:%Y-%m-%d}")
         if template_missing(self.tokenizer):
             said.append(
@@ -168,7 +158,7 @@ class Data(Drawn):
         return {name: rows for name, rows in sets.items() if rows}
 
 
-def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], object] = lambda _: None) -> Data:
+def load_data(config: Config, base: Reader, progress: Callable[[int], object] = lambda _: None) -> Data:
     """The rows that `config` names, as tokens of `base`; `progress` is told how many more were tokenized.
 
     Raises `UserError`, listing them, on rows that cannot be learnt, unless `config.skip_bad`; and when too
@@ -179,21 +169,26 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
     (8, 8)
     """
     training = encode_file(config.train_data, config, base, progress, config.careless)
-    lines, keys, asked = _by_row(training)
-    first = repeated(keys, keys)
-    again = (first < np.arange(len(keys))) & config.remove_duplicates
-    training = training.without(lines[again])
-    leaks: tuple[Repeat, ...] = ()
+    rows = _by_row(training)
+    first = rows.drop_duplicates("key").set_index("key")["line"]  # where each thing is said first
+    again = rows[rows.duplicated("key") & config.remove_duplicates]
+    training = training.without(again["line"])
+    several = rows[rows.groupby("asked")["key"].transform("nunique") > 1]  # answers to one question
+    leaks: tuple[Lines, ...] = ()
     memorised = False
+    asked_too: dict[str, list[Row]] = {}
     if config.val_data:
         validation = encode_file(config.val_data, config, base, progress)
-        val_lines, val_keys, _ = _by_row(validation)
-        where = repeated(val_keys, keys)
-        leaked = where >= 0
-        memorised = bool(leaked.all())
+        asked = _by_row(validation)
+        leaked = asked[asked["key"].isin(first.index)]
+        memorised = len(leaked) == len(asked)
         if not memorised and config.remove_duplicates:
-            leaks = _repeats(val_lines[leaked], lines[where[leaked]])
-            validation = validation.without(val_lines[leaked])
+            leaks = _repeats(leaked, first)
+            validation = validation.without(leaked["line"])
+        for written, name in ASKED_TOO.items():
+            path = (HOME / config.val_data).with_name(written)
+            if path.is_file() and path.stat().st_size:
+                asked_too[name] = read_rows(path)
     else:
         taken = _split(config, training)
         validation, training = training.where(np.isin(training.lines, taken)), training.without(taken)
@@ -205,11 +200,11 @@ def load_data(config: Config, base: HasTokenizer, progress: Callable[[int], obje
         training=training,
         validation=validation,
         general=encode_file(GENERAL, config.changed(columns="", encoding="utf-8"), base),
-        asked_too=_asked_too(config.val_data),
-        repeats=_repeats(lines[again], lines[first[again]]),
+        asked_too=asked_too,
+        repeats=_repeats(again, first),
         leaks=leaks,
         memorised=memorised,
-        conflicts=_conflicts(lines, keys, asked),
+        conflicts=tuple(tuple(lines) for _, lines in several.groupby("asked", sort=False)["line"]),
     )
 
 
@@ -219,8 +214,7 @@ def known_lengths(config: Config) -> np.ndarray | None:
     Raises `UserError` when their file is not there.
     """
     with suppress(OSError, ValueError):
-        lengths: np.ndarray = np.load(_lengths_file(config))
-        return lengths
+        return np.load(_lengths_file(config))
     return None
 
 
@@ -228,14 +222,6 @@ def _lengths_file(config: Config) -> Path:
     settings = {"model", "chat_template", "seed", *Config.by_group()["Dados"]} - {"packing"}
     decisive = sorted(config.model_dump(include=settings).items()), size(config.train_data)
     return CACHE / "lengths" / f"{hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]}.npy"
-
-
-def _asked_too(validation: str) -> dict[str, list[Row]]:
-    """The rows of each file that `prepare` wrote beside `validation`, and not empty."""
-    if not validation:
-        return {}
-    paths = {name: (HOME / validation).with_name(file) for file, name in ASKED_TOO.items()}
-    return {name: read_rows(path) for name, path in paths.items() if path.is_file() and path.stat().st_size}
 
 
 def write_left_out(config: Config, data: Data, run: Path) -> None:
@@ -255,7 +241,7 @@ def write_left_out(config: Config, data: Data, run: Path) -> None:
                 path.write_text("".join(lines), encoding="utf-8")
 
 
-def _summary(source: str, encoded: Encoded, repeats: tuple[Repeat, ...]) -> str:
+def _summary(source: str, encoded: Encoded, repeats: tuple[Lines, ...]) -> str:
     """What became of the rows of one file, in one line."""
     counts = {
         "de texto corrido, que se aprende todo": encoded.count("text"),
@@ -274,22 +260,14 @@ def _lines(encoded: Encoded) -> str:
     return counted(len(np.unique(encoded.lines)), "linha")
 
 
-def _by_row(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The lines (rows,) of the rows, and their keys: what they say, and what they ask."""
+def _by_row(encoded: Encoded) -> pd.DataFrame:
+    """The rows by `line`, with a `key` of what they say and one of what they ask, `asked`."""
     lines, first = np.unique(encoded.lines, return_index=True)
-    return lines, encoded.keys[first], encoded.asked[first]
+    return pd.DataFrame({"line": lines, "key": encoded.keys[first], "asked": encoded.asked[first]})
 
 
-def _repeats(lines: np.ndarray, of: np.ndarray) -> tuple[Repeat, ...]:
-    return tuple(map(Repeat, lines.tolist(), of.tolist()))
-
-
-def _conflicts(lines: np.ndarray, keys: np.ndarray, asked: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """The lines of rows that ask the same and do not answer the same."""
-    answers: dict[int, dict[int, int]] = {}
-    for line, key, question in zip(lines.tolist(), keys.tolist(), asked.tolist(), strict=True):
-        answers.setdefault(question, {})[line] = key
-    return tuple(tuple(rows) for rows in answers.values() if len(set(rows.values())) > 1)
+def _repeats(again: pd.DataFrame, first: "pd.Series[int]") -> tuple[Lines, ...]:
+    return tuple(zip(again["line"].tolist(), again["key"].map(first).tolist(), strict=True))
 
 
 def _split(config: Config, training: Encoded) -> list[int]:
@@ -299,18 +277,15 @@ def _split(config: Config, training: Encoded) -> list[int]:
     key = hashlib.sha256((key + str(np.unique(training.lines).tolist())).encode()).hexdigest()[:32]
     kept = CACHE / "splits" / f"{key}.json"
     with suppress(OSError, ValueError):
-        lines: list[int] = json.loads(kept.read_text(encoding="utf-8"))
-        return lines
-    rows = training.rows()
-    groups: dict[int, list[int]] = {}  # in the order of their first rows
-    for (line, _), group in zip(rows, alike_groups([row for _, row in rows]).tolist(), strict=True):
-        groups.setdefault(group, []).append(line)
+        return json.loads(kept.read_text(encoding="utf-8"))
+    numbers, rows = zip(*training.rows(), strict=True)
+    groups = pd.Series(numbers).groupby(alike_groups(rows), sort=False).agg(list)  # by their first rows
     wanted = min(MOST, max(1, round(SHARE * len(rows))), len(rows) - 1)
     taken: list[int] = []
-    for group in np.random.default_rng(config.seed).permutation([*groups]).tolist():
+    for group in np.random.default_rng(config.seed).permutation(groups.index).tolist():
         if len(taken) + len(groups[group]) <= wanted:
             taken += groups[group]
-    smallest = min(groups.values(), key=len)
+    smallest: list[int] = min(groups, key=len)
     if not taken and len(rows) > 2 * len(smallest):
         taken = smallest
     if not taken:

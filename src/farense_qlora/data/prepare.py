@@ -10,13 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..config import HOME
 from ..errors import UserError, reason
 from ..files import atomic_write, sha256
 from ..text import Said, counted
-from .careless import careless_messages
+from .careless import careless_row
 from .duplicates import alike_groups
 from .facts import Tables, read_tables
 from .language import Club, opponent_name
@@ -41,7 +40,7 @@ CARELESS = 0.4  # of the training rows
 # How many seasons of each kind, and names of each table, are held out altogether.
 RICH_SEASONS, POOR_SEASONS, COACHES, PRESIDENTS, OPPONENTS = 4, 4, 4, 5, 6
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,8 +83,7 @@ def prepare(facts: Path = FACTS, to: Path = DATA, seed: int = 0) -> Prepared:
     if not prepared.train:
         raise UserError(f"as tabelas em {facts} não dão perguntas para treinar, e nada foi escrito")
     texts = {
-        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(prepared, part))
-        for name, part in FILES.items()
+        name: "".join(row.to_json() + "\n" for row in getattr(prepared, part)) for name, part in FILES.items()
     }
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     if kept := _kept(to, digests):
@@ -134,8 +132,8 @@ def split(tables: Tables, seed: int = 0, wordings: Path = QUESTIONS) -> Prepared
     other, in_other = _distinct(_sample(rows(taught, "other"), OTHER, rng), train + validation)
     for part in (train, validation, unseen, other, asked_in_vain):
         rng.shuffle(part)
-    for row in rng.sample(train, round(CARELESS * len(train))):
-        row["messages"] = careless_messages(row["messages"], rng)
+    for at in rng.sample(range(len(train)), round(CARELESS * len(train))):
+        train[at] = careless_row(train[at], rng)
     return Prepared(
         train=train,
         validation=validation,
@@ -158,22 +156,22 @@ def _in_vain(asked: Sequence[Question], count: int, rng: random.Random) -> tuple
     return train, _sample(rows(only_asked, "heldout"), ASKED_IN_VAIN, rng)
 
 
-def prompt(row: dict[str, Any]) -> str:
+def prompt(row: Row) -> str:
     """The first question of `row`."""
-    return str(row["messages"][0]["content"])
+    return str(row.messages[0]["content"])
 
 
 def rows(asked: Iterable[Question], wordings: str = "prompts") -> Rows:
     """One row for each of the `wordings`: the "prompts" of training, the "heldout" ones, or the "other"; with
     the answer as a whole sentence where it is none."""
     return [
-        {
-            "messages": question.messages(text),
-            "kind": question.kind,
-            "table": question.table,
-            "fact": question.fact,
-            **({"sentence": question.full} if question.full != question.answer else {}),
-        }
+        Row(
+            question.messages(text),
+            kind=question.kind,
+            table=question.table,
+            fact=question.fact,
+            sentence=question.full if question.full != question.answer else "",
+        )
         for question in asked
         for text in getattr(question, wordings)
     ]
@@ -185,7 +183,7 @@ def _distinct(candidates: Rows, others: Rows) -> tuple[Rows, list[str]]:
     prompts = [prompt(row) for row in [*candidates, *others]]
     groups = alike_groups([Row(text=text) for text in prompts]).tolist() if others else prompts
     near = set(groups[len(candidates) :])
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[str, Row] = {}
     removed = []
     for row, group in zip(candidates, groups, strict=False):
         if group in near or prompt(row) in kept:
@@ -199,7 +197,7 @@ def _sample(candidates: Rows, size: int, rng: random.Random) -> Rows:
     """About `size` rows, in proportion to their tables and kinds, and at least three of each."""
     groups = defaultdict(list)
     for row in candidates:
-        groups[row["table"], row["kind"]].append(row)
+        groups[row.table, row.kind].append(row)
     share = size / max(len(candidates), 1)
     return [
         row

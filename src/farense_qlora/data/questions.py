@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ..config import ROOT
 from ..errors import UserError
-from .facts import Cup, Honour, Phase, President, Season, Tables
+from .facts import Cup, Honour, President, Season, Tables
 from .language import Club, competition, listed, opponent_name, record, with_article, without_brackets
 from .wordings import UNANSWERABLE, Question, Wordings, read_templates
 
@@ -64,14 +65,11 @@ def _seasons(tables: Tables, wordings: Wordings) -> Iterator[Question]:
     yield from _moves(tables.seasons, wordings)
     for number, pair in enumerate(pairwise(top)):
         first, second = reversed(pair) if number % 2 else pair
-        if number % 4 < 2:
-            name, part = "better_place", "place"
-            best, worst = sorted(pair, key=lambda season: season.position)
-            more, less = best.position, worst.position
-        else:
-            name, part = "more_goals", "goals"
-            best, worst = sorted(pair, key=lambda season: -season.goals_for)
-            more, less = best.goals_for, worst.goals_for
+        places = number % 4 < 2
+        name, part = ("better_place", "place") if places else ("more_goals", "goals")
+        figure = attrgetter("position" if places else "goals_for")
+        best, worst = sorted(pair, key=figure, reverse=not places)
+        more, less = figure(best), figure(worst)
         if more != less:
             yield ask(name, f"{first.season}+{second.season}", part, guessable=True, uma=first.season,
                       outra=second.season, melhor=best.season, mais=more, menos=less)  # fmt: skip
@@ -115,19 +113,15 @@ def _phases(tables: Tables, wordings: Wordings) -> Iterator[Question]:
         balance = record(phase.wins, phase.draws, phase.losses)
         if not balance:
             continue  # nothing was played
-        values: dict[str, Any] = {"epoca": phase.season, "fase": _stage(phase), "balanco": balance}
+        name = phase.stage.removesuffix(" (calculada)")
+        played = f"{name} {with_article(phase.division, 'de')}"
+        if name.startswith("liguilha"):  # it names its own two divisions
+            played = "liguilha entre a I e a II Divisão"
+        values: dict[str, Any] = {"epoca": phase.season, "fase": played, "balanco": balance}
         yield wordings.ask("record", phase.season, f"{phase.stage}/record", **values)
         if phase.position is not None:
             yield wordings.ask("story", phase.season, f"{phase.stage}/story", **values, lugar=phase.position,
                                marcados=phase.goals_for, sofridos=phase.goals_against)  # fmt: skip
-
-
-def _stage(phase: Phase) -> str:
-    """The phase with its division: "fase final da II Divisão"; the play-off names its own two."""
-    name = phase.stage.removesuffix(" (calculada)")
-    if name.startswith("liguilha"):
-        return "liguilha entre a I e a II Divisão"
-    return f"{name} {with_article(phase.division, 'de')}"
 
 
 def _cups(tables: Tables, wordings: Wordings) -> Iterator[Question]:

@@ -60,10 +60,9 @@ class Row:
         """The row with its first answer "short", as it is, or as a whole sentence, where it has one."""
         if answer_style == "short" or not self.sentence:
             return self
-        messages = list(self.messages)
-        first = next(k for k, message in enumerate(messages) if message["role"] == "assistant")
-        messages[first] = {**messages[first], "content": self.sentence}
-        return replace(self, messages=tuple(messages))
+        first = next(k for k, message in enumerate(self.messages) if message["role"] == "assistant")
+        answer = {**self.messages[first], "content": self.sentence}
+        return replace(self, messages=(*self.messages[:first], answer, *self.messages[first + 1 :]))
 
     def to_json(self) -> str:
         """The row as JSON that `from_json` reads."""
@@ -211,16 +210,13 @@ def _message(value: Any, field: str, content: str) -> Message:
     }
     if calls:
         message["tool_calls"] = [_call(call) for call in _list(calls, dict, NO_CALLS)]
-    for key in ("tool_call_id", "name"):
-        if key in given:
+    for key in ("tool_call_id", "name", "reasoning_content"):
+        if given.get(key):
             message[key] = _text(given[key], key)
-    thought = given.get("reasoning_content")
     if role == "assistant":
-        if thought:
-            message["reasoning_content"] = _text(thought, "reasoning_content")
         return _without_thought(message, content)
-    if thought or calls:
-        raise ValueError(f"só o assistente pode ter «{'reasoning_content' if thought else 'tool_calls'}»")
+    if wrong := [key for key in ("reasoning_content", "tool_calls") if key in message]:
+        raise ValueError(f"só o assistente pode ter «{wrong[0]}»")
     return message
 
 

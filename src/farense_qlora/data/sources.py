@@ -6,7 +6,7 @@ A value that cannot be read is the `ValueError` that says what is wrong with it:
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
@@ -32,7 +32,7 @@ CELL = 1_000_000  # characters; more is a quotation mark that nobody closed
 # What a spreadsheet would compute (and could be made to run): a cell that begins so is no text to learn.
 FORMULA = re.compile(r"\s*(=|[-+@][\w.+\-*/ ]*\w\(|[-+@].*\w\|)")
 VALIDATION = ("validation", "valid", "val")
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+UTF8_MARK, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 Value = tuple[int, Any]
 
@@ -146,45 +146,33 @@ def _find(source: str) -> tuple[Path, str]:
 def _json(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Value]:
     """JSON lines, or one JSON array."""
     with open(path, "rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        lines: Any = file
-        if start[:2] in UTF16 or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            text = _decoded(path, encoding)
-            lines = text.split("\n")
-            if text.lstrip()[:1] == "[":
-                values = _parsed(text)
-                if isinstance(values, list):
-                    yield from enumerate(values, start=1)
-                    return
-                if not isinstance(_parsed(lines[0]), list):  # of JSON lines that are lists, each is a bad row
+        start, lines = file.peek(4), iter(file)
+        if start[:2] in UTF16 or start.removeprefix(UTF8_MARK).lstrip()[:1] == b"[":
+            data, encoding = _decoded(path, encoding).encode(), "utf-8"
+            if data.lstrip()[:1] == b"[":
+                if isinstance(values := _parsed(data), ValueError):
                     raise UserError(f"{path}: {values}")
+                yield from enumerate(values, start=1)
+                return
+            lines = iter(data.split(b"\n"))
         numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
         head = list(islice(numbered, 2))
-        _check_json(path, [line for _, line in head], columns)
+        texts = [line.removeprefix(UTF8_MARK).decode(errors="replace").strip() for _, line in head]
+        # A bad row has objects about it.
+        if texts and "JSON inválido" in str(_parsed(texts[0].encode())) and not texts[-1].startswith("{"):
+            if _header(texts[0], columns):
+                raise UserError(f"{path}: isto parece CSV: mude a extensão para .csv")
+            raise UserError(
+                f"{path}: espera-se um objeto JSON por linha, ou uma lista deles, e o ficheiro começa por "
+                f"«{texts[0][:80]}»"
+            )
         yield from ((number, _parsed(line, encoding)) for number, line in chain(head, numbered))
 
 
-def _check_json(path: Path, head: Sequence[bytes | str], columns: Mapping[str, str]) -> None:
-    """Raise `UserError` when a file that begins with the lines `head` is none of JSON lines at all; a bad row
-    has objects about it."""
-    texts = [line.decode(errors="replace") if isinstance(line, bytes) else line for line in head]
-    texts = [text.removeprefix("\ufeff").strip() for text in texts]
-    if not texts or not str(_parsed(texts[0])).startswith("JSON inválido") or texts[-1].startswith("{"):
-        return
-    if _header(texts[0], columns):
-        raise UserError(f"{path}: isto parece CSV: mude a extensão para .csv")
-    raise UserError(
-        f"{path}: espera-se um objeto JSON por linha, ou uma lista deles, e o ficheiro começa por "
-        f"«{texts[0][:80]}»"
-    )
-
-
-def _parsed(line: bytes | str, encoding: str = "utf-8") -> Any:
+def _parsed(data: bytes, encoding: str = "utf-8") -> Any:
     """The value of some JSON, or the `ValueError` that says what is wrong with it."""
     try:
-        text = _text(line, encoding) if isinstance(line, bytes) else line
-        return json.loads(text.rstrip(), object_pairs_hook=_object)
+        return json.loads(_text(data, encoding).rstrip(), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"linha {error.lineno}, " if "\n" in error.doc.strip() else ""
         return ValueError(f"JSON inválido na {where}coluna {error.colno}")
@@ -261,16 +249,11 @@ def _table(path: Path, columns: Mapping[str, str], encoding: str) -> Iterator[Va
 def _header(line: str, columns: Mapping[str, str]) -> tuple[str, list[str]] | None:
     """The separator by which `line` names columns that we know, and all that it names."""
     for delimiter in DELIMITERS:
-        header = [_column(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+        names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        header = [name.casefold() if name.casefold() in FIELDS else name for name in names]
         if set(columns.values()) <= set(header) if columns else shape(dict.fromkeys(header, "")):
             return delimiter, header
     return None
-
-
-def _column(name: str) -> str:
-    """The name of a column; one that we know in any case."""
-    plain = name.strip().casefold()
-    return plain if plain in FIELDS else name.strip()
 
 
 def _cells(header: list[str], cells: list[str], delimiter: str) -> dict[str, str] | ValueError:

@@ -32,14 +32,13 @@ class Template:
 
     def write(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The text of `messages`, or with `prompt` that after which the model answers; raises anything."""
-        text: str = self.tokenizer.apply_chat_template(
+        return self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(self.tools) or None,
             tokenize=False,
             add_generation_prompt=prompt,
             **self.settings,
         )
-        return text
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -155,11 +154,6 @@ def chat_template(tokenizer: Any, tools: bool = False) -> str:
 def template_missing(tokenizer: Any) -> bool:
     """Whether the model comes without a chat template."""
     return tokenizer.chat_template is None and getattr(tokenizer, "_chat_template", None) is None
-
-
-def is_dated(tokenizer: Any) -> bool:
-    """Whether the chat template of `tokenizer` would write the date of today."""
-    return "strftime_now" in chat_template(tokenizer)
 
 
 @lru_cache(maxsize=8)

@@ -9,16 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..config import CACHE, Config
 from ..errors import UserError
 from ..files import atomic_write, sha256
-from .careless import some_careless
+from .careless import sometimes_careless
 from .chat import encode_row
 from .duplicates import asked_key, row_key
 from .rows import Row, parse_row
@@ -46,16 +47,13 @@ NOTHING = {"key": 0, "asked": 0, "text": False, "thought": False, "folded": Fals
 Numbered = tuple[int, Row | ValueError]  # with its line
 
 
-class HasTokenizer(Protocol):
-    """What of a base model its tokens depend on: the `tokenizer`, and the folder `path` with its files."""
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """What reads text as a model does: its `tokenizer`, as mlx-lm loads it, and the folder `path` with its
+    files. It takes next to nothing in memory."""
 
-    @property
-    def tokenizer(self) -> Any:
-        """As mlx-lm loads it."""
-
-    @property
-    def path(self) -> Path:
-        """The model's folder."""
+    tokenizer: Any
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -132,14 +130,10 @@ class Encoded(Sequence[Example]):
 
     def of_lines(self, lines: Iterable[int]) -> "Encoded":
         """The examples of the rows on `lines`, in that order; raises `UserError` when one has none."""
-        places: dict[int, list[int]] = {}
-        for place, line in enumerate(self.lines.tolist()):
-            places.setdefault(line, []).append(place)
-        wanted = list(lines)
+        places, wanted = pd.Series(self.lines).groupby(self.lines).indices, list(lines)
         if missing := [line for line in wanted if line not in places]:
             raise UserError(f"não há exemplos das linhas {', '.join(map(str, missing[:SHOWN]))}")
-        chosen = [place for line in wanted for place in places[line]]
-        return self.where(np.array(chosen, int))
+        return self.where(np.array([place for line in wanted for place in places[line]], int))
 
     def rows(self) -> list[tuple[int, Row]]:
         """The rows that the examples are of, each once, with its line."""
@@ -164,8 +158,7 @@ class Encoded(Sequence[Example]):
         return cls(table, np.frombuffer(about[b"kept"], np.int64), int(about[b"limit"]), ())
 
     def _column(self, name: str) -> np.ndarray:
-        values: np.ndarray = self._table[name].to_numpy()[self._kept]
-        return values
+        return self._table[name].to_numpy()[self._kept]
 
 
 def read_rows(
@@ -194,7 +187,7 @@ def encode(rows: Iterable[Row], tokenizer: Any, max_seq_length: int) -> Encoded:
 def encode_file(
     source: str | Path,
     config: Config,
-    base: HasTokenizer,
+    base: Reader,
     progress: Callable[[int], object] = lambda _: None,
     careless: float = 0.0,
 ) -> Encoded:
@@ -222,7 +215,7 @@ def _name(source: str | Path) -> str:
     return str(source.absolute()) if isinstance(source, Path) else source
 
 
-def _key(source: str, config: Config, base: HasTokenizer, careless: float = 0.0) -> str:
+def _key(source: str, config: Config, base: Reader, careless: float) -> str:
     """A key of all that decides the tokens: the data, the tokenizer's files, its chat template, our code."""
     tokenizer = base.tokenizer
     files = [*sorted(Path(__file__).parent.glob("*.py")), *sorted(base.path.rglob("*"))]
@@ -255,14 +248,13 @@ def _batches(
     typed carelessly, show in the tokens alone."""
     rows = iter(rows)
     while some := list(islice(rows, ROWS_A_CHUNK)):
-        good = [(line, row.in_style(style)) for line, row in some if isinstance(row, Row)]
-        typed = iter(some_careless(good, careless, seed))
         records: list[dict[str, Any]] = []
         for line, row in some:
             try:
                 if isinstance(row, ValueError):
                     raise row
-                pieces = encode_row(next(typed), tokenizer)
+                asked = sometimes_careless(row.in_style(style), careless, seed, line)
+                pieces = encode_row(asked, tokenizer)
             except ValueError as error:
                 records.append(NOTHING | {"line": line, "reason": str(error)})
                 continue

@@ -5,16 +5,17 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..errors import UserError, reason
+from ..errors import UserError, invalid, reason
 from ..text import counted
-from .language import Club, capital, competition, sentence, with_article
+from .language import Club, competition, sentence, with_article
 
+ROLES = ("user", "assistant")  # who speaks in turn
 UNANSWERABLE = "unanswerable"  # the file of what no table answers, beside those of the tables
 # What stands for a value, {equipa} or {equipa:por}; a brace alone is a mark without a name.
 MARK = re.compile(r"\{(\w+(?::\w+)?)\}|[{}]")
@@ -43,19 +44,15 @@ class Question:
     followups: tuple[tuple[str, str], ...] = ()
     guessable: bool = False
 
-    def messages(self, prompt: str) -> list[dict[str, str]]:
+    def messages(self, prompt: str) -> tuple[dict[str, str], ...]:
         """The conversation that begins with `prompt`."""
-        messages = []
-        for question, answer in ((prompt, self.answer), *self.followups):
-            messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": answer})
-        return messages
+        said = chain((prompt, self.answer), *self.followups)
+        return tuple({"role": role, "content": text} for role, text in zip(cycle(ROLES), said, strict=False))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Everything that is said, by either side."""
-        later = chain(*self.followups)
-        return (*self.prompts, *self.heldout, *self.other, self.answer, self.full, *later)
+        return (*self.prompts, *self.heldout, *self.other, self.answer, self.full, *chain(*self.followups))
 
 
 class Template(BaseModel):
@@ -106,12 +103,21 @@ class Wordings:
 
         def said(mark: re.Match[str]) -> str:
             name = mark[1] or ""  # a brace alone is none
-            value, _, form = name.partition(":")
-            return forms[name] if name in forms else _said(values[value], form)
+            if name in forms:
+                return forms[name]
+            key, _, form = name.partition(":")
+            value = values[key]
+            if not form or value == "":  # {rival}: as it is
+                return str(value)
+            if isinstance(value, int):  # {golos:golo}: "1 golo", "2 golos"
+                return counted(value, form)
+            # {rival:com}: after that preposition; {rival:o}: with its article alone
+            return with_article(competition(value), "" if form == "o" else form)
 
         def filled(text: str) -> str:
             try:
-                return capital(MARK.sub(said, text))
+                text = MARK.sub(said, text)
+                return text[:1].upper() + text[1:]
             except KeyError:
                 known = ", ".join([*forms, *values])
                 raise UserError(
@@ -137,16 +143,6 @@ class Wordings:
         )
 
 
-def _said(value: str | int, form: str) -> str:
-    """What a mark says: {rival} the value, {rival:com} the name after that preposition, {rival:o} with its
-    article alone, and {golos:golo} the number of what: "1 golo", "2 golos"."""
-    if not form or value == "":
-        return str(value)
-    if isinstance(value, int):
-        return counted(value, form)
-    return with_article(competition(value), "" if form == "o" else form)
-
-
 def read_templates(file: Path, allowed: Collection[str] = ()) -> dict[str, Template]:
     """The entries of `file` by name; raises `UserError` naming file and entry.
 
@@ -159,14 +155,8 @@ def read_templates(file: Path, allowed: Collection[str] = ()) -> dict[str, Templ
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} não é TOML válido: {error}") from None
     except ValidationError as error:
-        found = error.errors()[0]
-        entry, *place = map(str, found["loc"])
-        where, field = f"{file}, «{entry}»", ".".join(place) or entry
-        if found["type"] == "missing":
-            raise UserError(f"{where}: falta o campo «{field}»") from None
-        if found["type"] == "extra_forbidden":
-            raise UserError(f"{where}: não há o campo «{field}»") from None
-        raise UserError(f"{where}: não serve o que está em «{field}»") from None
+        first = error.errors()[0]
+        raise UserError(f"{file}, «{'.'.join(map(str, first['loc']))}»: {invalid(first)}") from None
     if unknown := sorted(templates.keys() - allowed) if allowed else []:
         known = ", ".join(sorted(allowed))
         raise UserError(f"{file}: nada pergunta por «{unknown[0]}»; as entradas são {known}")

@@ -23,8 +23,7 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_conf
 from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import DESCRIPTION, WEIGHTS, save_arrays
-from ..model.base import GROUP_SIZE
-from ..model.folder import PIECES
+from ..model.folder import GROUP_SIZE, PIECES
 from .converter import ADAPTER, MODEL, convert, prepare
 from .gguf_tokenizer import vocabulary
 

@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..model.adapters import load_adapter
 from ..model.base import Base
 from ..model.decode import BATCH, answers
-from ..model.loss import head
+from ..model.loss import backbone_and_head
 from ..model.machine import on_cpu
 from ..model.packed import hidden_states
 from ..table import Table
@@ -314,7 +314,7 @@ def logits_of(
 ) -> np.ndarray:
     """The logits (positions of all rows, vocabulary) of `model` as it is now, in a file that goes with them:
     for a large vocabulary they are gigabytes."""
-    logits_of, vocabulary = head(model), 0
+    (_, logits_of), vocabulary = backbone_and_head(model), 0
     with tempfile.TemporaryFile() as file:
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]

@@ -8,7 +8,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +17,7 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_model
 from mlx_lm.utils import load_tokenizer as mlx_lm_tokenizer
 
 from ..config import HOME, Config
+from ..data.tokens import Reader
 from ..errors import UserError, reason
 from ..table import Drawn, Table
 from ..text import decimal, size
@@ -25,21 +25,10 @@ from . import cpu
 from .adapters import load_adapter
 from .cpu.ops import keeps_dense
 from .download import MINIATURE, find_model
-from .folder import AGAIN, GROUP_SIZE, TEMPLATE, for_mlx_lm, quantized_copy, read_config, with_files
+from .folder import AGAIN, TEMPLATE, for_mlx_lm, quantized_copy, read_config, with_files
 from .machine import memory_bytes, on_cpu
 from .packed import group_masks
 from .rope import check_positions
-
-__all__ = [
-    "GROUP_SIZE",
-    "MINIATURE",
-    "Base",
-    "check_same_base",
-    "load_base",
-    "load_tokenizer",
-    "load_tuned",
-    "make_ready",
-]
 
 # What `load_base` makes a base of.
 BASE_SETTINGS = ("model", "bits", "quantization", "group_size", "chat_template")
@@ -52,7 +41,7 @@ RUN_AHEAD = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Base(Drawn):
+class Base(Drawn, Reader):
     """A loaded base model with its tokenizer, which shows its facts as the last line of a cell.
 
     `name` is what was asked for and `path` the folder that mlx-lm loads; `bits` are those of a weight,
@@ -60,8 +49,6 @@ class Base(Drawn):
     """
 
     model: nn.Module
-    tokenizer: TokenizerWrapper
-    path: Path
     name: str
     bits: int
     parameters: int
@@ -69,39 +56,25 @@ class Base(Drawn):
     load_seconds: float
 
     def table(self) -> Table:
-        """What the model is, for people."""
+        """What the model is, for people: of its weights the kinds that there are."""
+        kinds = {(layer.bits, layer.mode) for layer in self.model.modules() if "scales" in layer}
+        said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(kinds)]
         facts = [
             ("Modelo", self.name),
             ("Parâmetros", f"{decimal(self.parameters / 1e6, 1)} milhões"),
-            ("Bits por peso", self._precision()),
+            ("Bits por peso", " e ".join(said) or str(self.bits)),
             ("Em memória", size(self.size_gb)),
             ("Carregado em", f"{decimal(self.load_seconds, 1)} s"),
         ]
         return Table.of_facts("Modelo base", facts)
 
-    def _precision(self) -> str:
-        """The bits of the quantized weights, all that there are, and the kind of those that are floats."""
-        found = {(layer.bits, layer.mode) for layer in self.model.modules() if "scales" in layer}
-        said = [f"{bits}" if mode == "affine" else f"{bits} ({mode})" for bits, mode in sorted(found)]
-        return " e ".join(said) or str(self.bits)
-
-
-class Reader(NamedTuple):
-    """The tokenizer of a base model, and the folder that mlx-lm loads: all that `load_data` needs of one."""
-
-    tokenizer: TokenizerWrapper
-    path: Path
-
 
 def load_tokenizer(config: Config) -> Reader:
-    """What reads text as the model that `config` names does, without its weights: next to nothing in memory.
-
-    Otherwise as `load_base`, and raises as it does.
+    """What reads text as the model that `config` names does, without its weights; raises as `load_base` does.
 
     >>> data = fq.load_data(config, fq.load_tokenizer(config))
     """
-    tokenizer, path, _ = _opened(config)
-    return Reader(tokenizer, path)
+    return _opened(config)[0]
 
 
 def load_base(config: Config) -> Base:
@@ -116,11 +89,11 @@ def load_base(config: Config) -> Base:
     """
     start = time.perf_counter()
     name, bits = config.base_model, config.bits
-    tokenizer, path, folder = _opened(config)
+    reader, folder = _opened(config)
     with _explained(f"o modelo {name}"), redirect_stdout(StringIO()):
-        model, about = load_model(path, lazy=True)  # `make_ready` has its say first
+        model, about = load_model(reader.path, lazy=True)  # `make_ready` has its say first
     quantization = about.get("quantization") or about.get("quantization_config")
-    _check_vocabulary(model, tokenizer, folder)
+    _check_vocabulary(model, reader.tokenizer, folder)
     learnt = next((part.wpe.weight.shape[0] for part in model.modules() if "wpe" in part), None)
     if learnt and config.max_seq_length > learnt:  # mlx would read what lies behind the last
         raise UserError(f"o modelo {name} só aprendeu {learnt} posições: ponha max_seq_length em {learnt}")
@@ -133,9 +106,8 @@ def load_base(config: Config) -> Base:
         check_positions(model, about, name)
         mx.eval(model(mx.array([[0]])))  # what mlx-lm cannot compute fails here, not after an hour
     return Base(
+        **vars(reader),
         model=model,
-        tokenizer=tokenizer,
-        path=path,
         name=name,
         bits=bits,
         parameters=get_total_parameters(model),
@@ -189,9 +161,9 @@ def check_same_base(configs: Mapping[str, Config]) -> None:
                 )
 
 
-def _opened(config: Config) -> tuple[TokenizerWrapper, Path, Path]:
-    """The tokenizer of the model that `config` names, the folder of both that mlx-lm loads, made of as many
-    bits and with the template asked for, and the folder that it came in."""
+def _opened(config: Config) -> tuple[Reader, Path]:
+    """The tokenizer of the model that `config` names with the folder that mlx-lm loads, made of as many bits
+    and with the template asked for; and the folder that it came in."""
     name = config.base_model
     template = _read_template(config.chat_template) if config.chat_template else None
     with _explained(f"o modelo {name}"):
@@ -222,7 +194,7 @@ def _opened(config: Config) -> tuple[TokenizerWrapper, Path, Path]:
             f"o modelo {name} tem vários modelos de conversa ({', '.join(sorted(named))}) e nenhum é o "
             "«default»: indique em chat_template o ficheiro do que quer"
         )
-    return tokenizer, path, folder
+    return Reader(tokenizer=tokenizer, path=path), folder
 
 
 @contextmanager

@@ -77,5 +77,4 @@ def _text(tokens: Sequence[int], tokenizer: TokenizerWrapper) -> str:
     for token in tokens:
         detokenizer.add_token(token)
     detokenizer.finalize()
-    text: str = detokenizer.text
-    return text
+    return str(detokenizer.text)

@@ -14,11 +14,10 @@ from mlx.utils import tree_flatten
 from ..config import Config
 from ..errors import UserError
 from ..files import CHECKSUMS, sha256
-from ..text import counted, plain
 from .adapters import DESCRIPTION, WEIGHTS, adapter_file
 
 PEFT_WEIGHTS, PEFT_PICKLE = "adapter_model.safetensors", "adapter_model.bin"
-PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")
 # How PEFT may have made A and B at first; what is not here has changed the base's weights as well.
 INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 # What makes of PEFT's LoRA something else.
@@ -71,7 +70,10 @@ def read_adapter(folder: Path) -> Adapter:
         )
     weights = _weights(adapter_file(folder, PEFT_WEIGHTS if peft else WEIGHTS))
     if peft:
-        weights = {_mlx_name(name): mx.contiguous(array.T) for name, array in weights.items()}
+        weights = {
+            PEFT_NAME.sub(lambda found: f"{found[1]}.lora_{found[2].lower()}", name): mx.contiguous(array.T)
+            for name, array in weights.items()
+        }
     pairs = {f"{layer}.{matrix}" for layer in _layers(weights) for matrix in ("lora_a", "lora_b")}
     if strange := sorted(pairs ^ set(weights)):
         raise UserError(f"o adaptador em {folder} não tem só matrizes de LoRA, aos pares: veja {strange[0]}")
@@ -143,8 +145,7 @@ def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[st
     """Raise `UserError`, with the flags that would make it fit, unless `adapter` is as `config` trains: the
     arrays `fresh`, on some of the `linear` layers of a model of `depth` blocks."""
     mine, theirs = _layers(fresh), _layers(adapter.weights)
-    my_blocks, blocks = set(map(_block, mine)), set(map(_block, theirs))
-    my_modules, modules = set(map(_module, mine)), set(map(_module, theirs))
+    modules, blocks = set(map(_module, theirs)), set(map(_block, theirs))
     last = range(depth - len(blocks), depth)
     trainable = {x for x in {*linear, *mine} if _block(x) in last and _module(x) in modules}
     if theirs not in (mine, trainable):
@@ -152,26 +153,21 @@ def _check_config(depth: int, config: Config, fresh: Arrays, linear: Iterable[st
             f"o adaptador em {adapter.folder} não muda os mesmos módulos em cada um dos últimos blocos, que "
             "é o que aqui se treina: não se pode partir dele"
         )
-    scale, alpha = config.alpha / config.rank, adapter.scale * adapter.rank
-    differences, flags = [], []
-    if adapter.rank != config.rank:
-        differences.append(f"rank {adapter.rank} (aqui {config.rank})")
-        flags.append(f"--rank {adapter.rank}")
-    if not math.isclose(adapter.scale, scale):
-        differences.append(f"escala alpha / rank {plain(adapter.scale)} (aqui {plain(scale)})")
-    if not math.isclose(alpha, config.alpha):
-        flags.append(f"--alpha {alpha:.12g}")
-    if modules != my_modules:
-        differences.append(f"módulos {', '.join(sorted(modules))} (aqui {', '.join(sorted(my_modules))})")
-        flags.append(f"--target-modules {' '.join(sorted(modules))}")
-    if blocks != my_blocks:
-        differences.append(f"{counted(len(blocks), 'camada')} (aqui {len(my_blocks)})")
-        flags.append(f"--num-layers {len(blocks)}")
-    if differences:
-        raise UserError(
-            f"o adaptador em {adapter.folder} tem {'; '.join(differences)}: para partir dele use "
-            f"{' '.join(flags)}"
-        )
+
+    def flags(rank: int, alpha: float, layers: set[str]) -> dict[str, str]:
+        return {
+            "rank": str(rank),
+            "alpha": f"{alpha:.12g}",
+            "target-modules": " ".join(sorted(set(map(_module, layers)))),
+            "num-layers": str(len(set(map(_block, layers)))),
+        }
+
+    here = flags(config.rank, config.alpha, mine)
+    there = flags(adapter.rank, adapter.scale * adapter.rank, theirs)
+    if differ := [name for name in here if here[name] != there[name]]:
+        said = "; ".join(f"{name} {there[name]} (aqui {here[name]})" for name in differ)
+        use = " ".join(f"--{name} {there[name]}" for name in differ)
+        raise UserError(f"o adaptador em {adapter.folder} tem {said}: para partir dele use {use}")
     if any(array.shape != fresh[name].shape for name, array in adapter.weights.items()):
         raise UserError(f"o adaptador em {adapter.folder} tem matrizes que não encaixam neste modelo")
 
@@ -185,11 +181,6 @@ def _linear_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
             inputs = inputs * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else inputs
             sizes[name.removesuffix(".linear")] = inputs, outputs  # LoRA's name for the layer in it
     return sizes
-
-
-def _mlx_name(name: str) -> str:
-    found = PEFT_NAME.fullmatch(name)
-    return f"{found[1]}.lora_{found[2].lower()}" if found else name
 
 
 def _layers(weights: Iterable[str]) -> set[str]:

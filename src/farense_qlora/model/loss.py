@@ -18,21 +18,25 @@ BACKBONES = ("model", "transformer", "backbone")
 EMBEDDINGS = {"embed_tokens", "tok_embeddings", "wte", "embeddings", "embed_in"}
 
 
-def backbone(model: nn.Module) -> nn.Module:
-    """The part of `model` that gives hidden states (after the last norm), before the head.
+def backbone_and_head(model: nn.Module) -> tuple[nn.Module, Callable[[mx.array], mx.array]]:
+    """The part of `model` that gives hidden states (..., D), after the last norm, and what makes logits
+    (..., V) of them. Raises `UserError` when `model` has no such parts.
 
-    Raises `UserError` when `model` has no such part.
+    The head is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the
+    model, which shares every layer, in whose backbone's place hidden states go through unchanged.
     """
-    return _parts(model)[0]
-
-
-def head(model: nn.Module) -> Callable[[mx.array], mx.array]:
-    """What `model` does after its backbone: hidden (..., D) to logits (..., V). Raises as `backbone` does.
-
-    It is mlx-lm's own code, with whatever scale, bias or cap the family has: a shallow copy of the model,
-    which shares every layer, in whose backbone's place hidden states go through unchanged.
-    """
-    return _parts(model)[1]
+    language = getattr(model, "language_model", model)  # models that also see keep the text part here
+    name = next((name for name in BACKBONES if name in language), None)
+    if name is None or not EMBEDDINGS & {*language[name]}:
+        family = type(model).__module__.split(".")[-1]
+        raise UserError(f"ainda não sei treinar modelos da família {family}: escolha outro modelo base")
+    backbone, head = language[name], copy.copy(language)
+    if "embed_out" in backbone:  # GPT-NeoX has its head in there
+        head, backbone = backbone.embed_out, copy.copy(backbone)
+        backbone.embed_out = nn.Identity()
+    else:
+        setattr(head, name, _Through(backbone))
+    return backbone, head
 
 
 def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
@@ -40,9 +44,10 @@ def token_losses(model: nn.Module, hidden: mx.array, labels: mx.array) -> tuple[
     label is behind what the model ranks first (N,), in nats too: 0 where it is that itself.
 
     While `model` is in training mode the gradient of `hidden` is made chunk by chunk in the same pass, where
-    the logits are at hand; in evaluation mode none is. The head itself gets none. Raises as `backbone` does.
+    the logits are at hand; in evaluation mode none is. The head itself gets none. Raises `UserError` as
+    `backbone_and_head` does.
     """
-    logits_of, training = head(model), model.training
+    (_, logits_of), training = backbone_and_head(model), model.training
 
     def forward(hidden: mx.array, labels: mx.array) -> tuple[mx.array, ...]:
         losses, behind, grads = [], [], []
@@ -92,18 +97,3 @@ class _Through:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
-
-
-def _parts(model: nn.Module) -> tuple[nn.Module, Callable[[mx.array], mx.array]]:
-    language = getattr(model, "language_model", model)  # models that also see keep the text part here
-    name = next((name for name in BACKBONES if name in language), None)
-    if name is None or not EMBEDDINGS & {*language[name]}:
-        family = type(model).__module__.split(".")[-1]
-        raise UserError(f"ainda não sei treinar modelos da família {family}: escolha outro modelo base")
-    inner, bare = language[name], copy.copy(language)
-    if "embed_out" in inner:  # GPT-NeoX has its head in there
-        bare, inner = inner.embed_out, copy.copy(inner)
-        inner.embed_out = nn.Identity()
-    else:
-        setattr(bare, name, _Through(inner))
-    return inner, bare

@@ -12,7 +12,7 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from ..errors import UserError
-from .loss import backbone
+from .loss import backbone_and_head
 
 # Of two rows in one window and apart, by how much the hidden states may differ, as a share of their norm:
 # 16-bit rounding makes up to 0.04, a row that sees the other 0.9 and more.
@@ -38,9 +38,8 @@ class PackedCache:
 
 def hidden_states(model: nn.Module, inputs: mx.array, segments: mx.array | None) -> mx.array:
     """The hidden states (B, L, D) of `inputs` (B, L), each position seeing its own segment (B, L) only."""
-    if segments is None:
-        return backbone(model)(inputs, cache=None)
-    return backbone(model)(inputs, cache=[PackedCache(segments)] * len(model.layers))
+    cache = None if segments is None else [PackedCache(segments)] * len(model.layers)
+    return backbone_and_head(model)[0](inputs, cache=cache)
 
 
 def group_masks(model: nn.Module) -> None:
@@ -70,7 +69,7 @@ def check_packable(model: nn.Module, name: str) -> None:
             f"o modelo {name} tem camadas que não são de atenção (espaço de estados ou semelhantes): não se "
             "pode empacotar; desligue «packing»"
         )
-    if "wpe" in backbone(model):
+    if "wpe" in backbone_and_head(model)[0]:
         raise UserError(
             f"o modelo {name} conta as posições desde o princípio da janela: não se pode empacotar; desligue "
             "«packing»"

@@ -53,13 +53,11 @@ def blas_name() -> str:
 @contextmanager
 def blas_threads(count: int | None) -> Iterator[None]:
     """Let the BLAS use `count` threads meanwhile (None: as many as it has)."""
+    _set_threads(count or cores())
     try:
-        if count is not None:
-            _set_threads(count)
         yield
     finally:
-        if count is not None:
-            _set_threads(cores())
+        _set_threads(cores())
 
 
 @contextmanager

@@ -5,7 +5,7 @@ product: nine tenths of a small model's step. On a GPU there is one part and not
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import cycle
 from typing import Any, TypeVar
 
@@ -43,26 +43,20 @@ def parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     return [items[i::count] for i in range(count)]
 
 
-def each(compute: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
-    """The trees `compute(item)`, evaluated; `items` take turns on the streams."""
-    return _evaluated(_begun(compute, items), len(items))
-
-
-def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
-    """The sum of the trees `compute(item)`, evaluated; `items`, at least one, take turns on the streams."""
-    results = _begun(compute, items)
-    return _evaluated(reduce(lambda one, other: tree_map(mx.add, one, other), results), len(items))
-
-
-def _begun(compute: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
+def each(
+    compute: Callable[[Item], Any], items: Sequence[Item], together: Callable[[list[Any]], Any] = list
+) -> Any:
+    """The trees `compute(item)`, put `together`, evaluated; `items` take turns on the streams."""
     results = []
     for item, stream in zip(items, cycle(streams()), strict=False):
         with mx.stream(stream):
             results.append(compute(item))
-    return results
-
-
-def _evaluated(tree: Any, count: int) -> Any:
-    with blas_threads(1 if count > 1 else None):
+    tree = together(results)
+    with blas_threads(1 if len(items) > 1 else None):
         mx.eval(tree)
     return tree
+
+
+def summed(compute: Callable[[Item], Any], items: Sequence[Item]) -> Any:
+    """The sum of the trees `compute(item)`, of at least one item, evaluated as by `each`."""
+    return each(compute, items, partial(reduce, lambda one, other: tree_map(mx.add, one, other)))
