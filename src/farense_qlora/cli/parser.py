@@ -7,14 +7,11 @@ from typing import Any, Literal, get_origin
 
 from ..answers.sampling import Sampling
 from ..config import HOME, OUTPUT, Config
+from ..exporting.kinds import FORMATS
 from ..profiles import PROFILES
 from ..serving.api import Limits
 from . import commands, machines, serving
 from .portuguese import Parser
-
-# As in `exporting.export`, which is not imported for a command line.
-FORMATS = ("mlx", "peft", "fused", "fused-4bit", "gguf", "gguf-bf16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m",
-           "gguf-q4_k_m", "gguf-lora", "ollama", "ollama-q8_0", "ollama-q4_k_m")  # fmt: skip
 
 
 def build_parser() -> Parser:

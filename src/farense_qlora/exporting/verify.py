@@ -32,6 +32,7 @@ from ..model.packed import hidden_states
 from ..table import Table
 from ..text import decimal, percent, scientific
 from . import loaders
+from .kinds import FORMATS, ROUNDED, Thresholds
 
 QUESTIONS = 100
 # A divergence this small is rounding, whatever the adapter did.
@@ -39,24 +40,6 @@ ROUNDING = 1e-5
 # The packages that each tool is made of.
 TOOLS = {"mlx": ("mlx-lm", "mlx"), "peft": ("peft", "torch"), "llama": ("llama-cpp-python",)}
 Progress = Callable[[str, int, int], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """What an export must reach: the least share of equal most likely tokens and of equal greedy answers, and
-    the most that its divergence may be of the base model's."""
-
-    top1: float
-    answers: float
-    of_base: float = 0.1
-
-
-EXACT = Thresholds(top1=0.99, answers=0.95)
-EIGHT_BITS = Thresholds(top1=0.98, answers=0.90)
-FOUR_BITS = Thresholds(top1=0.90, answers=0.70)
-# Of a model that computes in 16 bits two readers differ by rounding alone, in up to 2 of 100 tokens and 10 of
-# 100 answers for bfloat16: there it is the divergence that tells.
-ROUNDED = Thresholds(top1=0.97, answers=0.80)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,30 +165,29 @@ def measure(
 
 def verify(
     reference: Reference,
-    kind: str,
-    tool: str,
+    format: str,
     model: Path,
     adapter: Path | None,
-    limits: Thresholds,
     progress: Progress = lambda *_: None,
     packed_base: Path | None = None,
 ) -> Verification:
-    """Let `tool` load `model`, and `adapter` on it, and hold what it says to the `reference`; and to the base
-    what it says with `packed_base`, the base without adapter in the same format.
+    """Let the tool of `format` load `model`, and `adapter` on it, and hold what it says to the `reference`;
+    and to the base what it says with `packed_base`, the base without adapter in the same format.
 
     Raises `UserError` when the tool fails.
     """
+    tool, limits = FORMATS[format].tool, FORMATS[format].limits
     if reference.dtype != mx.float32:
         top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
         limits = replace(limits, top1=top1, answers=same)
-    logits, said = _asked(reference, tool, model, adapter, lambda done, of: progress(kind, done, of))
+    logits, said = _asked(reference, tool, model, adapter, lambda *of: progress(format, *of))
     kl_packed = None
     if packed_base:
         alone, _ = _asked(reference, tool, packed_base, None, lambda *of: progress("modelo base, assim", *of))
         kl_packed = divergence(reference.logits_base, alone)
     got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
     return Verification(
-        format=kind,
+        format=format,
         consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool]),
         questions=len(reference.rows),
         tokens=len(reference.logits),
@@ -231,21 +213,16 @@ def _asked(
 
     Raises `UserError`, with the last line that it left, when it fails.
     """
-    request = {
-        "model": str(model),
-        "adapter": str(adapter) if adapter else None,
-        "max_tokens": reference.max_tokens,
-        "rows": reference.rows,
-    }
+    request = {"model": model, "adapter": adapter, "max_tokens": reference.max_tokens, "rows": reference.rows}
     # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
     quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
     with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
         folder = Path(name)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        (folder / "request.json").write_text(json.dumps(request, default=str), encoding="utf-8")
         with (
             (folder / "stderr").open("w") as stderr,
             subprocess.Popen(
-                [sys.executable, "-P", loaders.__file__, tool, str(folder / "request.json"), name],
+                [sys.executable, "-P", loaders.__file__, tool, folder / "request.json", folder],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
@@ -253,10 +230,8 @@ def _asked(
             ) as process,
         ):
             try:
-                done = 0
-                for line in process.stdout or ():
-                    if line == "row\n":
-                        progress(done := done + 1, len(reference.rows))
+                for done, _ in enumerate(filter("row\n".__eq__, process.stdout or ()), 1):
+                    progress(done, len(reference.rows))
             except BaseException:
                 process.kill()
                 raise
