@@ -84,9 +84,8 @@ class ChatBox(widgets.VBox):
             self.seed,
         ]
         if advice:
-            button = widgets.Button(
-                description=f"recomendado pelo modelo: {advice}", layout={"width": "auto"}
-            )
+            label = f"recomendado pelo modelo: {advice}"
+            button = widgets.Button(description=label, layout={"width": "auto"})
             button.on_click(lambda _: self._follow(advice))
             rows.append(widgets.HBox([button]))
         self._show("")
@@ -112,12 +111,6 @@ class ChatBox(widgets.VBox):
             self.text.value = ""
             self._task = self._loop.create_task(self._answer(question))
 
-    @property
-    def _sampling(self) -> Sampling:
-        """What the widgets say now; raises `UserError`."""
-        drawn = {"temperature": self.temperature.value, "top_p": self.top_p.value}
-        return Sampling.parse({**drawn, "seed": self.seed.value.strip() or None})
-
     async def _answer(self, question: str) -> None:
         """Answer piece by piece; between two of them the kernel does what else there is to do."""
         self._stopped, self.main.description = False, STOP
@@ -127,7 +120,8 @@ class ChatBox(widgets.VBox):
         said, note, updated = "", "", 0.0
         try:
             talk.system = self.system.value
-            talk.sampling = self._sampling
+            drawn = {"temperature": self.temperature.value, "top_p": self.top_p.value}
+            talk.sampling = Sampling.parse({**drawn, "seed": self.seed.value.strip() or None})
             with closing(talk.say(question)) as pieces:
                 for piece in pieces:
                     said += piece

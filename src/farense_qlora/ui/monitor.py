@@ -39,7 +39,8 @@ def monitor(name: str | None = None) -> None:
             while True:
                 run = _wanted(name, run)
                 if run is None:
-                    live.update(_waiting(name), refresh=True)
+                    what = f"do treino «{name}»" if name else "de um treino"
+                    live.update(Text(f"à espera {what}… (Ctrl-C sai)", style="dim"), refresh=True)
                 else:
                     if reader is None or reader.folder != run.folder:
                         reader = EventReader(run.folder)
@@ -129,8 +130,3 @@ def newest() -> Run:
     """The run under way, or the newest; raises `UserError` when there is none."""
     known = all_runs()
     return next((run for run in known if run.alive), known[0] if known else Run.open("—"))
-
-
-def _waiting(name: str | None) -> Text:
-    what = f"do treino «{name}»" if name else "de um treino"
-    return Text(f"à espera {what}… (Ctrl-C sai)", style="dim")
