@@ -16,7 +16,7 @@ from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
-from farense_qlora.cli.given import given
+from farense_qlora.cli.commands import given
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
 from farense_qlora.config import HOME, Config
