@@ -37,11 +37,8 @@ def chat(tuned: Base, system: str = "", **sampling: Any) -> "ChatBox":
 
 
 class ChatBox(widgets.VBox):
-    """The widgets, and the task that answers.
-
-    A widget's callback may run in a thread of its own, where MLX must not be touched: it only hands the
-    question over to the event loop of the kernel's main thread, where the model was loaded.
-    """
+    """The widgets, and the task that answers. A widget's callback may run in a thread of its own, where MLX
+    must not be touched: it hands the question to the event loop of the thread that loaded the model."""
 
     def __init__(self, tuned: Base, system: str = "", sampling: Sampling = GREEDY):
         self._talk = Conversation(tuned)

@@ -20,11 +20,9 @@ GONE = """<style>
 
 
 def answer_widgets() -> None:
-    """Make the kernel say, from now on, when it has dealt with a widget's message.
-
-    ipykernel 7.4 says nothing of those that it handles while a cell awaits. A browser that hears nothing
-    keeps back every later change of that widget, also when the cell has ended.
-    """
+    """Make the kernel say, from now on, when it has dealt with a widget's message: ipykernel 7.4 says nothing
+    of those that it handles while a cell awaits, and a browser that hears nothing keeps back every later
+    change of that widget, also when the cell has ended."""
     kernel: Any = getattr(get_ipython(), "kernel", None)
     dispatch: Any = getattr(kernel, "dispatch_shell", None)
     if not dispatch or hasattr(dispatch, "__wrapped__"):

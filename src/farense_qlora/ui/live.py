@@ -9,7 +9,6 @@ import gc
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -66,10 +65,8 @@ def watch(run: Run | None = None) -> "Watching":
 
 class Watching:
     """Picture, numbers and controls of `run` in the cell that made it, kept up to date until the run ends.
-
     Awaiting it waits for that end, and raises `UserError` when the run fails; to interrupt the cell that
-    waits stops the run and saves it.
-    """
+    waits stops the run and saves it."""
 
     def __init__(self, run: Run):
         self._run, self._controls, self._reader = run, Controls(run), EventReader(run.folder)
@@ -176,21 +173,17 @@ class Controls:
     def __init__(self, run: Run):
         self._run = run
         self._message, self._rate_asked = widgets.HTML(), False
-        button = partial(action_button, self._message)
         self.more = widgets.ToggleButton(
             description="Mais números", icon="list", tooltip="Mostra os outros números", layout=FITTED
         )
-        self._stop = button(
-            "Parar", "stop", "Acaba a atualização em curso, guarda, avalia e termina", self.stop
-        )
-        self._pause = button(
-            "Pausar", "pause", "Acaba a atualização em curso, guarda e espera", self._pause_or_resume
-        )
-        save = button(
-            "Guardar agora", "save", "Escreve um ponto de controlo no fim desta atualização", self._save
-        )
-        apply = button(
-            "Aplicar", "check", "A partir da próxima atualização, treina com esta taxa máxima", self._ask_rate
+        self._stop, self._pause, save, apply = (
+            action_button(self._message, *about)
+            for about in (
+                ("Parar", "stop", "Acaba a atualização em curso, guarda, avalia e termina", self.stop),
+                ("Pausar", "pause", "Acaba a atualização em curso, guarda e espera", self._pause_or_resume),
+                ("Guardar agora", "save", "Guarda no fim da atualização em curso", self._save),
+                ("Aplicar", "check", "Treina com esta taxa máxima a partir da próxima", self._ask_rate),
+            )
         )
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
