@@ -23,10 +23,7 @@ ENVIRONMENT.filters |= {
 
 
 def render(template: str, /, **values: object) -> str:
-    """The text of `template`, a path inside this package such as `ui/report.html`, filled with `values`.
-
-    In HTML the values are escaped. Besides Jinja's own filters there are `sh` (a word for a shell), `quoted`
-    (a string literal for Python, JavaScript or JSON) and the numbers of `text.py`. Raises `jinja2`'s errors
-    when a value is missing.
-    """
+    """The text of `template`, a path inside this package such as `ui/report.html`, filled with `values`,
+    which in HTML are escaped. Besides Jinja's own filters there are `sh` (a word for a shell), `quoted` (a
+    string literal for Python, JavaScript or JSON) and the numbers of `text.py`."""
     return ENVIRONMENT.get_template(template).render(**values)

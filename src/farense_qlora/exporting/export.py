@@ -80,10 +80,8 @@ def exports(
     replace: bool = False,
     converter: Path | None = None,
 ) -> Iterator[Path]:
-    """`export` in several formats, each to its folder: yields a folder as soon as it is checked.
-
-    The trained model is asked once for them all; where one cannot be written, none is begun.
-    """
+    """`export` in several formats, each to its folder, which is yielded as soon as it is checked. The trained
+    model is asked once for them all; where one cannot be written, none is begun."""
     targets = {}
     for format, folder in folders.items():
         if format not in FORMATS:
@@ -217,11 +215,8 @@ def _write(
 
 
 def push(folder: Path, repository: str) -> str:
-    """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address.
-
-    One that does not exist yet is made private: its owner can open it, but nobody can take it back.
-    Raises `UserError` when it cannot.
-    """
+    """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address. A new one is
+    private: its owner can open it, but nobody can take it back. Raises `UserError` when it cannot."""
     from huggingface_hub import HfApi
 
     try:

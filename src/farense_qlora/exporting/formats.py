@@ -41,10 +41,8 @@ K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 
 
 def write_peft(adapter: Path, base: str, folder: Path) -> None:
-    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`.
-
-    Raises `UserError` for one on experts.
-    """
+    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`;
+    raises `UserError` for one on experts."""
     lora, loaded = _adapter(adapter)
     if several := sorted({name.split(".")[-2] for name, array in loaded.items() if array.ndim > 2}):
         raise UserError(
@@ -77,10 +75,8 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
 
 
 def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in the folder `base`, not quantized and in float32, with `adapter` in its weights; lazy.
-
-    Returns it with its config.
-    """
+    """The model in the folder `base`, not quantized, in float32 and lazy, with `adapter` in its weights; and
+    its config."""
     model, config = load_model(base, lazy=True)
     model.set_dtype(mx.float32)  # the scales too, by which the weights are made
     model = dequantize_model(model)
@@ -136,11 +132,8 @@ def write_gguf(
     base: Base, adapter: Path | None, name: str, kind: str, path: Path, converter: Path | None = None
 ) -> None:
     """The fused model as one file for llama.cpp, its matrices as `kind`: f16, bf16, q8_0, `K_QUANTS`; by its
-    own `converter` if one is given.
-
-    Raises `UserError` when that fails or, without it, for what llama.cpp would read in another way: another
-    architecture or tokenizer.
-    """
+    own `converter` if one is given. Raises `UserError` when that fails or, without it, for an architecture or
+    a tokenizer that llama.cpp would read in another way."""
     if kind in K_QUANTS:
         plain = path.with_suffix(".f16")
         write_gguf(base, adapter, name, "f16", plain, converter)
@@ -201,10 +194,8 @@ def write_gguf(
 def write_gguf_lora(
     adapter: Path, config: dict[str, Any], name: str, path: Path, converter: Path | None = None
 ) -> None:
-    """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is.
-
-    Raises `UserError` as `write_gguf` does.
-    """
+    """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is; raises
+    `UserError` as `write_gguf` does."""
     if converter:
         with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
             folder = Path(temporary) / name  # by which the converter calls it

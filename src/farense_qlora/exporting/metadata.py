@@ -36,10 +36,8 @@ LIBRARY = {"peft": "peft", "gguf": "gguf", "gguf-lora": "gguf", "ollama": "gguf"
 
 
 def metadata(run: Run, format: str = "mlx") -> dict[str, Any]:
-    """What a program wants to know of the adapter of `run`; the same run and data give the same words.
-
-    Losses are in nats a supervised token, times in seconds, memory in GB; None is what is not known.
-    """
+    """What a program wants to know of the adapter of `run`, always in the same words: losses in nats a
+    supervised token, times in seconds, memory in GB; None is what is not known."""
     config, events, checkpoint = run.config, run.events(), latest(run.folder)
     digests = contents(checkpoint).get("data", {}) if checkpoint else {}
     now, exported, ended = numbers(events), measured(run.best_adapter, events), last(events, Finished)

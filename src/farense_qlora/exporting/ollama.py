@@ -23,10 +23,8 @@ LAST = "{{ $last := eq (len (slice $.Messages $i)) 1 }}"
 
 
 def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
-    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
-
-    Raises `UserError` as `go_template` does.
-    """
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop; raises
+    `UserError` as `go_template` does."""
     text = render(
         "exporting/templates/Modelfile.j2",
         gguf=GGUF,
@@ -38,10 +36,8 @@ def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) 
 
 
 def go_template(tokenizer: TokenizerWrapper) -> str:
-    """The chat template in Ollama's language, without the first token: Ollama adds it.
-
-    Raises `UserError`, with the reason, for a template that does not write each turn alike.
-    """
+    """The chat template in Ollama's language, without the first token, which Ollama adds; raises `UserError`,
+    with the reason, for one that does not write each turn alike."""
     try:
         found = _learn(tokenizer)
         for questions in range(1, QUESTIONS + 1):

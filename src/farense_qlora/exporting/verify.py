@@ -128,11 +128,8 @@ def measure(
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
 ) -> Reference:
-    """Ask `questions` rows of `validation`, at even distances, of `base` without and then with `adapter`.
-
-    Of bare text the first half is what is asked. The adapter stays on the base. Raises `UserError` when there
-    is none.
-    """
+    """Ask `questions` rows of `validation`, at even distances (of bare text the first half), of `base`
+    without and then with `adapter`, which stays on it; raises `UserError` when there is no adapter."""
     numbered, prompts, rows = validation.rows(), [], []
     for i in np.unique(np.linspace(0, len(numbered) - 1, questions).astype(int)):
         line, row = numbered[i]
@@ -172,10 +169,8 @@ def verify(
     packed_base: Path | None = None,
 ) -> Verification:
     """Let the tool of `format` load `model`, and `adapter` on it, and hold what it says to the `reference`;
-    and to the base what it says with `packed_base`, the base without adapter in the same format.
-
-    Raises `UserError` when the tool fails.
-    """
+    and to the base what it says with `packed_base`, the base without adapter in the same format. Raises
+    `UserError` when the tool fails."""
     tool, limits = FORMATS[format].tool, FORMATS[format].limits
     if reference.dtype != mx.float32:
         top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
@@ -209,10 +204,8 @@ def _asked(
     progress: Callable[[int, int], object],
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The logits of `model` with `adapter`, as `tool` loads them, and what it said to each question of the
-    `reference`: `loaders.py` asks, in a process of its own.
-
-    Raises `UserError`, with the last line that it left, when it fails.
-    """
+    `reference`: `loaders.py` asks, in a process of its own. Raises `UserError`, with the last line that it
+    left, when it fails."""
     request = {"model": model, "adapter": adapter, "max_tokens": reference.max_tokens, "rows": reference.rows}
     # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
     quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
