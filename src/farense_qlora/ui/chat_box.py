@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..answers.generate import Conversation
-from ..answers.sampling import GREEDY, Sampling, recommended
+from ..answers.sampling import Sampling, recommended
 from ..model.base import Base
 from ..text import plain
 from .kernel import tethered
@@ -27,21 +27,17 @@ STYLE = """<style>
 </style>"""
 
 
-def chat(tuned: Base, system: str = "", **sampling: Any) -> "ChatBox":
+class ChatBox(widgets.VBox):
     """A chat with the model `tuned`, which carries an adapter, as the last line of a cell; `system` and
     `sampling` (`temperature`, `top_p`, `seed`) are what its widgets say at first.
 
     >>> fq.chat(tuned)  # doctest: +SKIP
     """
-    return ChatBox(tuned, system, Sampling.parse(sampling))
 
-
-class ChatBox(widgets.VBox):
-    """The widgets, and the task that answers. A widget's callback may run in a thread of its own, where MLX
-    must not be touched: it hands the question to the event loop of the thread that loaded the model."""
-
-    def __init__(self, tuned: Base, system: str = "", sampling: Sampling = GREEDY):
-        self._talk = Conversation(tuned)
+    def __init__(self, tuned: Base, system: str = "", **sampling: Any):
+        self._talk, chosen = Conversation(tuned), Sampling.parse(sampling)
+        # A widget's callback may run in a thread of its own, where MLX must not be touched: it hands the
+        # question over to the event loop of the kernel's main thread, where the model was loaded.
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -52,11 +48,11 @@ class ChatBox(widgets.VBox):
         self.fresh = widgets.Button(description="Conversa nova", layout={"width": "130px"})
         self.adapter = widgets.Checkbox(value=True, description="Com o adaptador", indent=False)
         advice = recommended(tuned.path)
-        other = advice or sampling
-        self.temperature = _slider("Temperatura", sampling.temperature, {*TEMPERATURES, other.temperature})
-        self.top_p = _slider("Top-p", sampling.top_p, {*TOP_PS, other.top_p})
+        other = advice or chosen
+        self.temperature = _slider("Temperatura", chosen.temperature, {*TEMPERATURES, other.temperature})
+        self.top_p = _slider("Top-p", chosen.top_p, {*TOP_PS, other.top_p})
         self.seed = widgets.Text(
-            value="" if sampling.seed is None else str(sampling.seed),
+            value="" if chosen.seed is None else str(chosen.seed),
             placeholder="outra de cada vez",
             description="Semente",
             style=WIDE,
@@ -139,6 +135,9 @@ class ChatBox(widgets.VBox):
     def _show(self, answer: str) -> None:
         """The conversation, and under it the answer that is being made."""
         self.shown.value = f'{STYLE}<div class="farense-talk"><div>{self._turns}{answer}</div></div>'
+
+
+chat = ChatBox
 
 
 def _paragraph(text: str, kind: str = "") -> str:

@@ -66,7 +66,12 @@ def panel(**changes: Any) -> "Panel":
     settings = changes | {name: _value(name, text) for name, text in said.items() if text}
     made = Panel(profile or "mini", **settings)
     if not profile:
-        made.show_last(settings)
+        with suppress(UserError, StopIteration):  # there is no run, or its settings cannot be read
+            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
+            made._show(run.config.changed(**settings))
+            made._message.value = (
+                f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
+            )
     return made
 
 
@@ -105,15 +110,6 @@ class Panel:
     def reset(self) -> None:
         """Back to what the profile says, and the changes that the panel was made with."""
         self._show(Config.of(self._profile.value, **self._changes))
-
-    def show_last(self, changes: dict[str, Any]) -> None:
-        """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
-        with suppress(UserError, StopIteration):
-            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
-            self._show(run.config.changed(**changes))
-            self._message.value = (
-                f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
-            )
 
     def show_best(self) -> None:
         """The settings that the newest trials recommend; raises `UserError` when there are none."""
