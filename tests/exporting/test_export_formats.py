@@ -379,7 +379,7 @@ def test_the_logits_are_those_of_the_whole_model_though_the_head_sees_only_the_a
     monkeypatch.setattr(verify, "head", watched)
     model = load_base(Config(model=str(tiny_model), bits=16)).model
     rows = [{"tokens": [1, 7, 9, 8], "positions": [2]}, {"tokens": [1, 5, 6], "positions": [0, 1]}]
-    found = verify.logits_of(model, rows, lambda done: None)
+    found = verify.logits_of(model, rows)
     whole = [np.array(model(mx.array([row["tokens"]]))[0])[row["positions"]] for row in rows]
     assert np.allclose(found, np.concatenate(whole), atol=1e-5)
     assert sum(seen) == 3
@@ -390,7 +390,7 @@ def test_the_logits_of_all_rows_are_never_in_memory_at_once(tiny_model: Path, tm
     rows = [{"tokens": list(range(1, 60)), "positions": list(range(50))}] * 200
     tracemalloc.start()
     try:
-        found = verify.logits_of(model, rows, lambda done: None)
+        found = verify.logits_of(model, rows)
         (tmp_path / "asked").write_text(json.dumps({"rows": rows}))
         seen = found[:50]
         with patch.object(loaders, "mlx", lambda asked: ((seen.copy(), [1], "") for _ in asked["rows"])):

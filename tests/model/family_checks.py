@@ -146,9 +146,9 @@ class Tried:
             for row in self.rows[:1]
         ]
         with quiet():
-            before = verify.logits_of(load_base(self.config).model, rows, lambda done: None)
+            before = verify.logits_of(load_base(self.config).model, rows)
         self.model.eval()
-        after = verify.logits_of(self.model, rows, lambda done: None)
+        after = verify.logits_of(self.model, rows)
         prompts = [row["prompt"] for row in rows]
         return verify.Reference(
             tokenizer=self.base.tokenizer,

@@ -34,13 +34,8 @@ def build_parser() -> Parser:
 
     sub = add(commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
     sub.add_argument("--check", action="store_true", help="confere sem treinar (é o que este comando faz)")
-    sub.add_argument(
-        "--rows",
-        type=int,
-        default=3,
-        metavar="N",
-        help="linhas a mostrar, o que se aprende entre « » (3)",
-    )
+    shown = "linhas a mostrar, o que se aprende entre « » (3)"
+    sub.add_argument("--rows", type=int, default=3, metavar="N", help=shown)
 
     sub = add(commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")

@@ -145,9 +145,9 @@ def measure(
             }
         )
     max_tokens = 8 + max(len(row["positions"]) for row in rows)
-    before = logits_of(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
+    before = logits_of(base.model, rows, "modelo base", progress)
     load_adapter(base.model, adapter)
-    after = logits_of(base.model, rows, lambda done: progress("modelo treinado", done, len(rows)))
+    after = logits_of(base.model, rows, "modelo treinado", progress)
     return Reference(
         tokenizer=base.tokenizer,
         rows=rows,
@@ -278,10 +278,10 @@ def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
 
 
 def logits_of(
-    model: nn.Module, rows: Sequence[dict[str, Any]], progress: Callable[[int], object]
+    model: nn.Module, rows: Sequence[dict[str, Any]], what: str = "", progress: Progress = lambda *_: None
 ) -> np.ndarray:
-    """The logits (positions of all rows, vocabulary) of `model` as it is now, in a file that goes with them:
-    for a large vocabulary they are gigabytes."""
+    """The logits (positions of all rows, vocabulary) of `model` as it is now, called `what` in `progress`, in
+    a file that goes with them: for a large vocabulary they are gigabytes."""
     logits_of, vocabulary = head(model), 0
     with tempfile.TemporaryFile() as file:
         for start in range(0, len(rows), BATCH):
@@ -294,6 +294,6 @@ def logits_of(
                 logits = logits_of(hidden[number, mx.array(row["positions"])]).astype(mx.float32)
                 file.write(np.array(logits).data)
                 vocabulary = logits.shape[-1]
-            progress(start + len(part))
+            progress(what, start + len(part), len(rows))
         file.flush()
         return np.memmap(file, np.float32, "r").reshape(-1, vocabulary)

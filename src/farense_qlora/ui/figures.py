@@ -40,6 +40,7 @@ from ..training.run import Run
 # Of the Okabe-Ito palette, told apart by colour-blind people too.
 TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
 SERIES = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LOSSES = {"xlabel": "atualização", "ylabel": "perda (nats por token)"}  # of a plot of these
 SMOOTHING = 0.05  # share of the updates over which the strong line is averaged
 ThemeName = Literal["light", "dark"]
 
@@ -157,10 +158,7 @@ def compare_curves(runs: Mapping[str, Sequence[Event]]) -> Drawing:
         losses = [event.loss for event in evaluations]
         axes.plot([e.step for e in evaluations], losses, dashes, color=color, lw=2, marker="o", label=name)
         highest = max([highest, *trained, *losses])
-    axes.set_ylim(0, 1.06 * highest)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("atualização")
-    axes.set_ylabel("perda (nats por token)")
+    axes.set(xlim=(0, None), ylim=(0, 1.06 * highest), **LOSSES)
     kinds = [
         Line2D([], [], color=figure.theme.ink, linewidth=2, marker="o", label="validação"),
         Line2D([], [], color=figure.theme.ink, linewidth=1.2, alpha=0.55, label="treino, alisada"),
@@ -186,8 +184,7 @@ def lengths(data: Data) -> Drawing:
     else:
         room = f"a linha mais longa tem {longest} tokens; cabem {window}"
         axes.set_title(room, fontsize=10, color=figure.theme.quiet, loc="left")
-    axes.set_xlabel("tokens por linha")
-    axes.set_ylabel("linhas")
+    axes.set(xlabel="tokens por linha", ylabel="linhas")
     return figure
 
 
@@ -206,10 +203,7 @@ def _draw_losses(axes: Axes, events: Sequence[Event], end: int, theme: Theme) ->
         label = f"melhor: {decimal(best.loss)}"
         axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     _mark_troubles(axes, events, 1.03 * highest)
-    axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
-    axes.set_xlim(0, end)
-    axes.set_xlabel("atualização")
-    axes.set_ylabel("perda (nats por token)")
+    axes.set(xlim=(0, end), ylim=(0, 1.06 * highest if steps or evaluations else 1), **LOSSES)
     if handles := axes.get_legend_handles_labels()[0]:
         _legend(axes, theme, handles, 8)
 
