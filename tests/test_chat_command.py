@@ -19,8 +19,7 @@ from conftest import FARENSE, Command
 from farense_qlora.answers.sampling import Sampling
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.talk import conversation
-from farense_qlora.model.base import load_tuned
-from farense_qlora.training.run import Run
+from farense_qlora.training import run as run_module
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
 
@@ -165,12 +164,14 @@ def test_ask_without_the_adapter(farense: Command, trained: Path) -> None:
     assert re.search(r"\S", said["response"])
 
 
-def test_ask_and_chat_answer_as_their_flags_say(farense: Command, trained: Path) -> None:
+def test_ask_and_chat_answer_as_their_flags_say(
+    farense: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RUNS", trained.parent)
     flags = ["--temperature", "1,5", "--top-p", "0,9", "--seed", "3", "--system", "Sê breve."]
     said = farense("ask", QUESTION, "--run", "decorado", *flags)
     for command in (["ask", QUESTION], ["chat"]):
-        args = build_parser().parse_args([*command, *flags])
-        talk = conversation(args, lambda: load_tuned(Run(trained).config, Run(trained).best_adapter))
+        talk = conversation(build_parser().parse_args([*command, *flags, "--run", trained.name]))
         assert talk.sampling == Sampling(temperature=1.5, top_p=0.9, seed=3)
         assert (talk.system, talk.adapter) == ("Sê breve.", True)
         assert "".join(talk.say(QUESTION)) + "\n" == said.stdout != f"{ANSWER}\n"

@@ -16,12 +16,11 @@ from tiny import PEOPLE, write_rows
 from ui_events import events, write_run
 
 from farense_qlora.cli import main
-from farense_qlora.cli.given import given
+from farense_qlora.cli.commands import given
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.progress import follow, outcome
 from farense_qlora.config import HOME, Config
-from farense_qlora.exporting.cards import model_card
-from farense_qlora.exporting.metadata import metadata
+from farense_qlora.exporting.metadata import metadata, model_card
 from farense_qlora.training.events import Evaluated, Finished, Saved
 from farense_qlora.training.run import Run
 from farense_qlora.ui.report import report

@@ -17,7 +17,7 @@ FIGURES = {name: ROOT / "docs" / "guides" / "imagens" / name for name in ("memor
 def part(name: str) -> str:
     """The part `name` as the code gives it now; its template imports what it tells of by `module`."""
     loader = jinja2.FileSystemLoader(PARTS)
-    environment = templates.environment().overlay(loader=loader, extensions=["jinja2.ext.do"])
+    environment = templates.ENVIRONMENT.overlay(loader=loader, extensions=["jinja2.ext.do"])
     code = lambda names: ", ".join(f"`{name}`" for name in names) or "—"
     environment.filters = environment.filters | {"code": code}
     with patch("farense_qlora.training.cost._measured", dict):  # not what `fit` found on this machine

@@ -31,11 +31,9 @@ class Linked(type(Path())):  # type: ignore[misc]
 
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the name `folder`, and the place of what was there, at the end.
-
-    When the block fails, or is interrupted, nothing changes. Raises `UserError` when `folder` cannot be
-    written, a `DiskFullError` when that is for want of room.
-    """
+    """Yield a temporary folder that takes the name `folder`, and the place of what was there, at the end;
+    when the block fails, or is interrupted, nothing changes. Raises `UserError` when `folder` cannot be
+    written, a `DiskFullError` when that is for want of room."""
     partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
     try:
         put_back(folder)

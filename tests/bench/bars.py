@@ -12,7 +12,7 @@ def bench_bars(results: Sequence[Measurement]) -> Drawing:
     """Supervised tokens a second (a logarithmic axis) and peak memory beyond the weights, by workload."""
     workloads = list(dict.fromkeys(result.workload for result in results))
     trainers = list(dict.fromkeys(result.trainer for result in results))
-    figure = Drawing("Velocidade e memória, por trabalho", 8.4, 1.2 + 0.75 * len(workloads), "light")
+    figure = Drawing("Velocidade e memória, por trabalho", (8.4, 1.2 + 0.75 * len(workloads)))
     panels = figure.subplots(1, 2, sharey=True)
     thick = 0.8 / len(trainers)
     for axes, value, digits, title in (

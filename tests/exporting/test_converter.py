@@ -53,7 +53,7 @@ def test_without_it_another_architecture_is_refused_with_the_way_to_have_it(
         r"um modelo do tipo «qwen3»: exporte-o com --converter e a pasta do llama\.cpp \(de github\.com/ggml-"
     )
     with pytest.raises(UserError, match=said):
-        write_gguf(qwen.path, None, qwen.tokenizer, "qwen", "f16", tmp_path / "model.gguf")
+        write_gguf(qwen, None, "qwen", "f16", tmp_path / "model.gguf")
     config = json.loads((qwen.path / "config.json").read_text(encoding="utf-8"))
     with pytest.raises(UserError, match=said):
         write_gguf_lora(tmp_path, config, "qwen", tmp_path / "adapter.gguf")
@@ -101,7 +101,7 @@ def test_one_that_fails_is_quoted_and_leaves_nothing(qwen: Base, tmp_path: Path)
     with pytest.raises(
         UserError, match=r"converte este modelo \(«NotImplementedError: arquitetura que não con"
     ):
-        write_gguf(qwen.path, None, qwen.tokenizer, "q", "q6_k", tmp_path / "out" / "model.gguf", failing)
+        write_gguf(qwen, None, "q", "q6_k", tmp_path / "out" / "model.gguf", failing)
     assert not [*(tmp_path / "out").iterdir()]
     silent = program(tmp_path / "llama.cpp", "import os", "os._exit(3)")
     with pytest.raises(UserError, match="«código 3»"):
@@ -137,7 +137,7 @@ def test_what_it_is_given_names_no_programs_and_has_the_kinds_of_the_special_tok
     model = build("Gemma 2", source, tmp_path / "gemma", auto_map={"AutoConfig": "x.Y"})
     base = load_base(Config(model=str(model), bits=4))
     (tmp_path / "fused").mkdir()
-    write_fused(base.path, None, base.tokenizer, tmp_path / "fused")
+    write_fused(base, None, tmp_path / "fused")
     settings = json.loads((tmp_path / "fused" / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["auto_map"] = {"AutoTokenizer": ["x.Y", None]}
     (tmp_path / "fused" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -156,7 +156,7 @@ def test_llama_cpp_cuts_text_in_the_pieces_of_the_models_own_file(tmp_path: Path
 
     base = load_base(Config(model=str(build("Gemma 2", write_pieces(tmp_path / "p"), tmp_path / "b"))))
     file = tmp_path / "model.gguf"
-    write_gguf(base.path, None, base.tokenizer, "pieces", "f16", file, LLAMA_CPP)
+    write_gguf(base, None, "pieces", "f16", file, LLAMA_CPP)
     theirs = Llama(str(file), vocab_only=True, verbose=False)
     assert theirs.metadata["general.name"] == "pieces"
     for question in (*SENTENCES, "Ganhou 3€?\n  Ó  Zé, já!", "", "[INST]eiro ▁ 🦁"):
@@ -170,7 +170,7 @@ def test_llama_cpp_cuts_text_in_the_pieces_of_the_models_own_file(tmp_path: Path
 def test_a_tokenizer_that_it_does_not_know_is_said_in_its_words(tiny_model: Path, tmp_path: Path) -> None:
     base = load_base(Config(model=str(tiny_model)))
     with pytest.raises(UserError, match="BPE pre-tokenizer was not recognized"):
-        write_gguf(base.path, None, base.tokenizer, "x", "f16", tmp_path / "model.gguf", LLAMA_CPP)
+        write_gguf(base, None, "x", "f16", tmp_path / "model.gguf", LLAMA_CPP)
 
 
 @needs_converter

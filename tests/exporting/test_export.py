@@ -17,9 +17,16 @@ from farense_qlora.data.chat import prompt_tokens
 from farense_qlora.data.rows import parse_row
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import export as module
-from farense_qlora.exporting.cards import QUESTION, example, integration_guide, model_card
-from farense_qlora.exporting.export import FORMATS, export, export_folder
-from farense_qlora.exporting.metadata import exported_config, metadata
+from farense_qlora.exporting.export import export, export_folder
+from farense_qlora.exporting.kinds import FORMATS
+from farense_qlora.exporting.metadata import (
+    QUESTION,
+    example,
+    exported_config,
+    integration_guide,
+    metadata,
+    model_card,
+)
 from farense_qlora.files import touched
 from farense_qlora.model.adapters import load_adapter
 from farense_qlora.model.base import load_base

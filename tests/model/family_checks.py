@@ -33,7 +33,8 @@ from farense_qlora.data.batches import Batch, collate
 from farense_qlora.data.tokens import Example
 from farense_qlora.errors import UserError
 from farense_qlora.exporting import loaders, verify
-from farense_qlora.exporting.export import FORMATS, _write
+from farense_qlora.exporting.export import _write
+from farense_qlora.exporting.kinds import FORMATS
 from farense_qlora.model.adapters import attach, load_adapter, save_adapter
 from farense_qlora.model.base import load_base
 from farense_qlora.model.checkpointing import use_checkpointing
@@ -145,9 +146,9 @@ class Tried:
             for row in self.rows[:1]
         ]
         with quiet():
-            before = verify.logits_of(load_base(self.config).model, rows, lambda done: None)
+            before = verify.logits_of(load_base(self.config).model, rows)
         self.model.eval()
-        after = verify.logits_of(self.model, rows, lambda done: None)
+        after = verify.logits_of(self.model, rows)
         prompts = [row["prompt"] for row in rows]
         return verify.Reference(
             tokenizer=self.base.tokenizer,
@@ -163,13 +164,13 @@ class Tried:
         """What the tool of `format` reads, in this process, is the trained model."""
         to, temporary = self.folder / format, self.folder / f"{format}-temporary"
         to.mkdir(), temporary.mkdir()
-        tool, differs = FORMATS[format].tool, DIFFERS.format("llama.cpp" if converter else "transformers")
+        differs = DIFFERS.format("llama.cpp" if converter else "transformers")
         with quiet(), patch.object(verify, "_asked", asked_here):
             model, loaded = _write(
                 format, self.base, self.adapter, "nome", to, temporary, reference.dtype, converter
             )
             try:
-                report = verify.verify(reference, format, tool, model, loaded, FORMATS[format].limits)
+                report = verify.verify(reference, format, model, loaded)
             except SystemExit as refusal:  # which is how the process of a tool ends
                 raise UserError(str(refusal)) from None
             except ValueError:

@@ -336,7 +336,7 @@ def test_a_template_in_a_file_of_its_own_is_read_and_kept(
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / file).write_text(text, encoding="utf-8")
     base = load_base(Config(model=str(folder), bits=bits))
-    write_fused(base.path, None, base.tokenizer, tmp_path / "fundido")
+    write_fused(base, None, tmp_path / "fundido")
     for tokenizer in (base.tokenizer, load_tokenizer(base.path), load_tokenizer(tmp_path / "fundido")):
         said = tokenizer.apply_chat_template(MESSAGES, tokenize=False)
         assert said == "<s>user: Quem foi Paco?"

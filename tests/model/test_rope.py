@@ -150,7 +150,7 @@ def test_plain_mlx_lm_computes_the_same_from_the_folder_of_the_base(
     base = load_base(Config(model=str(new_style(tiny_model, tmp_path / "novo", "llama3")), bits=bits))
     theirs = load(str(base.path))[0](TOKENS)
     assert mx.allclose(base.model(TOKENS), theirs, atol=1e-3)
-    write_fused(base.path, None, base.tokenizer, tmp_path / "fundido", dtype=mx.float32)
+    write_fused(base, None, tmp_path / "fundido", dtype=mx.float32)
     assert mx.allclose(base.model(TOKENS), load(str(tmp_path / "fundido"))[0](TOKENS), atol=1e-3)
     assert mx.allclose(base.model(TOKENS), logits(tmp_path / "fundido"), atol=1e-3)  # read by us again
 

@@ -14,7 +14,8 @@ from training.test_loop import stopped_at_look, weights_of
 
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
-from farense_qlora.exporting.verify import EXACT, measure, verify
+from farense_qlora.exporting.kinds import EXACT
+from farense_qlora.exporting.verify import measure, verify
 from farense_qlora.model.base import Base, load_base
 from farense_qlora.model.cpu import parallel
 from farense_qlora.training.events import Evaluated, Finished, Stepped
@@ -99,7 +100,7 @@ def test_rounding_to_16_bits_is_no_reason_to_refuse_an_export(
     base, adapter = loaded(config, dtype), trained / "best"
     reference = measure(base, adapter, load_data(config, base).validation, questions=8)
     assert reference.dtype == getattr(mx, dtype)
-    report = verify(reference, "mlx", "mlx", base.path, adapter, EXACT)
+    report = verify(reference, "mlx", base.path, adapter)
     assert not report.failures and report.limits.top1 < EXACT.top1
-    untrained = verify(reference, "mlx", "mlx", base.path, None, EXACT)
+    untrained = verify(reference, "mlx", base.path, None)
     assert any(failure.startswith("o treino não sobreviveu") for failure in untrained.failures)

@@ -208,10 +208,8 @@ class Page:
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("subshell", [False, True], ids=["shell", "subshell"])
 def test_every_control_acts_while_the_cell_runs(tmp_path: Path, subshell: bool) -> None:
-    if ipykernel.version_info[:2] < (7, 0) and subshell:
-        pytest.skip("ipykernel 6 has no subshells")
-    if (7, 0) <= ipykernel.version_info[:2] < (7, 4) and not subshell:
-        pytest.skip("ipykernel 7.0 to 7.3 hears only its subshells while a cell runs")
+    if ipykernel.version_info[:2] < (7, 4) and not subshell:
+        pytest.skip("ipykernel 7.1 to 7.3 hears only its subshells while a cell runs")
     write_run(tmp_path, events(30, "stopped"))
     with run_kernel(cwd=str(tmp_path)) as client:
         page = Page(client, f"{WATCH}\n{WATCHING}", subshell)

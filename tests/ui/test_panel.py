@@ -223,8 +223,8 @@ def test_what_suits_the_computer_is_one_button_with_what_it_takes(monkeypatch: p
     made = Panel("mini")
     button, takes = made._offer()
     assert button.description == "Usar mistral-7b"
-    free, time = r"\(no disco há .+ GB livres\)", "atualizações: cerca de .*; tempo: "
-    assert re.search(f"descarregar: 4,08 GB {free}; memória: cerca de 5,. GB; {time}", takes.value)
+    free, time = r"\(no disco há .+ GB livres\)", "Atualizações ao todo: cerca de .*; Tempo de treino: "
+    assert re.search(f"descarregar: 4,08 GB {free}; Memória máxima: cerca de 5,.. GB; {time}", takes.value)
     button.click()
     assert made.config == Config.of("mistral-7b") and made._offer() == []
     monkeypatch.setattr(panel_module, "on_cpu", lambda: True)

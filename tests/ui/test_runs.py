@@ -10,9 +10,9 @@ from farense_qlora.errors import UserError
 from farense_qlora.training import run as run_module
 from farense_qlora.training.events import Failed
 from farense_qlora.ui import live
+from farense_qlora.ui.comparison import RunPicker
 from farense_qlora.ui.monitor import newest
 from farense_qlora.ui.panel import panel
-from farense_qlora.ui.runs import RunPicker
 
 
 @pytest.fixture

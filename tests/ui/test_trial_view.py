@@ -10,7 +10,7 @@ from ui_events import events, write_run
 CODE = """
 from pathlib import Path
 from farense_qlora.answers.trials import Trials
-from farense_qlora.ui.trial_view import TrialView
+from farense_qlora.ui.live import TrialView
 await TrialView(Trials(Path("{folder}")))
 """
 

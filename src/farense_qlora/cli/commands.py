@@ -1,25 +1,23 @@
-"""What each command does: call what the notebook calls, and write the result for people or as JSON."""
+"""What the commands for data, runs and computers do: call what the notebook calls, and write the result for
+people or as JSON."""
 
 import argparse
 import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import farense_qlora as fq
 
-from ..config import RUNS, Config
+from ..config import HOME, RUNS, Config
 from ..errors import UserError
-from ..text import counted
-from ..training.events import sentence
+from ..files import bytes_in
+from ..text import size
 from ..training.hosts import RANK
-from .given import given
-
-WRONG_ANSWERS_SHOWN = 5
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -67,7 +65,7 @@ def train(args: argparse.Namespace) -> int:
     settings = given(args)
     if args.resume and not args.run:
         raise UserError("--resume precisa de --run NOME; «farense-qlora runs» mostra os treinos que há")
-    config = _run(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
+    config = run_of(args.run).config.changed(**settings) if args.resume else Config.of(**settings)
     if args.run and (run := ended(config, args.run)):
         result, text = outcome(run)
         write(args, result, f"já tinha acabado: {text}")
@@ -83,18 +81,32 @@ def train(args: argparse.Namespace) -> int:
     return code
 
 
+def hosts(args: argparse.Namespace) -> None:
+    """Show what each computer in a file says of itself, or with `--plan` how much faster several would be;
+    raises `UserError`."""
+    if args.plan:
+        from ..training.plan import plan
+
+        table = plan(Config.of(**given(args)), args.tokens_per_second)
+    elif args.file:
+        table = fq.hosts(args.file)
+    else:
+        raise UserError("diga o ficheiro dos computadores, ou --plan")
+    write(args, {"rows": json.loads(table.to_json(orient="records"))}, str(table))
+
+
 def stop(args: argparse.Namespace) -> None:
     """Stop a run and wait until it is saved; raises `UserError` when it is not clear which."""
     from ..training.run import all_runs
     from .progress import stop_and_wait
 
-    live = [run for run in all_runs() if run.alive]
-    if not (args.run or live):
+    live = [fq.Run.open(args.run)] if args.run else [run for run in all_runs() if run.alive]
+    if not live:
         raise UserError("não há nenhum treino a decorrer")
-    if not args.run and len(live) != 1:
+    if len(live) > 1:
         names = ", ".join(run.name for run in live)
         raise UserError(f"diga que treino parar, com --run NOME (a decorrer: {names})")
-    run = fq.Run.open(args.run) if args.run else live[0]
+    (run,) = live
     if not run.alive:
         raise UserError(f"o treino «{run.name}» não está a decorrer")
     with contextlib.suppress(UserError):  # how it failed is in its events; here it only had to end
@@ -106,12 +118,11 @@ def runs(args: argparse.Namespace) -> int:
     """Show every run, delete some or rename one; 1 when none was to go after all. Raises `UserError`."""
     from ..training.overview import overview, runs_text
     from ..training.run import all_runs
-    from .deletion import delete
 
     if args.yes and not args.delete:
         raise UserError("--yes só serve com --delete NOME: é o que apaga sem perguntar")
     if args.delete:
-        result, text = delete(args.delete, args.yes)
+        result, text = _delete(args.delete, args.yes)
     elif args.rename:
         result, text = {"run": args.rename[1]}, fq.Run.open(args.rename[0]).rename(args.rename[1])
     else:
@@ -119,6 +130,27 @@ def runs(args: argparse.Namespace) -> int:
         result, text = {"runs": [asdict(row) for row in rows]}, runs_text(rows)
     write(args, result, text)
     return int(result.get("deleted") == [])
+
+
+def _delete(names: Sequence[str], yes: bool) -> tuple[dict[str, Any], str]:
+    """Delete the runs called `names`, once somebody at the terminal agrees unless `yes`; returns what is
+    gone, for programs and for people. Raises `UserError`, with nothing deleted, when one of them cannot go
+    and when there is nobody to ask.
+    """
+    doomed = [fq.Run.open(name) for name in dict.fromkeys(names)]
+    for run in doomed:
+        run.hold().close()
+    taken = sum(bytes_in(run.folder) for run in doomed)
+    what = f"{', '.join(run.name for run in doomed)} ({size(taken / 1e9)})"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"sem terminal não há a quem perguntar: para apagar {what} junte --yes")
+        runs = "o treino" if len(doomed) == 1 else "os treinos"
+        print(f"Apagar {runs} {what}? [s/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("s", "sim"):
+            return {"deleted": [], "bytes": 0}, "nada foi apagado"
+    said = [run.delete() for run in doomed]
+    return {"deleted": [run.name for run in doomed], "bytes": taken}, "\n".join(said)
 
 
 def queue(args: argparse.Namespace) -> None:
@@ -162,7 +194,7 @@ def track(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write the HTML report of a run; raises `UserError`."""
-    run = _run(args.run)
+    run = run_of(args.run)
     path = fq.report(run, args.to)
     write(args, {"run": run.name, "file": str(path)}, f"relatório em {path}")
 
@@ -197,141 +229,25 @@ def doctor(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Score an adapter, with `--base` beside its base model; raises `UserError`."""
-    from ..answers.evaluate import evaluate_rows, questions
-    from ..data.tokens import read_rows
-    from ..model.adapters import load_adapter
-    from .progress import counting
-
-    config, adapter = adapter_of(args.run, args.adapter, args.model)
-    base = fq.load_base(config)
-    if args.data:
-        rows = read_rows(args.data, config.skip_bad, config.columns, config.encoding)
-        sets = {args.data.name: rows}
-        measure = partial(evaluate_rows, base, rows, args.data.name)
-    else:
-        data = fq.load_data(config, base)
-        sets = data.held_out()
-        measure = partial(fq.evaluate, base, data)
-    before, count = None, sum(map(len, questions(sets).values()))
-    if args.base:
-        with counting("modelo base", count) as bar:
-            before = measure(bar.update)
-    load_adapter(base.model, adapter)
-    with counting("adaptador", count) as bar:
-        after = measure(bar.update)
-    if not (args.data or args.adapter):
-        after.save(_run(args.run).folder, before)
-    texts = [str(after), *([str(fq.compare(before, after))] if before else [])]
-    for one in after.sets:
-        for answer in one.wrong[:WRONG_ANSWERS_SHOWN]:
-            texts.append(f"P: {answer.question}\ncerta: {answer.expected}\ndada:  {answer.got}")
-        if (more := len(one.wrong) - WRONG_ANSWERS_SHOWN) > 0:
-            texts.append(f"{one.name}: e mais {counted(more, 'resposta errada')}, todas com --json")
-    write(args, {"adapter": str(adapter), **after.to_json(before)}, "\n\n".join(texts))
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags give. A path is of where the user stands, or else of the project's folder;
+    one that is not the same in both is whole, and so is that of a file which is nowhere."""
+    settings = {name: value for name, value in vars(args).items() if name in Config.model_fields}
+    for name in ("train_data", "val_data", "chat_template", "from_adapter", "hosts"):
+        if not (value := settings.get(name)):
+            continue
+        here, there = Path(value), HOME / value
+        a_file = name == "hosts" or (name.endswith("_data") and here.suffix)  # and no id of the hub
+        if here.exists():
+            whole = not (there.exists() and here.samefile(there))
+        else:
+            whole = bool(a_file) and not there.exists()
+        if whole:
+            settings[name] = str(here.absolute())
+    return settings
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Compare runs, or LoRA and QLoRA trained for it, and write the report; raises `UserError`."""
-    from ..ui.comparison import save_comparison
-    from .progress import follow, telling
-
-    settings = given(args)
-    if args.runs and settings:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
-        raise UserError(f"com --runs não se treina nada: tire {flags}")
-    runs = [fq.Run.open(name) for name in args.runs or []]
-    if not runs:
-        for method, bits in (("LoRA", 16), ("QLoRA", 4)):
-            print(f"{method}, base em {bits} bits", file=sys.stderr)
-            runs.append(fq.start(Config.of(**settings).changed(bits=bits)))
-            follow(runs[-1])
-    with telling() as tell:
-        comparison = fq.compare_runs(runs, tell)
-    page = save_comparison(comparison, args.to)
-    result = {"runs": [run.name for run in runs], "folder": str(args.to), **comparison.to_json()}
-    write(args, result, f"{comparison}\n\nrelatório em {page}")
-
-
-def ask(args: argparse.Namespace) -> None:
-    """Answer one question, piece by piece or as JSON; raises `UserError`."""
-    question = " ".join(args.question)  # without quotation marks a shell takes it apart
-    if not question.strip():
-        raise UserError("a pergunta está vazia")
-    config, adapter = adapter_of(args.run, args.adapter, args.model)
-    from .talk import conversation
-
-    pieces = []
-    load = partial(fq.load_base, config) if args.no_adapter else partial(fq.load_tuned, config, adapter)
-    for piece in conversation(args, load).say(question):
-        pieces.append(piece)
-        if not args.json:
-            print(piece, end="", flush=True)
-    write(args, {"prompt": question, "response": "".join(pieces)}, "")
-
-
-def chat(args: argparse.Namespace) -> None:
-    """Converse until the input ends; raises `UserError` when there is no model to converse with."""
-    load = partial(fq.load_tuned, *adapter_of(args.run, args.adapter, args.model))
-    from .talk import conversation, converse
-
-    converse(conversation(args, load))
-
-
-def export(args: argparse.Namespace) -> None:
-    """Export a run, verified, and send it to the hub if asked; raises `UserError`."""
-    from ..exporting.export import export_folder, exports, push
-    from ..exporting.metadata import verification
-    from ..exporting.verify import verification_table
-    from ..training.run import ENDED
-    from .progress import telling
-
-    run, several = _run(args.run), len(args.format) > 1
-    if several and args.push:
-        raise UserError("para o Hub envia-se um formato de cada vez: com --push diga um só em --format")
-    folders = {format: args.to or export_folder(run, format) for format in args.format}
-    if several and args.to:
-        folders = {format: args.to / format for format in args.format}
-    with telling() as tell:
-        written = list(exports(run, folders, progress=tell, replace=args.replace, converter=args.converter))
-    checked = [verification(folder) for folder in written]
-    said = [{"folder": str(to), "verification": one} for to, one in zip(written, checked, strict=True)]
-    result: dict[str, Any] = {"run": run.name, "exports": said}
-    places = ", ".join(map(str, written))
-    text = f"{verification_table(checked)}\n\ntreino «{run.name}» exportado para {places}"
-    if run.status not in ENDED:
-        text += f" (só com {run.numbers.step} de {run.numbers.total_steps} atualizações)"
-    if args.push:
-        result["pushed"] = push(written[0], args.push)
-        text += f" e enviado para {result['pushed']}"
-    write(args, result, text)
-
-
-def merge(args: argparse.Namespace) -> None:
-    """Make one adapter of those of several runs, verified; raises `UserError`."""
-    from .progress import outcome, telling
-
-    with telling() as tell:
-        run = fq.merge(args.runs, args.weights, name=args.run, progress=tell)
-    result, _ = outcome(run)
-    write(args, result, f"treino «{run.name}»: {sentence(run.events()[0])}; adaptador em {run.best_adapter}")
-
-
-def adapter_of(name: str | None, exported: Path | None, model: str | None) -> tuple[Config, Path]:
-    """The config and the folder of the adapter that is `exported`, or else that of the run called `name`;
-    `model` says where the base is instead."""
-    if exported:
-        from ..exporting.metadata import exported_config
-
-        config, folder = exported_config(exported), exported
-    else:
-        run = _run(name)
-        config, folder = run.config, run.best_adapter
-    return (config.changed(model=model) if model else config), folder
-
-
-def _run(name: str | None) -> Any:
+def run_of(name: str | None) -> Any:
     """The run called `name`, or the newest finished one."""
     from ..training.run import all_runs
 

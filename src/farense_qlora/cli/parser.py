@@ -7,14 +7,11 @@ from typing import Any, Literal, get_origin
 
 from ..answers.sampling import Sampling
 from ..config import HOME, OUTPUT, Config
+from ..exporting.kinds import FORMATS
 from ..profiles import PROFILES
 from ..serving.api import Limits
-from . import commands, machines, serving
+from . import adapters, commands
 from .portuguese import Parser
-
-# As in `exporting.export`, which is not imported for a command line.
-FORMATS = ("mlx", "peft", "fused", "fused-4bit", "gguf", "gguf-bf16", "gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m",
-           "gguf-q4_k_m", "gguf-lora", "ollama", "ollama-q8_0", "ollama-q4_k_m")  # fmt: skip
 
 
 def build_parser() -> Parser:
@@ -37,20 +34,15 @@ def build_parser() -> Parser:
 
     sub = add(commands.data, "diz o que o treino fará das linhas, e mostra o que delas se aprende")
     sub.add_argument("--check", action="store_true", help="confere sem treinar (é o que este comando faz)")
-    sub.add_argument(
-        "--rows",
-        type=int,
-        default=3,
-        metavar="N",
-        help="linhas a mostrar, o que se aprende entre « » (3)",
-    )
+    shown = "linhas a mostrar, o que se aprende entre « » (3)"
+    sub.add_argument("--rows", type=int, default=3, metavar="N", help=shown)
 
     sub = add(commands.train, "treina um adaptador; Ctrl-C guarda, avalia e termina")
     sub.add_argument("--run", metavar="NOME", help="nome do treino; se já existe, continua")
     sub.add_argument("--resume", action="store_true", help="continua com as definições do próprio treino")
     sub.add_argument("--accept-changes", action="store_true", help="continua com outras definições ou dados")
 
-    sub = add(machines.hosts, "diz que computadores podem treinar juntos, ou quanto se ganhava com mais")
+    sub = add(commands.hosts, "diz que computadores podem treinar juntos, ou quanto se ganhava com mais")
     sub.add_argument("file", nargs="?", type=Path, metavar="FICHEIRO", help="o de mlx.distributed_config")
     sub.add_argument("--plan", action="store_true", help="calcula quanto mais depressa treinavam 1 a 1000")
 
@@ -90,27 +82,27 @@ def build_parser() -> Parser:
         "--share", action="store_true", help="só uma tabela para partilhar: sem nomes nem caminhos"
     )
 
-    sub = add(commands.evaluate, "mede as respostas a perguntas que ficaram de fora do treino")
+    sub = add(adapters.evaluate, "mede as respostas a perguntas que ficaram de fora do treino")
     _adapter_flags(sub)
     others = "outras perguntas e respostas, num ficheiro como os de treino"
     sub.add_argument("--data", type=Path, metavar="FICHEIRO", help=others)
     sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
 
-    sub = add(commands.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
+    sub = add(adapters.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
     sub.add_argument("--runs", nargs="+", metavar="NOME", help="treinos já feitos (sem isto, treina)")
     folder = OUTPUT / "compare"
     sub.add_argument("--to", type=Path, default=folder, metavar="PASTA", help="onde fica o relatório")
 
-    sub = add(commands.ask, "faz uma pergunta ao modelo treinado")
+    sub = add(adapters.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", nargs="+", metavar="PERGUNTA", help="a pergunta")
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add(commands.chat, "conversa com o modelo treinado")
+    sub = add(adapters.chat, "conversa com o modelo treinado")
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add(serving.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
+    sub = add(adapters.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
     _adapter_flags(sub, nargs="+", action="extend")
     sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="o endereço do servidor (127.0.0.1)")
     sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
@@ -125,7 +117,7 @@ def build_parser() -> Parser:
             f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, metavar="N", help=described
         )
 
-    sub = add(commands.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
+    sub = add(adapters.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     where = "o destino (output/TREINO-FORMATO; com vários formatos, PASTA/FORMATO)"
     sub.add_argument("--to", type=Path, metavar="PASTA", help=where)
@@ -138,7 +130,7 @@ def build_parser() -> Parser:
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
 
-    sub = add(commands.merge, "junta os adaptadores de vários treinos da mesma base num só")
+    sub = add(adapters.merge, "junta os adaptadores de vários treinos da mesma base num só")
     sub.add_argument("runs", nargs="+", metavar="TREINO", help="os treinos, dois ou mais")
     weights = "quanto conta cada um, pela mesma ordem (sem isto, todos o mesmo: a média)"
     sub.add_argument("--weights", nargs="+", type=_number, default=[], metavar="N", help=weights)

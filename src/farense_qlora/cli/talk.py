@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import signal
-from collections.abc import Callable
 
 from ..answers.generate import Conversation
 from ..answers.sampling import Sampling, recommended
-from ..model.base import Base
+from ..model.base import load_tuned
+from .adapters import adapter_of
 
 HELP = """/novo    começa outra conversa
 /base    muda entre o modelo treinado e o modelo base, sem adaptador
@@ -15,17 +15,12 @@ HELP = """/novo    começa outra conversa
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
 
 
-def conversation(args: argparse.Namespace, load: Callable[[], Base]) -> Conversation:
-    """A conversation with the model that `load` gives, answered as the flags of `ask` and `chat` say; raises
-    `UserError` on bad ones before it loads anything."""
+def conversation(args: argparse.Namespace) -> Conversation:
+    """A conversation with the model that the flags of `ask` and `chat` name, answered as they say; raises
+    `UserError`, on bad flags before it loads anything."""
     sampling = Sampling.parse({name: getattr(args, name) for name in Sampling.model_fields if name in args})
-    return Conversation(
-        load(),
-        adapter=not args.no_adapter,
-        thinking=args.thinking,
-        system=args.system,
-        sampling=sampling,
-    )
+    tuned, adapter = load_tuned(*adapter_of(args.run, args.adapter, args.model)), not args.no_adapter
+    return Conversation(tuned, adapter, thinking=args.thinking, system=args.system, sampling=sampling)
 
 
 def converse(talk: Conversation) -> None:

@@ -15,10 +15,8 @@ MODEL, ADAPTER = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
 
 
 def find_script(converter: Path, script: str) -> Path:
-    """The `script` of the llama.cpp in the folder `converter`, which may be its `MODEL` instead.
-
-    Raises `UserError` when it is not there.
-    """
+    """The `script` of the llama.cpp in the folder `converter`, which may be its `MODEL` instead; raises
+    `UserError` when it is not there."""
     folder = converter.parent if converter.name == MODEL else converter
     if not (folder / script).is_file():
         raise UserError(

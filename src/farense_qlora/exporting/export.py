@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from ..files import Linked, atomic_dir, touched, write_checksums
 from ..model.adapters import DESCRIPTION, WEIGHTS
 from ..model.base import Base, load_base
 from ..training.run import Run
-from .cards import example, integration_guide, model_card
 from .converter import ADAPTER, MODEL, find_script
 from .formats import (
     GGUF,
@@ -37,51 +36,13 @@ from .formats import (
     write_gguf_lora,
     write_peft,
 )
-from .metadata import METADATA, REPORT, metadata
+from .kinds import FORMATS
+from .metadata import METADATA, REPORT, example, integration_guide, metadata, model_card
 from .ollama import write_modelfile
-from .verify import (
-    EIGHT_BITS,
-    EXACT,
-    FOUR_BITS,
-    QUESTIONS,
-    Progress,
-    Reference,
-    Thresholds,
-    measure,
-    need,
-    verify,
-)
+from .verify import QUESTIONS, Progress, measure, need, verify
 
 LATEST = "latest"
 ADAPTER_FILES = (WEIGHTS, DESCRIPTION)
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format: the tool that reads it, how near to the trained model it must be, and the type of the
-    matrices of a GGUF file."""
-
-    tool: str
-    limits: Thresholds = EXACT
-    matrices: str = "f16"
-
-
-FORMATS = {
-    "mlx": Format("mlx"),
-    "peft": Format("peft"),
-    "fused": Format("mlx"),
-    "fused-4bit": Format("mlx", FOUR_BITS),
-    "gguf": Format("llama"),
-    "gguf-bf16": Format("llama", matrices="bf16"),
-    "gguf-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
-    "gguf-q6_k": Format("llama", FOUR_BITS, matrices="q6_k"),
-    "gguf-q5_k_m": Format("llama", FOUR_BITS, matrices="q5_k_m"),
-    "gguf-q4_k_m": Format("llama", FOUR_BITS, matrices="q4_k_m"),
-    "gguf-lora": Format("llama"),
-    "ollama": Format("llama"),
-    "ollama-q8_0": Format("llama", EIGHT_BITS, matrices="q8_0"),
-    "ollama-q4_k_m": Format("llama", FOUR_BITS, matrices="q4_k_m"),
-}
 
 
 def export(
@@ -119,10 +80,8 @@ def exports(
     replace: bool = False,
     converter: Path | None = None,
 ) -> Iterator[Path]:
-    """`export` in several formats, each to its folder: yields a folder as soon as it is checked.
-
-    The trained model is asked once for them all; where one cannot be written, none is begun.
-    """
+    """`export` in several formats, each to its folder, which is yielded as soon as it is checked. The trained
+    model is asked once for them all; where one cannot be written, none is begun."""
     targets = {}
     for format, folder in folders.items():
         if format not in FORMATS:
@@ -139,54 +98,45 @@ def exports(
     if converter:
         for format in in_gguf:
             find_script(converter, ADAPTER if format == "gguf-lora" else MODEL)
-    base = load_base(run.config)
+    base, adapter = load_base(run.config), run.best_adapter
     if in_gguf and not converter:
         check_architecture(load_config(base.path))
     validation = load_data(run.config, base).validation
-    reference = measure(base, run.best_adapter, validation, questions, progress)
+    reference = measure(base, adapter, validation, questions, progress)
     question = example(run.config, (row for _, row in validation.rows()))
     base = changed(base, model=nn.Module())  # the tools are about to load it too
     gc.collect()
     mx.clear_cache()
     for format, to in targets.items():
-        _export(run, format, to, base, reference, question, progress, converter)
+        about, kind, alone = metadata(run, format), FORMATS[format].matrices, None
+        with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
+            model, loaded = _write(
+                format, base, adapter, to.name, partial, Path(temporary), reference.dtype, converter
+            )
+            if kind in K_QUANTS:  # what packing costs the base, by which to judge what it costs here
+                alone = Path(temporary) / GGUF
+                write_gguf(base, None, to.name, kind, alone, converter)
+            report = verify(reference, format, model, loaded, progress, alone)
+            if report.failures:
+                why = "; ".join(report.failures)
+                raise UserError(
+                    f"a exportação «{format}» não passou na verificação e não foi guardada: {why}"
+                )
+            texts = {
+                REPORT: _json({**asdict(report), "passed": True}),
+                METADATA: _json(about),
+                "README.md": model_card(about, report, to, question),
+                "INTEGRATION_GUIDE.md": integration_guide(about, to, question),
+            }
+            for name, text in texts.items():
+                (partial / name).write_text(text, encoding="utf-8")
+            write_checksums(partial)
+        _point_at(to)
         yield Linked(to)
 
 
-def _export(
-    run: Run,
-    format: str,
-    to: Path,
-    base: Base,
-    reference: Reference,
-    question: str,
-    progress: Progress,
-    converter: Path | None,
-) -> None:
-    adapter, about, kind = run.best_adapter, metadata(run, format), FORMATS[format]
-    with atomic_dir(to) as partial, tempfile.TemporaryDirectory(prefix="farense-export-") as temporary:
-        model, loaded = _write(
-            format, base, adapter, to.name, partial, Path(temporary), reference.dtype, converter
-        )
-        alone = None
-        if kind.matrices in K_QUANTS:  # what packing costs the base, by which to judge what it costs here
-            alone = Path(temporary) / GGUF
-            write_gguf(base.path, None, base.tokenizer, to.name, kind.matrices, alone, converter)
-        report = verify(reference, format, kind.tool, model, loaded, kind.limits, progress, alone)
-        if report.failures:
-            why = "; ".join(report.failures)
-            raise UserError(f"a exportação «{format}» não passou na verificação e não foi guardada: {why}")
-        found = {**asdict(report), "passed": True}
-        texts = {
-            REPORT: json.dumps(found, ensure_ascii=False, indent=2) + "\n",
-            METADATA: json.dumps(about, ensure_ascii=False, indent=2) + "\n",
-            "README.md": model_card(about, report, to, question),
-            "INTEGRATION_GUIDE.md": integration_guide(about, to, question),
-        }
-        for name, text in texts.items():
-            (partial / name).write_text(text, encoding="utf-8")
-        write_checksums(partial)
-    _point_at(to)
+def _json(about: dict[str, Any]) -> str:
+    return json.dumps(about, ensure_ascii=False, indent=2) + "\n"
 
 
 def _check_free(to: Path, run: Run, about: dict[str, Any], replace: bool) -> None:
@@ -247,17 +197,16 @@ def _write(
             if base.bits == 16:
                 return base.path, to
             # PEFT takes no MLX quantization: here are the very weights, as large as they are computed with.
-            write_fused(base.path, None, base.tokenizer, temporary, dtype=dtype)
+            write_fused(base, None, temporary, dtype=dtype)
             return temporary, to
         if format in ("fused", "fused-4bit"):
-            write_fused(base.path, adapter, base.tokenizer, to, bits=4 if format == "fused-4bit" else 16)
+            write_fused(base, adapter, to, bits=4 if format == "fused-4bit" else 16)
             return to, None
         if format == "gguf-lora":
-            write_gguf(base.path, None, base.tokenizer, name, "f16", temporary / GGUF, converter)
+            write_gguf(base, None, name, "f16", temporary / GGUF, converter)
             write_gguf_lora(adapter, load_config(base.path), name, to / LORA_GGUF, converter)
             return temporary / GGUF, to / LORA_GGUF
-        kind = FORMATS[format].matrices
-        write_gguf(base.path, adapter, base.tokenizer, name, kind, to / GGUF, converter)
+        write_gguf(base, adapter, name, FORMATS[format].matrices, to / GGUF, converter)
         if format.startswith("ollama"):
             write_modelfile(base.tokenizer, MAX_TOKENS, to)
         return to / GGUF, None
@@ -266,11 +215,8 @@ def _write(
 
 
 def push(folder: Path, repository: str) -> str:
-    """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address.
-
-    One that does not exist yet is made private: its owner can open it, but nobody can take it back.
-    Raises `UserError` when it cannot.
-    """
+    """Send the export in `folder` to `repository` (owner/name) on the hub; returns its address. A new one is
+    private: its owner can open it, but nobody can take it back. Raises `UserError` when it cannot."""
     from huggingface_hub import HfApi
 
     try:

@@ -16,13 +16,20 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.gguf import permute_weights
 from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
+from mlx_lm.utils import (
+    dequantize_model,
+    load_config,
+    load_model,
+    quantize_model,
+    save_config,
+    save_model,
+)
 
 from ..data.template import chat_template
 from ..errors import UserError
 from ..model.adapters import DESCRIPTION, WEIGHTS, save_arrays
+from ..model.base import Base
 from ..model.folder import GROUP_SIZE, PIECES
 from .converter import ADAPTER, MODEL, convert, prepare
 from .gguf_tokenizer import vocabulary
@@ -34,10 +41,8 @@ K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 
 
 def write_peft(adapter: Path, base: str, folder: Path) -> None:
-    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`.
-
-    Raises `UserError` for one on experts.
-    """
+    """The adapter for PEFT: its matrices transposed, under PEFT's names, and `lora_alpha = scale * rank`;
+    raises `UserError` for one on experts."""
     lora, loaded = _adapter(adapter)
     if several := sorted({name.split(".")[-2] for name, array in loaded.items() if array.ndim > 2}):
         raise UserError(
@@ -70,10 +75,8 @@ def write_peft(adapter: Path, base: str, folder: Path) -> None:
 
 
 def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in the folder `base`, not quantized and in float32, with `adapter` in its weights; lazy.
-
-    Returns it with its config.
-    """
+    """The model in the folder `base`, not quantized, in float32 and lazy, with `adapter` in its weights; and
+    its config."""
     model, config = load_model(base, lazy=True)
     model.set_dtype(mx.float32)  # the scales too, by which the weights are made
     model = dequantize_model(model)
@@ -98,21 +101,16 @@ def fuse(base: Path, adapter: Path | None) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def write_fused(
-    base: Path,
-    adapter: Path | None,
-    tokenizer: TokenizerWrapper,
-    folder: Path,
-    bits: int = 16,
-    dtype: mx.Dtype = mx.float16,
+    base: Base, adapter: Path | None, folder: Path, bits: int = 16, dtype: mx.Dtype = mx.float16
 ) -> None:
     """A complete model: `adapter` in the weights of `base`, quantized again when `bits` is 4.
 
     In float16: bfloat16 has three bits fewer for the same size, and an update is small beside its weight.
     What quantization leaves as floats stays as the base has it.
     """
-    quantization = json.loads((base / "config.json").read_text(encoding="utf-8")).get("quantization", {})
-    model, config = fuse(base, adapter)
+    tokenizer, (model, config) = base.tokenizer, fuse(base.path, adapter)
     if bits == 4:
+        quantization = load_config(base.path).get("quantization", {})
         size, mode = quantization.get("group_size", GROUP_SIZE), quantization.get("mode", "affine")
         with redirect_stdout(StringIO()):
             model, config = quantize_model(model, config, size, 4, mode)
@@ -122,43 +120,36 @@ def write_fused(
     save_model(folder, model, donate_model=True)  # a file of weights at a time in memory
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
-    if (pieces := base / PIECES).exists():  # which Transformers does without, but not llama.cpp's converter
+    if (
+        pieces := base.path / PIECES
+    ).exists():  # which Transformers does without, but not llama.cpp's converter
         shutil.copyfile(pieces, folder / PIECES)
     if isinstance(tokenizer.chat_template, str | None):  # with the date that it was trained with
         (folder / "chat_template.jinja").write_text(chat_template(tokenizer), encoding="utf-8")
 
 
 def write_gguf(
-    base: Path,
-    adapter: Path | None,
-    tokenizer: TokenizerWrapper,
-    name: str,
-    kind: str,
-    path: Path,
-    converter: Path | None = None,
+    base: Base, adapter: Path | None, name: str, kind: str, path: Path, converter: Path | None = None
 ) -> None:
     """The fused model as one file for llama.cpp, its matrices as `kind`: f16, bf16, q8_0, `K_QUANTS`; by its
-    own `converter` if one is given.
-
-    Raises `UserError` when that fails or, without it, for what llama.cpp would read in another way: another
-    architecture or tokenizer.
-    """
+    own `converter` if one is given. Raises `UserError` when that fails or, without it, for an architecture or
+    a tokenizer that llama.cpp would read in another way."""
     if kind in K_QUANTS:
         plain = path.with_suffix(".f16")
-        write_gguf(base, adapter, tokenizer, name, "f16", plain, converter)
+        write_gguf(base, adapter, name, "f16", plain, converter)
         _pack(plain, kind, path)
         plain.unlink()
         return
     if converter:
         with tempfile.TemporaryDirectory(dir=path.parent) as fused:
             dtype = mx.bfloat16 if kind == "bf16" else mx.float16
-            write_fused(base, adapter, tokenizer, Path(fused), dtype=dtype)
-            prepare(Path(fused), tokenizer)
+            write_fused(base, adapter, Path(fused), dtype=dtype)
+            prepare(Path(fused), base.tokenizer)
             convert(converter, MODEL, fused, "--outfile", path, "--outtype", kind, f"--model-name={name}")
         return
     import gguf
 
-    model, config = fuse(base, adapter)
+    model, config = fuse(base.path, adapter)
     check_architecture(config)
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     groups = config.get("num_key_value_heads") or heads
@@ -180,7 +171,7 @@ def write_gguf(
         "rope_dimension_count": size,
         "rope_freq_base": config.get("rope_theta", 10000.0),
         "layer_norm_rms_eps": config["rms_norm_eps"],
-        **vocabulary(tokenizer, config["vocab_size"]),
+        **vocabulary(base.tokenizer, config["vocab_size"]),
     }
     writer = gguf.GGUFWriter(path, "llama", use_temp_file=True)
     for fact, value in facts.items():
@@ -203,10 +194,8 @@ def write_gguf(
 def write_gguf_lora(
     adapter: Path, config: dict[str, Any], name: str, path: Path, converter: Path | None = None
 ) -> None:
-    """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is.
-
-    Raises `UserError` as `write_gguf` does.
-    """
+    """The adapter alone for llama.cpp, to be put on a GGUF file of its base, whose `config` this is; raises
+    `UserError` as `write_gguf` does."""
     if converter:
         with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
             folder = Path(temporary) / name  # by which the converter calls it

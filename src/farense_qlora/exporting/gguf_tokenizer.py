@@ -12,17 +12,15 @@ from ..errors import UserError
 
 # How a tokenizer.json over bytes cuts text in pieces, step by step, and what llama.cpp calls the same.
 GPT_2 = "as GPT-2 does"  # built into the ByteLevel step
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PRE_TOKENIZERS = {
     (GPT_2,): "gpt-2",
     (r"\p{N}", GPT_2): "smollm",
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ): "llama-bpe",
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ): "qwen2",
+    (LLAMA_3,): "llama-bpe",
+    (LLAMA_3.replace("{1,3}", ""),): "qwen2",
 }
 # Numbers in groups of a few digits, words, single signs, white space: llama.cpp does not have this, but can
 # be told of such groups; see `vocabulary`.
@@ -30,10 +28,8 @@ DIGIT_GROUPS = re.compile(r"\[ -\]\?\\p\{N\}\{1,(\d)\}" + re.escape(r"| ?\p{L}+|
 
 
 def vocabulary(tokenizer: TokenizerWrapper, size: int) -> dict[str, Any]:
-    """The tokenizer as the `add_` methods of a GGUF writer take it, by their names.
-
-    Raises `UserError` for one that llama.cpp does not have.
-    """
+    """The tokenizer as the `add_` methods of a GGUF writer take it, by their names; raises `UserError` for
+    one that llama.cpp does not have."""
     from gguf import TokenType
 
     described = json.loads(tokenizer._tokenizer.backend_tokenizer.to_str())

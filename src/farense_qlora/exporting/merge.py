@@ -90,8 +90,7 @@ def _check(
     """Raise `UserError` unless what was `found` of the adapter on `base` is what all `adapters` give it."""
     take_off(base.model)
     put_layers(base.model, _on_top([lora_layers(base.model, one.folder) for one in adapters], weights))
-    told = lambda done: progress("soma dos adaptadores", done, len(found.rows))
-    logits = logits_of(base.model, found.rows, told)
+    logits = logits_of(base.model, found.rows, "soma dos adaptadores", progress)
     apart, most = divergence(logits, found.logits), ROUNDING
     if found.dtype != mx.float32:
         most = max(most, ROUNDED * divergence(logits, found.logits_base))

@@ -23,10 +23,8 @@ LAST = "{{ $last := eq (len (slice $.Messages $i)) 1 }}"
 
 
 def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) -> None:
-    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop.
-
-    Raises `UserError` as `go_template` does.
-    """
+    """What `ollama create` reads, beside the GGUF file: greedy answers, the template, where to stop; raises
+    `UserError` as `go_template` does."""
     text = render(
         "exporting/templates/Modelfile.j2",
         gguf=GGUF,
@@ -38,10 +36,8 @@ def write_modelfile(tokenizer: TokenizerWrapper, max_tokens: int, folder: Path) 
 
 
 def go_template(tokenizer: TokenizerWrapper) -> str:
-    """The chat template in Ollama's language, without the first token: Ollama adds it.
-
-    Raises `UserError`, with the reason, for a template that does not write each turn alike.
-    """
+    """The chat template in Ollama's language, without the first token, which Ollama adds; raises `UserError`,
+    with the reason, for one that does not write each turn alike."""
     try:
         found = _learn(tokenizer)
         for questions in range(1, QUESTIONS + 1):
@@ -62,7 +58,7 @@ def go_template(tokenizer: TokenizerWrapper) -> str:
 class _Template:
     """What stands around the turns: `opening` before all (but not before a system text that comes `first`),
     `system` and `system_end` around that text, which else is in the last question's turn, `user` before a
-    question, `end` after the last, `asked` after others, `lead` and `answered` around an answer."""
+    question, `end` after the last, `asked` after others, `answered` after an answer."""
 
     first: bool
     opening: str
@@ -71,7 +67,6 @@ class _Template:
     user: str
     end: str
     asked: str
-    lead: str
     answered: str
 
     def written(self, questions: int, system: bool) -> list[str]:
@@ -82,7 +77,7 @@ class _Template:
             last = number == questions - 1
             text += system_text if last and system and not self.first else self.user
             text += MARK.format(f"question {number}") + (self.end if last else self.asked)
-            text += "" if last else self.lead + MARK.format(f"answer {number}") + self.answered
+            text += "" if last else MARK.format(f"answer {number}") + self.answered
         return _apart(text)
 
     def in_go(self) -> str:
@@ -102,11 +97,8 @@ class _Template:
         if not self.first or self.end != self.asked:
             turns = "{{ range $i, $_ := .Messages }}" + LAST
         question = 'if eq .Role "user" }}' + before + "{{ .Content }}" + after
-        answer = _literal(self.lead) + "{{ .Content }}" + _literal(self.answered)
-        return (
-            f"{opening}{turns}{system}{question}"
-            '{{ else if eq .Role "assistant" }}' + answer + "{{ end }}{{ end }}"
-        )
+        answer = '{{ else if eq .Role "assistant" }}{{ .Content }}' + _literal(self.answered)
+        return f"{opening}{turns}{system}{question}{answer}{{{{ end }}}}{{{{ end }}}}"
 
 
 def _learn(tokenizer: TokenizerWrapper) -> _Template:
@@ -123,7 +115,6 @@ def _learn(tokenizer: TokenizerWrapper) -> _Template:
     if first and not system_end.endswith(user):
         user = ""  # the question goes on in the turn that the system text opened
     opening = opening.removesuffix(user)
-    grows = asked.startswith(end)
     return _Template(
         first=first,
         opening=opening,
@@ -131,8 +122,7 @@ def _learn(tokenizer: TokenizerWrapper) -> _Template:
         system_end=system_end.removesuffix(user) if first else system_end,
         user=user,
         end=end,
-        asked=end if grows else asked,
-        lead=asked.removeprefix(end) if grows else "",
+        asked=asked,
         answered=answered.removesuffix(user),
     )
 

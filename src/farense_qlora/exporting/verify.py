@@ -32,6 +32,7 @@ from ..model.packed import hidden_states
 from ..table import Table
 from ..text import decimal, percent, scientific
 from . import loaders
+from .kinds import FORMATS, ROUNDED, Thresholds
 
 QUESTIONS = 100
 # A divergence this small is rounding, whatever the adapter did.
@@ -39,24 +40,6 @@ ROUNDING = 1e-5
 # The packages that each tool is made of.
 TOOLS = {"mlx": ("mlx-lm", "mlx"), "peft": ("peft", "torch"), "llama": ("llama-cpp-python",)}
 Progress = Callable[[str, int, int], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """What an export must reach: the least share of equal most likely tokens and of equal greedy answers, and
-    the most that its divergence may be of the base model's."""
-
-    top1: float
-    answers: float
-    of_base: float = 0.1
-
-
-EXACT = Thresholds(top1=0.99, answers=0.95)
-EIGHT_BITS = Thresholds(top1=0.98, answers=0.90)
-FOUR_BITS = Thresholds(top1=0.90, answers=0.70)
-# Of a model that computes in 16 bits two readers differ by rounding alone, in up to 2 of 100 tokens and 10 of
-# 100 answers for bfloat16: there it is the divergence that tells.
-ROUNDED = Thresholds(top1=0.97, answers=0.80)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +128,8 @@ def measure(
     questions: int = QUESTIONS,
     progress: Progress = lambda *_: None,
 ) -> Reference:
-    """Ask `questions` rows of `validation`, at even distances, of `base` without and then with `adapter`.
-
-    Of bare text the first half is what is asked. The adapter stays on the base. Raises `UserError` when there
-    is none.
-    """
+    """Ask `questions` rows of `validation`, at even distances (of bare text the first half), of `base`
+    without and then with `adapter`, which stays on it; raises `UserError` when there is no adapter."""
     numbered, prompts, rows = validation.rows(), [], []
     for i in np.unique(np.linspace(0, len(numbered) - 1, questions).astype(int)):
         line, row = numbered[i]
@@ -165,9 +145,9 @@ def measure(
             }
         )
     max_tokens = 8 + max(len(row["positions"]) for row in rows)
-    before = logits_of(base.model, rows, lambda done: progress("modelo base", done, len(rows)))
+    before = logits_of(base.model, rows, "modelo base", progress)
     load_adapter(base.model, adapter)
-    after = logits_of(base.model, rows, lambda done: progress("modelo treinado", done, len(rows)))
+    after = logits_of(base.model, rows, "modelo treinado", progress)
     return Reference(
         tokenizer=base.tokenizer,
         rows=rows,
@@ -182,30 +162,27 @@ def measure(
 
 def verify(
     reference: Reference,
-    kind: str,
-    tool: str,
+    format: str,
     model: Path,
     adapter: Path | None,
-    limits: Thresholds,
     progress: Progress = lambda *_: None,
     packed_base: Path | None = None,
 ) -> Verification:
-    """Let `tool` load `model`, and `adapter` on it, and hold what it says to the `reference`; and to the base
-    what it says with `packed_base`, the base without adapter in the same format.
-
-    Raises `UserError` when the tool fails.
-    """
+    """Let the tool of `format` load `model`, and `adapter` on it, and hold what it says to the `reference`;
+    and to the base what it says with `packed_base`, the base without adapter in the same format. Raises
+    `UserError` when the tool fails."""
+    tool, limits = FORMATS[format].tool, FORMATS[format].limits
     if reference.dtype != mx.float32:
         top1, same = min(limits.top1, ROUNDED.top1), min(limits.answers, ROUNDED.answers)
         limits = replace(limits, top1=top1, answers=same)
-    logits, said = _asked(reference, tool, model, adapter, lambda done, of: progress(kind, done, of))
+    logits, said = _asked(reference, tool, model, adapter, lambda *of: progress(format, *of))
     kl_packed = None
     if packed_base:
         alone, _ = _asked(reference, tool, packed_base, None, lambda *of: progress("modelo base, assim", *of))
         kl_packed = divergence(reference.logits_base, alone)
     got = [spoken(row["answer"], reference.tokenizer).strip() for row in said]
     return Verification(
-        format=kind,
+        format=format,
         consumer=", ".join(f"{package} {version(package)}" for package in TOOLS[tool]),
         questions=len(reference.rows),
         tokens=len(reference.logits),
@@ -227,25 +204,18 @@ def _asked(
     progress: Callable[[int, int], object],
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The logits of `model` with `adapter`, as `tool` loads them, and what it said to each question of the
-    `reference`: `loaders.py` asks, in a process of its own.
-
-    Raises `UserError`, with the last line that it left, when it fails.
-    """
-    request = {
-        "model": str(model),
-        "adapter": str(adapter) if adapter else None,
-        "max_tokens": reference.max_tokens,
-        "rows": reference.rows,
-    }
+    `reference`: `loaders.py` asks, in a process of its own. Raises `UserError`, with the last line that it
+    left, when it fails."""
+    request = {"model": model, "adapter": adapter, "max_tokens": reference.max_tokens, "rows": reference.rows}
     # Small compiled kernels ask for a compiler on the CPU; without them mlx computes the same.
     quiet = {"MLX_DISABLE_COMPILE": "1"} if on_cpu() else {}
     with tempfile.TemporaryDirectory(prefix="farense-export-") as name:
         folder = Path(name)
-        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        (folder / "request.json").write_text(json.dumps(request, default=str), encoding="utf-8")
         with (
             (folder / "stderr").open("w") as stderr,
             subprocess.Popen(
-                [sys.executable, "-P", loaders.__file__, tool, str(folder / "request.json"), name],
+                [sys.executable, "-P", loaders.__file__, tool, folder / "request.json", folder],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
@@ -253,10 +223,8 @@ def _asked(
             ) as process,
         ):
             try:
-                done = 0
-                for line in process.stdout or ():
-                    if line == "row\n":
-                        progress(done := done + 1, len(reference.rows))
+                for done, _ in enumerate(filter("row\n".__eq__, process.stdout or ()), 1):
+                    progress(done, len(reference.rows))
             except BaseException:
                 process.kill()
                 raise
@@ -310,10 +278,10 @@ def _messages(row: Row, tokenizer: TokenizerWrapper) -> dict[str, Any]:
 
 
 def logits_of(
-    model: nn.Module, rows: Sequence[dict[str, Any]], progress: Callable[[int], object]
+    model: nn.Module, rows: Sequence[dict[str, Any]], what: str = "", progress: Progress = lambda *_: None
 ) -> np.ndarray:
-    """The logits (positions of all rows, vocabulary) of `model` as it is now, in a file that goes with them:
-    for a large vocabulary they are gigabytes."""
+    """The logits (positions of all rows, vocabulary) of `model` as it is now, called `what` in `progress`, in
+    a file that goes with them: for a large vocabulary they are gigabytes."""
     (_, logits_of), vocabulary = backbone_and_head(model), 0
     with tempfile.TemporaryFile() as file:
         for start in range(0, len(rows), BATCH):
@@ -326,6 +294,6 @@ def logits_of(
                 logits = logits_of(hidden[number, mx.array(row["positions"])]).astype(mx.float32)
                 file.write(np.array(logits).data)
                 vocabulary = logits.shape[-1]
-            progress(start + len(part))
+            progress(what, start + len(part), len(rows))
         file.flush()
         return np.memmap(file, np.float32, "r").reshape(-1, vocabulary)

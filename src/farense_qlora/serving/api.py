@@ -101,11 +101,8 @@ def _not_zero(value: Any) -> Any:
 
 
 class ChatRequest(Checked):
-    """A request of the OpenAI chat API, as far as it makes sense for tuned models; null is the default.
-
-    What changes nothing here is taken as well, so that any client may ask; what would change the answer, and
-    is not done, is not taken.
-    """
+    """A request of the OpenAI chat API, as far as it makes sense for tuned models; null is the default. What
+    changes nothing here is taken too, so that any client may ask; what would, and is not done, is refused."""
 
     messages: list[ChatMessage] = Field(
         min_length=1, description="A conversa; a última mensagem é do utilizador."

@@ -55,11 +55,9 @@ NOT_JSON = Refused(400, "o corpo do pedido não é JSON válido")
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """Lets a request through to `app` when it may ask, and has come in whole; logs each in a line.
-
-    `hosts` are the names under which this server may be asked, or None when any will do; everything under
-    `/v1/` needs the `token`, if there is one.
-    """
+    """Lets a request through to `app` when it may ask, and has come in whole; logs each in a line. `hosts`
+    are the names under which this server may be asked, None for any; all under `/v1/` needs the `token`, if
+    there is one."""
 
     app: ASGIApp
     token: str | None

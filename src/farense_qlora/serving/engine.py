@@ -70,11 +70,8 @@ class Engine:
 
     async def pieces(self, answer: "Answer") -> AsyncGenerator[Piece, None]:
         """The pieces of `answer`; the first is empty, and says that the prompt is accepted. Closing this
-        generator takes the answer out of the batch.
-
-        Raises `UserError` when the model's template does not take the conversation or it is too long, and
-        `RuntimeError` when generating fails.
-        """
+        generator takes the answer out of the batch. Raises `UserError` when the conversation is too long or
+        the model's template does not take it, and `RuntimeError` when generating fails."""
         if not self.alive:
             raise RuntimeError("a geração acabou")
         self._inbox.put(answer)
@@ -118,10 +115,8 @@ class Engine:
         self, base: Base, layers: dict[str, dict[str, Any]], answers: dict[tuple[str, int], "Answer"]
     ) -> None:
         """Decode until the engine is closed; `answers` are those in the batch of an adapter, by its numbers.
-
         Batches take turns of a token, so that nobody waits until another adapter's answers end; before its
-        turn the `layers` of an adapter take the place of those that its batch is not to meet.
-        """
+        turn the `layers` of an adapter take the place of those that its batch is not to meet."""
         model, tokenizer = base.model, base.tokenizer
         batches = {
             adapter: BatchGenerator(
@@ -204,10 +199,8 @@ class Engine:
 
 
 class Answer:
-    """An answer under way, whose tokens become text here: without its thought, and up to where it stops.
-
-    Counts tokens: `prompt`, of which `cached` did not have to be read again, and `completion`.
-    """
+    """An answer under way, whose tokens become text here, up to where it stops. Counts tokens: `prompt`, of
+    which `cached` did not have to be read again, and `completion`."""
 
     def __init__(self, request: ChatRequest):
         self.request, self.given_up = request, False

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..answers.generate import Conversation
-from ..answers.sampling import GREEDY, Sampling, recommended
+from ..answers.sampling import Sampling, recommended
 from ..model.base import Base
 from ..text import plain
 from .kernel import tethered
@@ -27,24 +27,17 @@ STYLE = """<style>
 </style>"""
 
 
-def chat(tuned: Base, system: str = "", **sampling: Any) -> "ChatBox":
+class ChatBox(widgets.VBox):
     """A chat with the model `tuned`, which carries an adapter, as the last line of a cell; `system` and
     `sampling` (`temperature`, `top_p`, `seed`) are what its widgets say at first.
 
     >>> fq.chat(tuned)  # doctest: +SKIP
     """
-    return ChatBox(tuned, system, Sampling.parse(sampling))
 
-
-class ChatBox(widgets.VBox):
-    """The widgets, and the task that answers.
-
-    A widget's callback may run in a thread of its own, where MLX must not be touched: it only hands the
-    question over to the event loop of the kernel's main thread, where the model was loaded.
-    """
-
-    def __init__(self, tuned: Base, system: str = "", sampling: Sampling = GREEDY):
-        self._talk = Conversation(tuned)
+    def __init__(self, tuned: Base, system: str = "", **sampling: Any):
+        self._talk, chosen = Conversation(tuned), Sampling.parse(sampling)
+        # A widget's callback may run in a thread of its own, where MLX must not be touched: it hands the
+        # question over to the event loop of the kernel's main thread, where the model was loaded.
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -55,11 +48,11 @@ class ChatBox(widgets.VBox):
         self.fresh = widgets.Button(description="Conversa nova", layout={"width": "130px"})
         self.adapter = widgets.Checkbox(value=True, description="Com o adaptador", indent=False)
         advice = recommended(tuned.path)
-        other = advice or sampling
-        self.temperature = _slider("Temperatura", sampling.temperature, {*TEMPERATURES, other.temperature})
-        self.top_p = _slider("Top-p", sampling.top_p, {*TOP_PS, other.top_p})
+        other = advice or chosen
+        self.temperature = _slider("Temperatura", chosen.temperature, {*TEMPERATURES, other.temperature})
+        self.top_p = _slider("Top-p", chosen.top_p, {*TOP_PS, other.top_p})
         self.seed = widgets.Text(
-            value="" if sampling.seed is None else str(sampling.seed),
+            value="" if chosen.seed is None else str(chosen.seed),
             placeholder="outra de cada vez",
             description="Semente",
             style=WIDE,
@@ -84,9 +77,8 @@ class ChatBox(widgets.VBox):
             self.seed,
         ]
         if advice:
-            button = widgets.Button(
-                description=f"recomendado pelo modelo: {advice}", layout={"width": "auto"}
-            )
+            label = f"recomendado pelo modelo: {advice}"
+            button = widgets.Button(description=label, layout={"width": "auto"})
             button.on_click(lambda _: self._follow(advice))
             rows.append(widgets.HBox([button]))
         self._show("")
@@ -112,12 +104,6 @@ class ChatBox(widgets.VBox):
             self.text.value = ""
             self._task = self._loop.create_task(self._answer(question))
 
-    @property
-    def _sampling(self) -> Sampling:
-        """What the widgets say now; raises `UserError`."""
-        drawn = {"temperature": self.temperature.value, "top_p": self.top_p.value}
-        return Sampling.parse({**drawn, "seed": self.seed.value.strip() or None})
-
     async def _answer(self, question: str) -> None:
         """Answer piece by piece; between two of them the kernel does what else there is to do."""
         self._stopped, self.main.description = False, STOP
@@ -127,7 +113,8 @@ class ChatBox(widgets.VBox):
         said, note, updated = "", "", 0.0
         try:
             talk.system = self.system.value
-            talk.sampling = self._sampling
+            drawn = {"temperature": self.temperature.value, "top_p": self.top_p.value}
+            talk.sampling = Sampling.parse({**drawn, "seed": self.seed.value.strip() or None})
             with closing(talk.say(question)) as pieces:
                 for piece in pieces:
                     said += piece
@@ -148,6 +135,9 @@ class ChatBox(widgets.VBox):
     def _show(self, answer: str) -> None:
         """The conversation, and under it the answer that is being made."""
         self.shown.value = f'{STYLE}<div class="farense-talk"><div>{self._turns}{answer}</div></div>'
+
+
+chat = ChatBox
 
 
 def _paragraph(text: str, kind: str = "") -> str:

@@ -1,7 +1,8 @@
-"""Models side by side for people: a figure, one HTML page that needs nothing else, and a blind vote."""
+"""Runs and models side by side for people: their curves, what they answer, and whose answers are better."""
 
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -13,18 +14,24 @@ from ..answers.evaluate import Answer, Answered
 from ..files import atomic_write
 from ..table import Table
 from ..templates import render
-from .figures import SERIES, Drawing, ThemeName
+from ..text import marked
+from ..training.events import Event, Sampled, last
+from ..training.overview import overview, runs
+from ..training.run import Run, listed_runs
+from .figures import SERIES, Drawing, compare_curves
 from .kernel import tethered
+from .live import WIDTH, right
 
 EXAMPLES = 14
 EQUAL = "nenhuma é melhor"
+FITTING = {"width": f"{WIDTH}px", "max_width": "calc(100% - 4px)"}  # a widget has 2 pixels around it
 
 
-def comparison_figure(comparison: Comparison, theme: ThemeName = "light") -> Drawing:
+def comparison_figure(comparison: Comparison) -> Drawing:
     """The share of right answers of each entry on each set of questions, with 95 % intervals."""
     names, sets = comparison.names, _by_set(comparison)
     height = 1.1 + 0.3 * len(sets) * len(names)
-    figure = Drawing(f"Respostas certas de {', '.join(names)}", 8.4, height, theme)
+    figure = Drawing(f"Respostas certas de {', '.join(names)}", (8.4, height))
     panels = figure.subplots(len(sets), 1, sharex=True, squeeze=False)[:, 0]
     for axes, scores in zip(panels, sets, strict=True):
         shares = np.array([100 * score.exact_match for score in scores])
@@ -58,7 +65,7 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write tables, JSON, figure and page to `folder`; returns the page. Raises `UserError` if it cannot."""
     comparison.save(folder)
     with atomic_write(folder / "compare.png") as path:
-        comparison_figure(comparison, "light").savefig(path, format="png")
+        comparison_figure(comparison).savefig(path, format="png")
     with atomic_write(folder / "compare.html") as path:
         path.write_text(comparison_page(comparison), encoding="utf-8")
     return folder / "compare.html"
@@ -151,3 +158,52 @@ class BlindVote(widgets.VBox):
 def _by_set(comparison: Comparison) -> list[tuple[Answered, ...]]:
     """The scores of all models on each set of questions."""
     return list(zip(*(entry.evaluations for entry in comparison.contenders), strict=True))
+
+
+class RunPicker(widgets.VBox):
+    """A list to pick runs from, the newest two picked at first, and those picked in one view: their losses
+    overlaid, their numbers, and the last answers of each to the probes.
+
+    >>> fq.RunPicker().picked.value[0] in fq.runs()["treino"].tolist()
+    True
+    """
+
+    def __init__(self) -> None:
+        names = [run.name for run in listed_runs()]
+        self.picked = widgets.SelectMultiple(
+            options=names,
+            value=names[:2],
+            description="Treinos",
+            rows=min(8, max(2, len(names))),
+            layout={"width": "460px"},
+        )
+        self.curves, self.tables = widgets.Image(format="png", layout=FITTING), widgets.HTML()
+        self.picked.observe(lambda _: self._show(), names="value")
+        self._show()
+        super().__init__([self.picked, self.curves, self.tables])
+        tethered(self)
+
+    def _show(self) -> None:
+        picked = [Run.open(name) for name in self.picked.value]
+        events = {run.name: run.events() for run in picked}
+        self.curves.value = compare_curves(events)._repr_png_()
+        numbers = runs([overview(run, events[run.name]) for run in picked], "")
+        self.tables.value = numbers._repr_html_() + last_answers(events)._repr_html_()
+
+
+def last_answers(runs: Mapping[str, Sequence[Event]]) -> Table:
+    """One row a question that some of `runs` was asked; the last answer of each, and the true one."""
+    answers: dict[tuple[str, str], dict[str, str]] = {}
+    for name, events in runs.items():
+        if sampled := last(events, Sampled):
+            for question, true, said in zip(
+                sampled.questions, sampled.expected, sampled.answers, strict=True
+            ):
+                answers.setdefault((question, true), {})[name] = marked(said, right(said, true))
+    rows = [
+        {"Pergunta": question, "Resposta certa": true, **{name: said.get(name, "—") for name in runs}}
+        for (question, true), said in answers.items()
+    ]
+    return Table(
+        rows, columns=["Pergunta", "Resposta certa", *runs], caption="As últimas respostas de cada treino"
+    )

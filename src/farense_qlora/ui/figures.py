@@ -40,9 +40,9 @@ from ..training.run import Run
 # Of the Okabe-Ito palette, told apart by colour-blind people too.
 TRAIN, VALIDATION = "#2b8cc4", "#D55E00"
 SERIES = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LOSSES = {"xlabel": "atualização", "ylabel": "perda (nats por token)"}  # of a plot of these
 SMOOTHING = 0.05  # share of the updates over which the strong line is averaged
 ThemeName = Literal["light", "dark"]
-Layout = Literal["constrained"] | None
 
 
 class Theme(NamedTuple):
@@ -63,17 +63,9 @@ class Drawing(Figure):
     """A figure that draws itself as the last line of a cell, without pyplot or magics; `alt` says in words
     what it shows, in Portuguese."""
 
-    def __init__(
-        self,
-        alt: str,
-        width: float,
-        height: float,
-        theme: ThemeName = "light",
-        layout: Layout = "constrained",
-    ):
+    def __init__(self, alt: str, size: tuple[float, float], theme: ThemeName = "light"):
         self.alt, self.theme = alt, THEMES[theme]
-        background = self.theme.background
-        super().__init__(figsize=(width, height), dpi=110, layout=layout, facecolor=background)
+        super().__init__(figsize=size, dpi=110, layout="constrained", facecolor=self.theme.background)
 
     def plot_area(self, axes: Axes) -> Axes:
         """`axes` as all of ours are: open above and on the right, a light grid, decimal commas."""
@@ -123,8 +115,8 @@ def training_curves(events: Sequence[Event], theme: ThemeName = "light") -> Draw
         / np.maximum(smooth([step.seconds for step in steps]), 1e-9),
         "memória máxima (GB)": [step.peak_memory_gb for step in steps],
     }
-    # A fixed layout: working one out takes half the time.
-    figure = Drawing("Perdas de treino e de validação, por atualização", 9.2, 5.2, theme, layout=None)
+    figure = Drawing("Perdas de treino e de validação, por atualização", (9.2, 5.2), theme)
+    figure.set_layout_engine("none")  # working one out takes half the time
     columns = len(panels) + bool(general)
     margins = {"left": 0.065, "right": 0.97, "top": 0.89, "bottom": 0.06}
     grid = figure.add_gridspec(2, columns, height_ratios=(3, 1), hspace=0.5, wspace=0.42, **margins)
@@ -153,9 +145,9 @@ def _small(figure: Drawing, place: SubplotSpec, title: str, end: int) -> Axes:
     return axes
 
 
-def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "light") -> Drawing:
+def compare_curves(runs: Mapping[str, Sequence[Event]]) -> Drawing:
     """The losses of several runs, by name, in one picture: training faint, validation strong."""
-    figure = Drawing(f"Perdas dos treinos {', '.join(runs)}", 8.4, 4.2, theme)
+    figure = Drawing(f"Perdas dos treinos {', '.join(runs)}", (8.4, 4.2))
     axes = figure.plot_area(figure.add_subplot())
     highest = 1e-3
     for i, (name, events) in enumerate(runs.items()):
@@ -166,10 +158,7 @@ def compare_curves(runs: Mapping[str, Sequence[Event]], theme: ThemeName = "ligh
         losses = [event.loss for event in evaluations]
         axes.plot([e.step for e in evaluations], losses, dashes, color=color, lw=2, marker="o", label=name)
         highest = max([highest, *trained, *losses])
-    axes.set_ylim(0, 1.06 * highest)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("atualização")
-    axes.set_ylabel("perda (nats por token)")
+    axes.set(xlim=(0, None), ylim=(0, 1.06 * highest), **LOSSES)
     kinds = [
         Line2D([], [], color=figure.theme.ink, linewidth=2, marker="o", label="validação"),
         Line2D([], [], color=figure.theme.ink, linewidth=1.2, alpha=0.55, label="treino, alisada"),
@@ -184,7 +173,7 @@ def lengths(data: Data) -> Drawing:
     >>> fq.lengths(data).savefig(folder / "comprimentos.png")
     """
     sizes, window = data.training.lengths, data.config.max_seq_length
-    figure = Drawing("Quantas linhas têm cada comprimento, em tokens", 8.4, 2.9)
+    figure = Drawing("Quantas linhas têm cada comprimento, em tokens", (8.4, 2.9))
     axes = figure.plot_area(figure.add_subplot())
     shortest, longest = int(sizes.min()), int(sizes.max())
     width = 1 + (longest - shortest) // 40  # whole tokens, so that no bar covers more lengths than another
@@ -195,8 +184,7 @@ def lengths(data: Data) -> Drawing:
     else:
         room = f"a linha mais longa tem {longest} tokens; cabem {window}"
         axes.set_title(room, fontsize=10, color=figure.theme.quiet, loc="left")
-    axes.set_xlabel("tokens por linha")
-    axes.set_ylabel("linhas")
+    axes.set(xlabel="tokens por linha", ylabel="linhas")
     return figure
 
 
@@ -215,10 +203,7 @@ def _draw_losses(axes: Axes, events: Sequence[Event], end: int, theme: Theme) ->
         label = f"melhor: {decimal(best.loss)}"
         axes.plot(best.step, best.loss, "*", color=VALIDATION, markersize=14, label=label, clip_on=False)
     _mark_troubles(axes, events, 1.03 * highest)
-    axes.set_ylim(0, 1.06 * highest if steps or evaluations else 1)
-    axes.set_xlim(0, end)
-    axes.set_xlabel("atualização")
-    axes.set_ylabel("perda (nats por token)")
+    axes.set(xlim=(0, end), ylim=(0, 1.06 * highest if steps or evaluations else 1), **LOSSES)
     if handles := axes.get_legend_handles_labels()[0]:
         _legend(axes, theme, handles, 8)
 

@@ -1,5 +1,5 @@
-"""Widgets and their kernel: an awaiting cell hears them in every ipykernel that this project may meet,
-and they say so when their kernel is gone."""
+"""Widgets and their kernel: a browser hears what became of their messages while a cell awaits, and they say
+so when their kernel is gone."""
 
 from functools import wraps
 from inspect import signature
@@ -20,11 +20,9 @@ GONE = """<style>
 
 
 def answer_widgets() -> None:
-    """Make the kernel say, from now on, when it has dealt with a widget's message.
-
-    ipykernel 7.4 says nothing of those that it handles while a cell awaits. A browser that hears nothing
-    keeps back every later change of that widget, also when the cell has ended.
-    """
+    """Make the kernel say, from now on, when it has dealt with a widget's message: ipykernel 7.4 says nothing
+    of those that it handles while a cell awaits, and a browser that hears nothing keeps back every later
+    change of that widget, also when the cell has ended."""
     kernel: Any = getattr(get_ipython(), "kernel", None)
     dispatch: Any = getattr(kernel, "dispatch_shell", None)
     if not dispatch or hasattr(dispatch, "__wrapped__"):
@@ -47,30 +45,3 @@ def tethered(box: widgets.Box, *kinds: str) -> widgets.Box:
         box.add_class(kind)
     box.children = (widgets.HTML(GONE, layout={"display": "none"}), *box.children)
     return box
-
-
-async def hear_widgets() -> None:
-    """Handle the widgets' messages that arrived while this cell runs.
-
-    ipykernel 7 does so by itself (in a thread of its own or between two awaits); ipykernel 6 leaves them in
-    line behind the cell, from where they are taken here. What else waits, such as the next cells of "Run
-    All", keeps its place.
-    """
-    kernel = getattr(get_ipython(), "kernel", None)
-    line = getattr(kernel, "msg_queue", None)
-    if kernel is None or line is None:
-        return
-    parent, ident = kernel.get_parent("shell"), kernel._parent_ident["shell"]
-    for item in [line.get_nowait() for _ in range(line.qsize())]:
-        _, dispatch, arguments = item
-        if arguments and _kind(kernel.session, arguments[0]).startswith("comm_"):
-            await dispatch(*arguments)
-            kernel.set_parent(ident, parent, channel="shell")  # what this cell shows stays its own
-        else:
-            line.put_nowait(item)
-
-
-def _kind(session: object, frames: list) -> str:  # type: ignore[type-arg]
-    """The type in the header of a message; not `deserialize`, which takes a message only once."""
-    _, parts = session.feed_identities(frames, copy=False)  # type: ignore[attr-defined]
-    return str(session.unpack(parts[1].bytes)["msg_type"])  # type: ignore[attr-defined]

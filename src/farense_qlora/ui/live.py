@@ -1,4 +1,5 @@
-"""Watch a run in the notebook: one picture redrawn in place, controls that act at once, the last state left.
+"""Watch a run, or trials, in the notebook: one picture redrawn in place, controls that act at once, the last
+state left.
 
 The output that stays is a PNG and plain HTML tables, readable where styles and widgets are stripped.
 """
@@ -8,7 +9,6 @@ import gc
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import mlx.core as mx
 from IPython.display import HTML, Image, display
 
 from ..answers.normalise import normalise
+from ..answers.trials import Trials
 from ..errors import UserError
 from ..model.cpu.blas import cores
 from ..model.machine import memory_limit, on_cpu
@@ -26,14 +27,15 @@ from ..text import decimal, duration, marked, plain, scientific
 from ..training.cost import estimate, memory_warning
 from ..training.event_log import EventReader
 from ..training.events import ENDINGS, STOPPING, Event, Finished, Sampled, last, of, sentences
-from ..training.numbers import Numbers, numbers
+from ..training.numbers import numbers
 from ..training.overview import STATUS
 from ..training.requests import PAUSE, STOP, is_requested
 from ..training.run import Run, all_runs, status
-from .figures import Drawing, training_curves
-from .kernel import answer_widgets, hear_widgets, tethered
+from .figures import Drawing, compare_curves, training_curves
+from .kernel import answer_widgets, tethered
 
 SECONDS_BETWEEN_REDRAWS = 0.7
+SECONDS_BETWEEN_TRIALS = 5.0  # a picture takes a tenth of one from whoever trains
 SHARE = 0.015  # of the machine's cores, for drawing; to listen and to read takes a third as much again
 SENTENCES = 6
 WIDTH = 924
@@ -63,10 +65,8 @@ def watch(run: Run | None = None) -> "Watching":
 
 class Watching:
     """Picture, numbers and controls of `run` in the cell that made it, kept up to date until the run ends.
-
     Awaiting it waits for that end, and raises `UserError` when the run fails; to interrupt the cell that
-    waits stops the run and saves it.
-    """
+    waits stops the run and saves it."""
 
     def __init__(self, run: Run):
         self._run, self._controls, self._reader = run, Controls(run), EventReader(run.folder)
@@ -93,7 +93,6 @@ class Watching:
         while self._run.alive and _newest[self._run.folder] is self:
             try:
                 await asyncio.sleep(SECONDS_BETWEEN_REDRAWS)
-                await hear_widgets()
                 self._controls.refresh()
                 news = bool(self._reader.poll())
                 stale |= news
@@ -125,27 +124,66 @@ class Watching:
             self._draw(alive=False, whole=True)
 
 
+class TrialView:
+    """Curves and table of `trials` in the cell that made it, until they end. Awaiting it waits for that; to
+    interrupt the cell that waits stops them.
+
+    >>> await fq.TrialView(fq.trials())  # doctest: +SKIP
+    """
+
+    def __init__(self, trials: Trials):
+        self._trials = trials
+        answer_widgets()
+        message = widgets.HTML()
+        stop = action_button(message, "Parar", "stop", "Guarda o que está a treinar e termina", self._stop)
+        self._buttons = display(tethered(widgets.HBox([stop, message])), display_id=True)
+        self._picture, self._table = (display(HTML(""), display_id=True) for _ in range(2))
+        self._task = asyncio.create_task(self._follow())
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._end().__await__()
+
+    async def _end(self) -> None:
+        await self._task
+        self._draw()  # once more: nbconvert takes only what the cell that runs has sent
+
+    def _stop(self) -> str:
+        self._trials.stop()
+        return "a parar; fq.trials() continua-os de onde ficarem"
+
+    async def _follow(self) -> None:
+        while self._trials.alive:
+            try:
+                await asyncio.sleep(SECONDS_BETWEEN_TRIALS)
+                self._draw()
+            except (KeyboardInterrupt, asyncio.CancelledError):  # ipykernel cancels a cell that awaits
+                self._stop()
+        self._buttons.update(HTML(""))
+        self._draw()
+
+    def _draw(self) -> None:
+        self._table.update(self._trials)
+        if runs := {self._trials.settings(run): run.events() for run in self._trials.runs}:
+            self._picture.update(picture(compare_curves(runs)))
+
+
 class Controls:
     """Buttons and a learning rate for `run`. What they do is write to its folder, on whatever thread."""
 
     def __init__(self, run: Run):
         self._run = run
         self._message, self._rate_asked = widgets.HTML(), False
-        button = partial(action_button, self._message)
         self.more = widgets.ToggleButton(
             description="Mais números", icon="list", tooltip="Mostra os outros números", layout=FITTED
         )
-        self._stop = button(
-            "Parar", "stop", "Acaba a atualização em curso, guarda, avalia e termina", self.stop
-        )
-        self._pause = button(
-            "Pausar", "pause", "Acaba a atualização em curso, guarda e espera", self._pause_or_resume
-        )
-        save = button(
-            "Guardar agora", "save", "Escreve um ponto de controlo no fim desta atualização", self._save
-        )
-        apply = button(
-            "Aplicar", "check", "A partir da próxima atualização, treina com esta taxa máxima", self._ask_rate
+        self._stop, self._pause, save, apply = (
+            action_button(self._message, *about)
+            for about in (
+                ("Parar", "stop", "Acaba a atualização em curso, guarda, avalia e termina", self.stop),
+                ("Pausar", "pause", "Acaba a atualização em curso, guarda e espera", self._pause_or_resume),
+                ("Guardar agora", "save", "Guarda no fim da atualização em curso", self._save),
+                ("Aplicar", "check", "Treina com esta taxa máxima a partir da próxima", self._ask_rate),
+            )
         )
         self._rate = widgets.Text(
             value=plain(run.config.learning_rate),
@@ -167,18 +205,14 @@ class Controls:
 
     def refresh(self) -> None:
         """Show whether the run is asked to pause, whoever asked, and pass on the rate asked for."""
-        paused = self._paused
+        paused = is_requested(self._run.folder, PAUSE)
         self._pause.description, self._pause.icon = ("Retomar", "play") if paused else ("Pausar", "pause")
         if self._rate_asked:
             self._rate_asked = False
             say(self._message, self._set_rate)
 
-    @property
-    def _paused(self) -> bool:
-        return is_requested(self._run.folder, PAUSE)
-
     def _pause_or_resume(self) -> str:
-        if self._paused:
+        if is_requested(self._run.folder, PAUSE):
             self._run.resume()
         else:
             self._run.pause()
@@ -213,10 +247,11 @@ def state(events: Sequence[Event], alive: bool = False, whole: bool = False) -> 
         count = sum(map(right, asked.answers, asked.expected))
         large["amostras certas"] = f"{count} em {len(asked.answers)}"
     share = now.step / max(1, now.total_steps)
-    end = last(events, Finished)
-    title = (
-        _outcome(end, now) if end else f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
-    )
+    title = f"{STATUS[status(alive, events)].capitalize()}: {100 * share:.0f} %"
+    if end := last(events, Finished):
+        title = f"Treino {ENDINGS[end.reason]} ({duration(now.seconds)})."
+        if end.best_loss is not None:
+            title += f" Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."
     left = "" if now.seconds_left is None or not alive else f", faltam {duration(now.seconds_left)}"
     return render(
         "ui/state.html",
@@ -282,10 +317,3 @@ def _foretold(run: Run) -> str | None:
     with suppress(UserError):  # on bad data, of which the worker tells
         return None if run.events() else memory_warning(estimate(run.config, on_cpu()), memory_limit() / 1e9)
     return None
-
-
-def _outcome(end: Finished, now: Numbers) -> str:
-    outcome = f"Treino {ENDINGS[end.reason]} ({duration(now.seconds)})."
-    if end.best_loss is None:
-        return outcome
-    return f"{outcome} Melhor perda de validação: {decimal(end.best_loss)} (passo {end.best_step})."

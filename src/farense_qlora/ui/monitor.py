@@ -13,7 +13,6 @@ from rich.text import Text
 
 from ..config import RUNS
 from ..text import decimal
-from ..training.event_log import EventReader
 from ..training.events import Evaluated, Event, Stepped, of, sentences
 from ..training.overview import STATUS, Overview, overview
 from ..training.run import ENDED, Run, all_runs
@@ -32,20 +31,18 @@ def monitor(name: str | None = None) -> None:
     if not console.is_terminal or console.is_dumb_terminal:  # nothing to draw on twice
         show_once(Run.open(name) if name else newest(), console)
         return
-    reader: EventReader | None = None
     run: Run | None = None
     try:
         with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
                 run = _wanted(name, run)
                 if run is None:
-                    live.update(_waiting(name), refresh=True)
+                    what = f"do treino «{name}»" if name else "de um treino"
+                    live.update(Text(f"à espera {what}… (Ctrl-C sai)", style="dim"), refresh=True)
                 else:
-                    if reader is None or reader.folder != run.folder:
-                        reader = EventReader(run.folder)
-                    reader.poll()
-                    now = overview(run, reader.events)
-                    live.update(screen(now, reader.events, console.width, console.height), refresh=True)
+                    events = run.events()
+                    now = overview(run, events)
+                    live.update(screen(now, events, console.width, console.height), refresh=True)
                     if now.status in ENDED:
                         break
                 time.sleep(SECONDS_BETWEEN_REDRAWS)
@@ -118,9 +115,9 @@ def _plot(now: Overview, events: Sequence[Event], width: int, height: int) -> Te
 
 def _wanted(name: str | None, current: Run | None) -> Run | None:
     """The run to show: `name` once it exists; otherwise `current`, until another is under way."""
-    if name:
+    if name and not current:
         return Run(RUNS / name) if (RUNS / name / "config.json").exists() else None
-    if current and current.alive:
+    if current and (name or current.alive):
         return current
     return next((run for run in all_runs() if run.alive), current)
 
@@ -129,8 +126,3 @@ def newest() -> Run:
     """The run under way, or the newest; raises `UserError` when there is none."""
     known = all_runs()
     return next((run for run in known if run.alive), known[0] if known else Run.open("—"))
-
-
-def _waiting(name: str | None) -> Text:
-    what = f"do treino «{name}»" if name else "de um treino"
-    return Text(f"à espera {what}… (Ctrl-C sai)", style="dim")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from html import escape
@@ -24,10 +24,12 @@ from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
 from ..training.hosts import Hosts
+from ..training.numbers import WHOLE
 from ..training.run import all_runs
 from .kernel import answer_widgets, tethered
 from .live import action_button, warning
 
+OFFERED = ("Por descarregar", "Memória máxima", "Atualizações ao todo", "Tempo de treino")
 MAIN = ("rank", "alpha", "learning_rate", "epochs", "batch_size", "max_seq_length")
 # Where people move a setting: least, most and step; the bounds of the config are wider, and can be typed.
 SLIDERS: dict[str, tuple[float, float, float]] = {
@@ -64,16 +66,19 @@ def panel(**changes: Any) -> "Panel":
     settings = changes | {name: _value(name, text) for name, text in said.items() if text}
     made = Panel(profile or "mini", **settings)
     if not profile:
-        made.show_last(settings)
+        with suppress(UserError, StopIteration):  # there is no run, or its settings cannot be read
+            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
+            made._show(run.config.changed(**settings))
+            made._message.value = (
+                f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
+            )
     return made
 
 
 class Panel:
-    """Widgets for every setting; `config` is what they say now, validated.
-
-    A number has a field, which decides, and where it makes sense a slider that moves it. Beside them stands
-    what training will cost. Nothing here computes with MLX: callbacks may run on any thread.
-    """
+    """Widgets for every setting; `config` is what they say now, validated. A number has a field, which
+    decides, and where it makes sense a slider that moves it; beside them stands what training will cost.
+    Nothing here computes with MLX: callbacks may run on any thread."""
 
     def __init__(self, profile: str, **changes: Any):
         config = Config.of(profile, **changes)
@@ -105,15 +110,6 @@ class Panel:
     def reset(self) -> None:
         """Back to what the profile says, and the changes that the panel was made with."""
         self._show(Config.of(self._profile.value, **self._changes))
-
-    def show_last(self, changes: dict[str, Any]) -> None:
-        """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
-        with suppress(UserError, StopIteration):
-            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
-            self._show(run.config.changed(**changes))
-            self._message.value = (
-                f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
-            )
 
     def show_best(self) -> None:
         """The settings that the newest trials recommend; raises `UserError` when there are none."""
@@ -159,9 +155,15 @@ class Panel:
     def _check(self) -> None:
         try:
             config = self.config
-            hosts = Hosts.read(HOME / config.hosts).hosts if config.hosts else ()
-            cost, names = estimate(config, self._on_cpu), [host.name for host in hosts]
-            self._costs.value = _costs(cost, self._limit_gb, download_gb(config), names)
+            cost, limit = estimate(config, self._on_cpu), self._limit_gb
+            facts = _facts(config, cost) | {"Memória desta máquina": f"{decimal(limit, 1)} GB para treinar"}
+            too_much = memory_warning(cost, limit)
+            self._costs.value = render(
+                "ui/costs.html",
+                table=Table.of_facts("Com estas definições", facts.items()),
+                share=None if cost.peak_gb is None else cost.peak_gb / limit,
+                warning=warning(too_much) if too_much else "",
+            )
             self._message.value = ""
         except UserError as error:
             self._message.value = warning(re.sub(r"^\w+(?= =|:)", _label, str(error)))
@@ -183,20 +185,12 @@ class Panel:
         if profile == self._profile.value:
             return []
         config = Config.of(profile, **self._changes)
-        button = action_button(
-            self._message,
-            f"Usar {profile}",
-            "star",
-            "O perfil que «doctor» recomenda",
-            lambda: self._show(config),
-        )
-        cost = estimate(config, self._on_cpu)
-        text = (
-            f"Recomendado neste computador. Por descarregar: {_download(download_gb(config))}; memória: "
-            f"{_about(cost.peak_gb, 1)} GB; atualizações: {_about(cost.updates, exact=cost.exact)}; tempo: "
-            f"{_time(cost)}."
-        )
-        return [button, widgets.HTML(f'<div style="line-height:1.35">{text}</div>', layout=WIDE_FIELD)]
+        use, why = lambda: self._show(config), "O perfil que «doctor» recomenda"
+        button = action_button(self._message, f"Usar {profile}", "star", why, use)
+        facts = _facts(config, estimate(config, self._on_cpu))
+        told = "; ".join(f"{name}: {facts[name]}" for name in OFFERED if name in facts)
+        text = f'<div style="line-height:1.35">Recomendado neste computador. {told}.</div>'
+        return [button, widgets.HTML(text, layout=WIDE_FIELD)]
 
     def _row(self, name: str) -> widgets.Widget:
         field = self._fields[name]
@@ -215,43 +209,29 @@ class Panel:
         )
 
 
-def _costs(cost: Estimate, limit_gb: float, to_download_gb: float, hosts: Sequence[str]) -> str:
-    """What the settings lead to on each of `hosts`, as HTML; without any, on this computer."""
-    unknown = "só depois de descarregar o modelo"
-    facts = {"Por descarregar": _download(to_download_gb)} if to_download_gb else {}
-    facts |= {"Computadores": ", ".join(hosts)} if hosts else {}
-    facts |= {
-        "Parâmetros a treinar": unknown if cost.trainable is None else decimal(cost.trainable, 0),
-        "Linhas de treino": "só depois de descarregar" if cost.rows is None else decimal(cost.rows, 0),
-        "Atualizações por época": _about(cost.updates_per_epoch, exact=cost.exact),
-        "Atualizações ao todo": _about(cost.updates, exact=cost.exact),
-        "Tempo de treino, num só" if hosts else "Tempo de treino": _time(cost),
-        "Memória máxima": unknown if cost.peak_gb is None else f"cerca de {decimal(cost.peak_gb, 2)} GB",
-        "Memória desta máquina": f"{decimal(limit_gb, 1)} GB para treinar",
+def _facts(config: Config, cost: Estimate) -> dict[str, str]:
+    """What `config` leads to, at this `cost` on one computer, as people read it, by its name."""
+
+    def known(value: float | None, form: Callable[[float], str]) -> str:
+        return "só depois de descarregar" if value is None else form(value)
+
+    facts, hosts = {}, Hosts.read(HOME / config.hosts).hosts if config.hosts else ()
+    if gb := download_gb(config):
+        facts["Por descarregar"] = f"{size(gb)} (no disco há {size(free_gb(HUB))} livres)"
+    if hosts:
+        facts["Computadores"] = ", ".join(host.name for host in hosts)
+    count = lambda updates: f"{'' if cost.exact else 'cerca de '}{WHOLE(updates)}"
+    time = "mede-se antes do treino, com fq.fit(config)"
+    if cost.seconds is not None:
+        time = f"cerca de {duration(cost.seconds)}"
+    return facts | {
+        "Parâmetros a treinar": known(cost.trainable, WHOLE),
+        "Linhas de treino": known(cost.rows, WHOLE),
+        "Atualizações por época": known(cost.updates_per_epoch, count),
+        "Atualizações ao todo": known(cost.updates, count),
+        "Tempo de treino, num só" if hosts else "Tempo de treino": time,
+        "Memória máxima": known(cost.peak_gb, lambda gb: f"cerca de {decimal(gb, 2)} GB"),
     }
-    too_much = memory_warning(cost, limit_gb)
-    return render(
-        "ui/costs.html",
-        table=Table.of_facts("Com estas definições", facts.items()),
-        share=None if cost.peak_gb is None else cost.peak_gb / limit_gb,
-        warning=warning(too_much) if too_much else "",
-    )
-
-
-def _download(gb: float) -> str:
-    return f"{size(gb)} (no disco há {size(free_gb(HUB))} livres)"
-
-
-def _time(cost: Estimate) -> str:
-    return (
-        "mede-se antes do treino, com fq.fit(config)"
-        if cost.seconds is None
-        else f"cerca de {duration(cost.seconds)}"
-    )
-
-
-def _about(count: float | None, digits: int = 0, exact: bool = False) -> str:
-    return "—" if count is None else f"{'' if exact else 'cerca de '}{decimal(count, digits)}"
 
 
 def _slider(name: str, field: widgets.Text) -> widgets.Widget:

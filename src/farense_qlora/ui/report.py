@@ -33,8 +33,10 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
     'relatorio-decorado.html'
     """
     events, config = run.events(), run.config
-    started = last(events, Started)
-    now = overview(run, events)
+    now, evaluation, table = overview(run, events), Evaluation.read(run.folder), None
+    if evaluation:  # beside that of the base, where it was measured
+        table = compare(evaluation.before, evaluation)
+        table.caption = str(evaluation.tokens)
     page = render(
         "ui/report.html",
         run=run.name,
@@ -45,8 +47,8 @@ def report(run: Run, folder: Path = OUTPUT) -> Path:
         dark=_curves(events, "dark"),
         said=sentences(events),
         samples=samples(events),
-        evaluation=_evaluation_table(run),
-        data=_data_table(config, started),
+        evaluation=table,
+        data=_data_table(config, last(events, Started)),
         changed=[Config.model_fields[name].title for name in now.differs],
         settings=config,
         forecast=forecast_table(events),
@@ -116,20 +118,7 @@ def _data_table(config: Config, started: Started | None) -> Table:
             digest = "já não existe"
         rows.append((what, path, "—" if count is None else decimal(count, 0), digest))
     lost = started.truncated_rows if started else 0
-    cut = f"; {counted(lost, 'linha cortada')}" if lost else ""
-    return Table(
-        rows,
-        columns=["Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"],
-        caption=f"Comprimento máximo: {config.max_seq_length} tokens{cut}",
-        formats={"Linhas": str},
-    )
-
-
-def _evaluation_table(run: Run) -> Table | None:
-    """The stored evaluation, before (if it was measured) and after training; None when there is none."""
-    evaluation = Evaluation.read(run.folder)
-    if evaluation is None:
-        return None
-    table = compare(evaluation.before, evaluation)
-    table.caption = str(evaluation.tokens)
-    return table
+    caption = f"Comprimento máximo: {config.max_seq_length} tokens"
+    caption += f"; {counted(lost, 'linha cortada')}" if lost else ""
+    columns = ["Conjunto", "Ficheiro", "Linhas", "SHA-256 (hoje)"]
+    return Table(rows, columns=columns, caption=caption, formats={"Linhas": str})

@@ -32,13 +32,10 @@ class RowView:
             self.data = self.data.of_lines(lines)
         self._handle: DisplayHandle | None = None
         self._search = widgets.Text(placeholder="procurar uma palavra", layout={"width": "240px"})
+        icons = {"Anterior": "arrow-left", "Seguinte": "arrow-right", "Procurar": "search"}
         back, on, find = (
             widgets.Button(description=name, icon=icon, layout={"width": "120px"})
-            for name, icon in (
-                ("Anterior", "arrow-left"),
-                ("Seguinte", "arrow-right"),
-                ("Procurar", "search"),
-            )
+            for name, icon in icons.items()
         )
         back.on_click(lambda _: self.show(self.row - 1))
         on.on_click(lambda _: self.show(self.row + 1))
