@@ -88,6 +88,8 @@ def test_columns_are_what_they_are_said_to_be() -> None:
     assert parse_row({"Q": "Foi?", "A": "Sim.", "text": "outra"}, columns) == ROW
     with pytest.raises(ValueError, match="não tem a coluna «A»; tem: Q"):
         parse_row({"Q": "Foi?"}, columns)
+    with pytest.raises(ValueError, match="^«A» tem de ser texto não vazio"):
+        parse_row({"Q": "Foi?", "A": ""}, columns)
 
 
 def answer(content: Any) -> dict[str, Any]:

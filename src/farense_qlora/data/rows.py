@@ -96,7 +96,13 @@ def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
             "faltam os campos «messages», «prompt» e «completion», ou «text» (ou os de outro formato "
             f"conhecido); tem: {', '.join(map(str, value)) or 'nada'}; diga quais são com --columns"
         )
-    row = read(value)
+    try:
+        row = read(value)
+    except ValueError as error:
+        said = str(error)
+        for field, column in (columns or {}).items():
+            said = said.replace(f"«{field}»", f"«{column}»")
+        raise ValueError(said) from None
     ours = {key: value.get(key) for key in ("kind", "table", "fact")}
     if not all(isinstance(one, str) for one in ours.values()):
         return row
