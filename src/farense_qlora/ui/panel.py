@@ -22,6 +22,7 @@ from ..templates import render
 from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
+from ..training.events import Merged, of
 from ..training.run import all_runs
 from .kernel import answer_widgets, tethered
 from .live import action_button, warning
@@ -105,9 +106,11 @@ class Panel:
         self._show(Config.of(self._profile.value, **self._changes))
 
     def show_last(self, changes: dict[str, Any]) -> None:
-        """The settings of the newest run with `changes`, if there is a run and its settings can be read."""
+        """The settings of the newest run with `changes`, if there is a run and its settings can be read; those
+        of trials, and of merged runs, are not what somebody chose to train with."""
         with suppress(UserError, StopIteration):
-            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
+            chosen = (run for run in all_runs() if not run.name.startswith(PREFIX))
+            run = next(run for run in chosen if not of(run.events(), Merged))
             self._show(run.config.changed(**changes))
             self._message.value = (
                 f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
