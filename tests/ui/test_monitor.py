@@ -131,7 +131,7 @@ def test_it_waits_for_a_run_follows_it_over_a_restart_and_ends_with_it(
 
 def test_without_runs_it_says_how_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("farense_qlora.training.run.RUNS", tmp_path)
-    with pytest.raises(UserError, match="«farense-qlora train» começa um$"):
+    with pytest.raises(UserError, match=r"«farense-qlora train» começa um$"):
         newest()
 
 

@@ -30,14 +30,13 @@ def conversation(args: argparse.Namespace, load: Callable[[], Base]) -> Conversa
 
 
 def converse(talk: Conversation, adapter: Path) -> None:
-    """Go on with `talk`, whose adapter is in `adapter`, on stdin and stdout until the input ends or says /sair."""
+    """Say where `adapter` is; go on with `talk` on stdin and stdout until the input ends or says /sair."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  gives `input` its arrows and its memory
 
     advice = recommended(talk.base.path)
-    print(
-        f"{HELP}\n\nadaptador em {adapter}\n({WHO[talk.adapter]}{f'; recomendado pelo modelo: {advice}' if advice else ''})"
-    )
+    print(f"{HELP}\n\nadaptador em {adapter}")
+    print(f"({WHO[talk.adapter]}{f'; recomendado pelo modelo: {advice}' if advice else ''})")
     while True:
         try:
             text = input("\n› ").strip()

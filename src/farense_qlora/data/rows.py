@@ -78,7 +78,7 @@ class Row:
 
 def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
     """A row of any of the `SHAPES`, or of the `columns` that say which field is the question, the answer, the
-    system's text or the text (`prompt`, `completion`, `system`, `text`); raises `ValueError`.
+    system's text or the text (`pergunta`, `resposta`, `system`, `text`); raises `ValueError`.
 
     >>> parse_row({"pergunta": "Quem treinou?", "resposta": "Paco Fortes."}).messages[1]
     {'role': 'assistant', 'content': 'Paco Fortes.'}
@@ -96,13 +96,7 @@ def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
             "faltam os campos «messages», «prompt» e «completion», ou «text» (ou os de outro formato "
             f"conhecido); tem: {', '.join(map(str, value)) or 'nada'}; diga quais são com --columns"
         )
-    try:
-        row = read(value)
-    except ValueError as error:
-        said = str(error)
-        for field, column in (columns or {}).items():
-            said = said.replace(f"«{field}»", f"«{column}»")
-        raise ValueError(said) from None
+    row = read(value)
     ours = {key: value.get(key) for key in ("kind", "table", "fact")}
     if not all(isinstance(one, str) for one in ours.values()):
         return row

@@ -106,8 +106,10 @@ class Panel:
         self._show(Config.of(self._profile.value, **self._changes))
 
     def show_last(self, changes: dict[str, Any]) -> None:
-        """The settings of the newest run with `changes`, if there is a run and its settings can be read; those
-        of trials, and of merged runs, are not what somebody chose to train with."""
+        """The settings of the newest run with `changes`, if there is a run and its settings can be read.
+
+        Those of trials and of merged runs are not what somebody chose to train with.
+        """
         with suppress(UserError, StopIteration):
             chosen = (run for run in all_runs() if not run.name.startswith(PREFIX))
             run = next(run for run in chosen if not of(run.events(), Merged))
