@@ -201,4 +201,5 @@ def test_chat_says_once_what_the_model_recommends(
     )
     told = "(modelo treinado; recomendado pelo modelo: temperatura 0,6, top-p 0,95)"
     assert done.stdout.count("recomendado") == done.stdout.count(told) == 1, done.stdout + done.stderr
+    assert f"adaptador em {trained / 'best'}\n({told[1:]}" in done.stdout
     assert done.stdout.count(ANSWER) == 2  # offered, and not taken

@@ -232,12 +232,14 @@ def test_ask_json_says_what_went_wrong(farense: Command, home: Path) -> None:
     assert "«nenhum»" in said["error"]
 
 
-def test_an_export_takes_the_place_of_a_persons_file_only_when_told(
+def test_an_export_takes_the_place_of_another_only_when_told_and_of_nothing_else(
     farense: Command, trained: Path, home: Path
 ) -> None:
     mine = home / "output" / "decorado-mlx" / "notas.txt"
     mine.parent.mkdir(parents=True)
     mine.touch()
+    assert farense("export", "--run", "decorado", "--replace").returncode == 2 and mine.exists()
+    (mine.parent / "metadata.json").write_text('{"run": "outro", "format": "mlx"}', encoding="utf-8")
     refused = farense("export", "--run", "decorado")
     assert refused.returncode == 2 and "--replace" in refused.stderr and mine.exists()
     done = farense("export", "--run", "decorado", "--replace", "--json")

@@ -98,6 +98,7 @@ def test_adapter_that_is_no_export(refused: Refused, tmp_path: Path) -> None:
         (["train", "--epochs", "muitas"], "epochs = 'muitas': tem de ser um número"),
         (["train", "--bits", "7"], "bits = 7: os valores possíveis são 2, 3, 4, 5, 6, 8 ou 16"),
         (["train", "--profile", "enorme"], "perfil desconhecido: «enorme»"),
+        (["train", "--run", ""], "«» não serve de nome"),
         (["train", "--banana"], "argumento desconhecido: --banana"),
         (["train", "--rank"], "--rank: falta o valor"),
         (["treinar"], "«treinar» não existe; há prepare, data, train"),

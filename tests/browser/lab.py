@@ -26,8 +26,9 @@ SLOW = 120_000  # ms: a cell that computes, on two cores that others use too
 DARK, LIGHT = "JupyterLab Dark", "JupyterLab Light"
 # Console errors that are JupyterLab's own and cost nobody anything.
 HARMLESS = (
-    # Restarting a kernel drops its debugger's last request, which nobody waits for.
+    # Restarting a kernel drops requests that nobody waits for.
     r"Could not restore the debugger state: Canceled future for debug_request message",
+    r"Canceled future for kernel_info_request message",
 )
 # What JupyterLab asks on its first start, answered: no news, no look for updates.
 SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -231,10 +232,12 @@ class Console:
 
     def _said(self, message: ConsoleMessage) -> None:
         line = f"{message.type}: {message.text} ({message.location.get('url', '')})"
-        self.lines.append(line)
-        if message.type == "error" and not any(re.search(pattern, line) for pattern in HARMLESS):
-            self.errors.append(line)
+        self._keep(line, message.type == "error")
 
     def _uncaught(self, error: Error) -> None:
-        self.lines.append(f"uncaught: {error}")
-        self.errors.append(self.lines[-1])
+        self._keep(f"uncaught: {error}", True)
+
+    def _keep(self, line: str, is_error: bool) -> None:
+        self.lines.append(line)
+        if is_error and not any(re.search(pattern, line) for pattern in HARMLESS):
+            self.errors.append(line)

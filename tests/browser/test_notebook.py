@@ -5,7 +5,7 @@ from pathlib import Path
 
 from browser.lab import SLOW, Lab, Notebook, until
 from browser.layout import pictures_of
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Page, expect
 
 from farense_qlora.config import Config
 from farense_qlora.training.checkpoints import FOLDER
@@ -52,9 +52,9 @@ def training(lab: Lab, notebook: Notebook, updates: int = 1, seconds: float = 60
     return run
 
 
-def press_stop(notebook: Notebook, run: Run) -> None:
-    """Press Parar; the run ends within two updates, with the last of them saved."""
-    notebook.output("treino").get_by_role("button", name="Parar").click()
+def press_stop(notebook: Notebook, run: Run, cell: str = "treino") -> None:
+    """Press Parar in the output of `cell`; the run ends within two updates, with the last of them saved."""
+    notebook.output(cell).get_by_role("button", name="Parar").click()
     until(lambda: not run.alive)
     asked_at = (run.folder / STOP).stat().st_mtime
     assert len([step for step in written(run, Stepped) if step.time > asked_at]) <= 2
@@ -162,6 +162,24 @@ def test_a_restarted_kernel_takes_the_run_up_where_it_is(
     )
     press_stop(notebook, run)
     assert notebook.errors() == []
+
+
+def test_a_tab_closed_in_mid_training_is_taken_up_as_the_notebook_says(
+    notebook: Notebook, lab: Lab, page: Page
+) -> None:
+    notebook.run(*SETTINGS, "treino", "esperar")
+    run = training(lab, notebook, updates=5)
+    page.goto("about:blank")
+    again = Notebook(page, lab)
+    again.type("rever", "# ", "")
+    again.run("rever")  # waits behind the cell that waits for the end
+    expect(again.cell("rever-texto")).to_contain_text("Se ela ficar em [*]")
+    expect(again.cell("rever").locator(".jp-InputPrompt")).to_have_text("[*]:")
+    again.restart_kernel()
+    again.run("rever")
+    expect(again.output("rever")).to_contain_text("A decorrer")
+    assert run.alive and len(lab.runs) == 1
+    press_stop(again, run, "rever")
 
 
 def test_the_kernel_answers_other_cells_while_training_runs(notebook: Notebook, lab: Lab) -> None:

@@ -84,10 +84,13 @@ def test_an_empty_thought_is_none() -> None:
 
 
 def test_columns_are_what_they_are_said_to_be() -> None:
-    columns = {"prompt": "Q", "completion": "A"}
+    columns = {"pergunta": "Q", "resposta": "A"}
     assert parse_row({"Q": "Foi?", "A": "Sim.", "text": "outra"}, columns) == ROW
     with pytest.raises(ValueError, match="não tem a coluna «A»; tem: Q"):
         parse_row({"Q": "Foi?"}, columns)
+    for empty in ({"Q": "Foi?", "A": ""}, {"Q": "", "A": "Sim."}):  # a question too: no text to go on with
+        with pytest.raises(ValueError, match=r"^«(pergunta|resposta)» tem de ser texto não vazio"):
+            parse_row(empty, columns)
 
 
 def answer(content: Any) -> dict[str, Any]:

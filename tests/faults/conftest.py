@@ -68,7 +68,8 @@ def reference(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Resul
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if LEDGER:
-        header = ["falha provocada", "vezes", "sobreviveu", "máx. passos perdidos", "resultados estragados"]
+        most = "máx. atualizações repetidas"
+        header = ["falha provocada", "vezes", "sobreviveu", most, "resultados estragados"]
         header.append("s até continuar (mediana)")
         rows = [
             (

@@ -248,7 +248,7 @@ def writing(file: str, text: str) -> Callable[[Path], None]:
         ),
         (lose_a_shard, r"falta model-00002-of-00002\.safetensors\): descarregue"),
         (lose_an_indexed_shard, r"falta model-b\.safetensors\): descarregue"),
-        (lose_parameters, r"faltam 5 parâmetros \(.*norm.*…\): descarregue"),
+        (lose_parameters, r"parâmetros em falta: 5 \(.*norm.*…\); descarregue"),
         (setting("model_type"), r"não diz de que tipo é o modelo \(model_type\)"),
         (writing("config.json", "[]"), r"não diz de que tipo é o modelo \(model_type\)"),
         (writing("config.json", "{"), "não é JSON válido"),

@@ -53,7 +53,8 @@ def test_the_verdict_follows_the_gap(val_loss: float, verdict: str) -> None:
     ("val_loss", "from_adapter", "verdict"),
     [
         (0.55, "", "aprendeu pouco"),
-        (0.4, "", "excelente"),
+        (0.31, "", "aprendeu pouco"),
+        (0.29, "", "excelente"),
         (0.9, "", "aprendeu pouco"),
         (0.55, "um", "excelente"),
     ],

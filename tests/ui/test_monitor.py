@@ -21,10 +21,11 @@ from conftest import FARENSE
 from rich.console import Console
 from ui_events import events, write_run
 
+from farense_qlora.errors import UserError
 from farense_qlora.training.events import Event, Restarted
 from farense_qlora.training.overview import overview
 from farense_qlora.training.run import Run
-from farense_qlora.ui.monitor import screen
+from farense_qlora.ui.monitor import newest, screen
 
 # A worker in all that a monitor can see: it holds the lock, writes the events it is given, and dies.
 WORKER = """
@@ -126,6 +127,12 @@ def test_it_waits_for_a_run_follows_it_over_a_restart_and_ends_with_it(
     second.communicate()
     assert shown.process.wait(timeout=60) == 0
     assert "60 / 60" in shown.text.rsplit("\x1b[?1049l", 1)[1]  # left on the ordinary screen
+
+
+def test_without_runs_it_says_how_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("farense_qlora.training.run.RUNS", tmp_path)
+    with pytest.raises(UserError, match=r"«farense-qlora train» começa um$"):
+        newest()
 
 
 def test_ctrl_c_leaves_only_the_monitor(terminal: Callable[..., Terminal], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny import PEOPLE, write_rows
+from ui_events import write_run
 
 from farense_qlora.config import Config
 from farense_qlora.data.load import load_data
@@ -14,6 +15,7 @@ from farense_qlora.errors import UserError
 from farense_qlora.model.base import load_tokenizer
 from farense_qlora.profiles import PROFILES
 from farense_qlora.training import run as run_module
+from farense_qlora.training.events import Merged
 from farense_qlora.ui import panel as panel_module
 from farense_qlora.ui.panel import Panel, panel
 
@@ -61,6 +63,8 @@ def test_it_opens_with_the_settings_of_the_newest_run(
         os.utime(tmp_path / name / "config.json", (0, len(list(tmp_path.iterdir()))))
     made = panel()
     assert made.config == last and "«novo»" in made._message.value
+    write_run(tmp_path / "junto", [Merged(step=0, time=9.0, runs=("velho", "novo"), weights=(0.5, 0.5))])
+    assert panel().config == last
     assert panel(bits=16).config == last.changed(bits=16)
     made.reset()
     assert made.config == Config.of("mini")

@@ -79,7 +79,7 @@ class Entry:
             GENERAL: self.general.perplexity_text(),
             "tokens certos na validação": with_interval(tokens.accuracy, tokens.accuracy_interval),
             "bits da base": str(self.bits),
-            "tempo de treino": duration(training.seconds) if training else "—",
+            "tempo das atualizações": duration(training.seconds) if training else "—",
             "atualizações": str(training.updates) if training else "—",
             "treino, tokens/s": decimal(training.tokens_per_s, 0) if training else "—",
             "pico de memória do treino": f"{decimal(training.peak_memory_gb, 2)} GB" if training else "—",

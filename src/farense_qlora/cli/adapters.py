@@ -93,7 +93,8 @@ def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
     from .talk import conversation, converse
 
-    converse(conversation(args))
+    _, adapter = adapter_of(args.run, args.adapter, args.model)
+    converse(conversation(args), adapter)
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -39,12 +39,12 @@ def data(args: argparse.Namespace) -> None:
     from .progress import counting
 
     config = Config.of(**given(args))
-    base = fq.load_base(config)
+    reader = fq.load_tokenizer(config)
     with counting("linhas", None) as bar:
-        data = fq.load_data(config, base, bar.update)
+        data = fq.load_data(config, reader, bar.update)
     data.check()
     rows = [
-        f"linha {data.training.lines[i]}: {data.training[i].marked(base.tokenizer)}"
+        f"linha {data.training.lines[i]}: {data.training[i].marked(reader.tokenizer)}"
         for i in range(min(args.rows, len(data.training)))
     ]
     result = {"sentences": data.sentences, "rows": rows, "skipped": [vars(bad) for bad in data.training.bad]}

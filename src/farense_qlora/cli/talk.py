@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import signal
+from pathlib import Path
 
 from ..answers.generate import Conversation
 from ..answers.sampling import Sampling, recommended
@@ -23,13 +24,14 @@ def conversation(args: argparse.Namespace) -> Conversation:
     return Conversation(tuned, adapter, thinking=args.thinking, system=args.system, sampling=sampling)
 
 
-def converse(talk: Conversation) -> None:
-    """Go on with `talk` on stdin and stdout until the input ends or says /sair."""
+def converse(talk: Conversation, adapter: Path) -> None:
+    """Say where `adapter` is; go on with `talk` on stdin and stdout until the input ends or says /sair."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  gives `input` its arrows and its memory
 
     advice = recommended(talk.base.path)
-    print(f"{HELP}\n\n({WHO[talk.adapter]}{f'; recomendado pelo modelo: {advice}' if advice else ''})")
+    print(f"{HELP}\n\nadaptador em {adapter}")
+    print(f"({WHO[talk.adapter]}{f'; recomendado pelo modelo: {advice}' if advice else ''})")
     while True:
         try:
             text = input("\n› ").strip()

@@ -77,7 +77,7 @@ class Row:
 
 def parse_row(value: Any, columns: Mapping[str, str] | None = None) -> Row:
     """A row of any of the `SHAPES`, or of the `columns` that say which field is the question, the answer, the
-    system's text or the text (`prompt`, `completion`, `system`, `text`); raises `ValueError`.
+    system's text or the text (`pergunta`, `resposta`, `system`, `text`); raises `ValueError`.
 
     >>> parse_row({"pergunta": "Quem treinou?", "resposta": "Paco Fortes."}).messages[1]
     {'role': 'assistant', 'content': 'Paco Fortes.'}

@@ -21,7 +21,7 @@ from ..hub import why_not_had
 from ..text import counted
 from .rows import SHAPES, shape
 
-COLUMNS = {"pergunta": "prompt", "resposta": "completion", "sistema": "system", "texto": "text"}
+COLUMNS = {"pergunta": "pergunta", "resposta": "resposta", "sistema": "system", "texto": "text"}
 COLUMNS |= {name: name for name in COLUMNS.values()}
 FIELDS = set().union(*(fields for fields, _ in SHAPES))
 FIELDS |= {"input", "system", "history", "tools", "kind", "table", "fact"}
@@ -47,7 +47,7 @@ def parse_columns(text: str) -> dict[str, str]:
     """The setting `columns` as {our field: their column}; raises `UserError`.
 
     >>> parse_columns("pergunta=Q,resposta=A")
-    {'prompt': 'Q', 'completion': 'A'}
+    {'pergunta': 'Q', 'resposta': 'A'}
     """
     columns = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -58,7 +58,7 @@ def parse_columns(text: str) -> dict[str, str]:
                 "pergunta, resposta, sistema ou texto)"
             )
         columns[COLUMNS[ours]] = theirs
-    if columns and not ({"text"} <= set(columns) or {"prompt", "completion"} <= set(columns)):
+    if columns and not ({"text"} <= set(columns) or {"pergunta", "resposta"} <= set(columns)):
         raise UserError("columns: diga a pergunta e a resposta (pergunta=Q,resposta=A), ou o texto (texto=T)")
     return columns
 

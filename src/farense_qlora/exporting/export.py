@@ -146,15 +146,15 @@ def _check_free(to: Path, run: Run, about: dict[str, Any], replace: bool) -> Non
     precious = (HOME, OUTPUT, RUNS, run.folder, Path.cwd(), Path(os.path.expanduser("~")))
     if any(path.resolve().is_relative_to(to.resolve()) for path in precious):
         raise UserError(f"{to} não é só de uma exportação, e seria substituída toda: indique outra pasta")
-    if replace or not to.exists() or not any(to.iterdir()):
+    if not to.exists() or not any(to.iterdir()):
         return
     try:
         found = json.loads((to / METADATA).read_text(encoding="utf-8"))
         same = all(found.get(key) == about[key] for key in ("run", "began", "format"))
         why = touched(to) if same else f"tem a exportação «{found['format']}» do treino «{found['run']}»"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        why = "não é uma exportação"
-    if why:
+        raise UserError(f"{to} já existe e não é uma exportação: indique outra pasta") from None
+    if why and not replace:
         raise UserError(
             f"{to} já existe e {why}: indique outra pasta, ou substitua-a toda com --replace (em Python, "
             "replace=True)"

@@ -215,8 +215,8 @@ def _why(error: Exception) -> str:
         return f"{error.filename or 'o disco'}: {reason(error)}"
     if found := re.match(r"(Missing|Received) (\d+) parameters", text):
         some = ", ".join(part.strip(" .") for part in text.partition(":")[2].split(",")[:3])
-        verb = "faltam" if found[1] == "Missing" else "não são desta arquitetura"
-        return f"{verb} {found[2]} parâmetros ({some}…): {AGAIN}"
+        which = "em falta" if found[1] == "Missing" else "que não são desta arquitetura"
+        return f"parâmetros {which}: {found[2]} ({some}…); {AGAIN}"
     if found := re.match(r"Model type (\S+) not supported", text):
         return f"o mlx-lm não conhece modelos do tipo «{found[1]}»: atualize-o ou escolha outro modelo"
     if isinstance(error, TypeError) and "required positional argument" in text:

@@ -19,7 +19,7 @@ from ..errors import UserError, disk_error
 from ..model.machine import Machine, machine, memory_limit, on_cpu
 from ..profiles import PROFILES
 from ..table import Table
-from ..text import counted, decimal
+from ..text import counted, decimal, size
 from .checkpoints import checkpoint_bytes
 from .cost import download_gb, estimate, shape_of, weights_gb
 from .events import Restarted, Started, of
@@ -160,8 +160,8 @@ def _checks(about: Machine, profile: str) -> Iterator[Check]:
     checkpoints = (config.keep_last + 2) * checkpoint_bytes(shape.trainable(config)) / 1e9 if shape else 0.0
     for name, folder, needed in (("Disco", RUNS, checkpoints), ("Disco dos modelos", HUB, download)):
         free = free_gb(folder)
-        remedy = f"liberte espaço: precisa de {decimal(needed, 1)} GB em {folder}"
-        yield Check(name, free >= needed, f"{decimal(free, 1)} GB livres", remedy)
+        remedy = f"liberte espaço: precisa de {size(needed)} em {folder}"
+        yield Check(name, free >= needed, f"{size(free)} livres", remedy)
 
     for source in (Config().train_data, Config().val_data):
         name = f"Dados ({Path(source).stem})"

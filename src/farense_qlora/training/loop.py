@@ -345,6 +345,6 @@ def diagnosis(cause: str, rows: Sequence[str], learning_rate: float) -> str:
     shown = ", ".join(rows[:4]) + (" …" if len(rows) > 4 else "")
     return (
         f"{cause} em {SKIPS_UNTIL_ROLLBACK} atualizações seguidas, mesmo depois de reduzir {ROLLBACKS} "
-        f"vezes a taxa de aprendizagem (agora {learning_rate:g}); veja as linhas {shown}, baixe "
-        "learning_rate ou ligue max_grad_norm"
+        f"vezes a taxa de aprendizagem (agora {learning_rate:g}); veja "
+        f"{'as linhas' if rows[1:] else 'a linha'} {shown}, baixe learning_rate ou ligue max_grad_norm"
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import RUNS
+from ..errors import UserError
 from ..text import decimal
 from ..training.events import Evaluated, Event, Stepped, of, sentences
 from ..training.overview import STATUS, Overview, overview
@@ -125,4 +126,6 @@ def _wanted(name: str | None, current: Run | None) -> Run | None:
 def newest() -> Run:
     """The run under way, or the newest; raises `UserError` when there is none."""
     known = all_runs()
-    return next((run for run in known if run.alive), known[0] if known else Run.open("—"))
+    if not known:
+        raise UserError("ainda não há nenhum treino; «farense-qlora train» começa um")
+    return next((run for run in known if run.alive), known[0])

@@ -23,6 +23,7 @@ from ..templates import render
 from ..text import decimal, duration, plain, size
 from ..training.cost import Estimate, download_gb, estimate, memory_warning
 from ..training.doctor import HUB, free_gb, recommended_profile
+from ..training.events import Merged, of
 from ..training.hosts import Hosts
 from ..training.numbers import WHOLE
 from ..training.run import all_runs
@@ -67,7 +68,9 @@ def panel(**changes: Any) -> "Panel":
     made = Panel(profile or "mini", **settings)
     if not profile:
         with suppress(UserError, StopIteration):  # there is no run, or its settings cannot be read
-            run = next(run for run in all_runs() if not run.name.startswith(PREFIX))
+            # Those of trials and of merged runs are not what somebody chose to train with.
+            chosen = (run for run in all_runs() if not run.name.startswith(PREFIX))
+            run = next(run for run in chosen if not of(run.events(), Merged))
             made._show(run.config.changed(**settings))
             made._message.value = (
                 f"Definições do último treino, «{escape(run.name)}»; «Repor» volta às do perfil."
