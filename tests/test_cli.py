@@ -98,8 +98,8 @@ def test_a_decimal_comma_is_taken_as_it_is_printed() -> None:
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["train", "--lr", "1"], "argumento desconhecido: --lr 1 (ajuda: farense-qlora train --help)"),
         (["train", "--learning-rat", "1"], "--learning-rat 1; quis dizer --learning-rate? (ajuda: "),
+        (["train", "--lr", "1"], "--lr 1; quis dizer --learning-rate?"),
         (["train", "--rnk=8"], "--rnk=8; quis dizer --rank? (ajuda: farense-qlora train --help)"),
         (["ask", "x", "--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora ask --help)"),
         (["--xpto"], "argumento desconhecido: --xpto (ajuda: farense-qlora --help)"),

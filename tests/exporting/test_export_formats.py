@@ -372,11 +372,11 @@ def test_the_logits_are_those_of_the_whole_model_though_the_head_sees_only_the_a
 ) -> None:
     seen: list[int] = []
 
-    def watched(model: nn.Module) -> Callable[[mx.array], mx.array]:
-        logits_of = backbone_and_head(model)[1]
-        return lambda hidden: (seen.append(hidden.size // hidden.shape[-1]), logits_of(hidden))[1]
+    def watched(model: nn.Module) -> tuple[nn.Module, Callable[[mx.array], mx.array]]:
+        backbone, logits_of = backbone_and_head(model)
+        return backbone, lambda hidden: (seen.append(hidden.size // hidden.shape[-1]), logits_of(hidden))[1]
 
-    monkeypatch.setattr(verify, "head", watched)
+    monkeypatch.setattr(verify, "backbone_and_head", watched)
     model = load_base(Config(model=str(tiny_model), bits=16)).model
     rows = [{"tokens": [1, 7, 9, 8], "positions": [2]}, {"tokens": [1, 5, 6], "positions": [0, 1]}]
     found = verify.logits_of(model, rows)

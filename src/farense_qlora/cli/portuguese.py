@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = [name.lstrip("-") for name in self._option_string_actions]
-            near = get_close_matches(unknown[0].partition("=")[0].lstrip("-"), known, 1)
+            typed = unknown[0].partition("=")[0].lstrip("-")
+            near = get_close_matches(typed, known, 1)
+            near = near or [name for name in known if "".join(word[:1] for word in name.split("-")) == typed]
             hint = f"; quis dizer --{near[0]}?" if near else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return found, unknown
