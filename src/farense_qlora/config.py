@@ -33,7 +33,7 @@ def _setting(group: str, default: Any, label: str, description: str, **bounds: A
 
 in_model, in_adapter = partial(_setting, "Modelo"), partial(_setting, "Adaptador")
 in_optimization, in_data = partial(_setting, "Otimização"), partial(_setting, "Dados")
-in_evaluation, in_hosts = partial(_setting, "Avaliação"), partial(_setting, "Computadores")
+in_evaluation, in_hosts = partial(_setting, "Avaliação"), partial(_setting, "Vários computadores")
 
 
 class Settings(BaseModel):
