@@ -22,10 +22,12 @@ NAMESPACES, ADDRESSES = ("farense-a", "farense-b"), ("10.77.0.1", "10.77.0.2")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", metavar="TAXA", help="a rate that tc knows, as 1gbit or 10gbit")
+    parser.add_argument("--reduce-dtype", default="float32", help="in which the gradients are sent")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not args.network or args.inside:
-        compare(ADDRESSES if args.network else ("127.0.0.1", "127.0.0.1"), bool(args.network))
+        addresses = ADDRESSES if args.network else ("127.0.0.1", "127.0.0.1")
+        compare(addresses, bool(args.network), args.reduce_dtype)
         return
     clear = [["ip", "netns", "del", name] for name in NAMESPACES]
     try:
@@ -53,7 +55,7 @@ def cable(rate: str) -> list[list[str]]:
     return [command.split() for command in commands]
 
 
-def compare(addresses: tuple[str, str], apart: bool) -> None:
+def compare(addresses: tuple[str, str], apart: bool, dtype: str) -> None:
     home = Path(tempfile.mkdtemp(prefix="farense-machines-"))
     os.environ["FARENSE_HOME"] = str(home)
     shutil.copytree(Path(__file__).parents[2] / "data", home / "data")
@@ -69,14 +71,15 @@ def compare(addresses: tuple[str, str], apart: bool) -> None:
     import farense_qlora as fq
     from farense_qlora.training.events import Stepped, of
 
-    config = fq.Config.of("mini", max_steps=UPDATES, eval_every=UPDATES, save_every=UPDATES, probes=0)
+    once = dict.fromkeys(("max_steps", "eval_every", "save_every"), UPDATES)
+    config = fq.Config.of("mini", **once, probes=0, reduce_dtype=dtype)
     cores, speeds, waiting = os.sched_getaffinity(0), {1: [], 2: []}, []
     try:
         for number in range(ROUNDS):
             for count in speeds:
                 if count == 2:
                     os.sched_setaffinity(0, {0})
-                file = home / "hosts.json" if count == 2 else None
+                file = home / "hosts.json" if count == 2 else ""
                 run = fq.start(config, f"{count}-{number}", hosts=file).wait()
                 os.sched_setaffinity(0, cores)
                 steps = of(run.events(), Stepped)[LEFT_OUT:]

@@ -49,6 +49,6 @@ def test_any_of_them_may_die_and_the_run_ends_with_the_same_bits(
             steps = of(before[: before.index(restart)], Started, Stepped)
             lost = steps[-1].step - max(0, restart.step)
             same = result_of(run.folder, run.events()) == reference
-            what = "calado (SIGSTOP)" if silent else "morto (SIGKILL)"
-            ledger(f"{'o primeiro' if rank == 0 else 'outro'} dos computadores {what}", same, lost, took)
+            who, what = "outro" if rank else "o primeiro", "SIGSTOP" if silent else "SIGKILL"
+            ledger(f"{who} dos computadores: {what}", same, lost, took)
             assert same and lost <= SAVE_EVERY
