@@ -92,7 +92,7 @@ lint: setup
 	    git show ":$$notebook" | $(BIN)/nbstripout --keep-id --verify > /dev/null || exit 1; done
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # or the slow files, with few tests, come last
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The fault suite whole: 200 kills and every single disk operation; `test` has its short form.
 faults: setup
