@@ -100,14 +100,14 @@ def test_gradients_may_travel_in_16_bits(config: Config, hosts: Hosts) -> None:
 
 def test_a_run_goes_on_with_more_and_with_fewer(config: Config, hosts: Hosts) -> None:
     alone = start(config, "um").wait()
-    for others in (("b",), (), ("b", "c")):
+    for others in (("b",), (), ("b", "c", "d")):
         several = start(config, "varios", hosts=hosts(*others) if others else "")
         wait_for(several, Stepped, count=len(losses(several.events())) + 3)
         several.stop()
         several.wait()
     several = start(config, "varios").wait()
     assert several.status == "completed" and not (several.folder / "hosts.json").exists()
-    assert [len(event.hosts) for event in of(several.events(), Started)] == [2, 0, 3, 0]
+    assert [len(event.hosts) for event in of(several.events(), Started)] == [2, 0, 4, 0]
     assert losses(several.events()) == pytest.approx(losses(alone.events()), rel=1e-4)
     theirs = weights(alone)
     assert all(mx.allclose(array, theirs[name], atol=1e-4) for name, array in weights(several).items())
