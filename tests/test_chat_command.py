@@ -19,6 +19,7 @@ from conftest import FARENSE, Command
 from farense_qlora.answers.sampling import Sampling
 from farense_qlora.cli.parser import build_parser
 from farense_qlora.cli.talk import conversation
+from farense_qlora.cli.trained import adapter_of
 from farense_qlora.training import run as run_module
 
 QUESTION, ANSWER = "Hajry: quem foi?", "Foi médio."
@@ -171,7 +172,8 @@ def test_ask_and_chat_answer_as_their_flags_say(
     flags = ["--temperature", "1,5", "--top-p", "0,9", "--seed", "3", "--system", "Sê breve."]
     said = farense("ask", QUESTION, "--run", "decorado", *flags)
     for command in (["ask", QUESTION], ["chat"]):
-        talk = conversation(build_parser().parse_args([*command, *flags, "--run", trained.name]))
+        args = build_parser().parse_args([*command, *flags, "--run", trained.name])
+        talk = conversation(args, *adapter_of(args.run, args.adapter, args.model))
         assert talk.sampling == Sampling(temperature=1.5, top_p=0.9, seed=3)
         assert (talk.system, talk.adapter) == ("Sê breve.", True)
         assert "".join(talk.say(QUESTION)) + "\n" == said.stdout != f"{ANSWER}\n"

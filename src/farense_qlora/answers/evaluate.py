@@ -174,12 +174,11 @@ def evaluate(
     >>> after.answers[after.answers["exact"]]["question"].head(1).tolist()
     ['Hassan: quem foi?']
     """
-    if isinstance(model, Run):
-        base = load_tuned(model.config, model.best_adapter)
-        data = data or load_data(model.config, base)
-    else:
-        base = model
-    assert data, "a model that is not a run needs the data that it is asked about"
+    base = load_tuned(model.config, model.best_adapter) if isinstance(model, Run) else model
+    if data is None:
+        if not isinstance(model, Run):
+            raise TypeError("a model that is not a run needs the data that it is asked about")
+        data = load_data(model.config, base)
     sets = answer_questions(base, questions(data.held_out()), progress)
     return Evaluation(sets=sets, tokens=token_scores(base, data.validation))
 

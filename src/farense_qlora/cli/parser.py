@@ -10,7 +10,7 @@ from ..config import HOME, OUTPUT, Config
 from ..exporting.kinds import FORMATS
 from ..profiles import PROFILES
 from ..serving.api import Limits
-from . import adapters, commands
+from . import commands, trained
 from .portuguese import Parser
 
 
@@ -82,27 +82,27 @@ def build_parser() -> Parser:
         "--share", action="store_true", help="só uma tabela para partilhar: sem nomes nem caminhos"
     )
 
-    sub = add(adapters.evaluate, "mede as respostas a perguntas que ficaram de fora do treino")
+    sub = add(trained.evaluate, "mede as respostas a perguntas que ficaram de fora do treino")
     _adapter_flags(sub)
     others = "outras perguntas e respostas, num ficheiro como os de treino"
     sub.add_argument("--data", type=Path, metavar="FICHEIRO", help=others)
     sub.add_argument("--base", action="store_true", help="mede também o modelo base, sem adaptador")
 
-    sub = add(adapters.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
+    sub = add(trained.compare, "compara o modelo base, LoRA e QLoRA, ou os treinos que disser")
     sub.add_argument("--runs", nargs="+", metavar="NOME", help="treinos já feitos (sem isto, treina)")
     folder = OUTPUT / "compare"
     sub.add_argument("--to", type=Path, default=folder, metavar="PASTA", help="onde fica o relatório")
 
-    sub = add(adapters.ask, "faz uma pergunta ao modelo treinado")
+    sub = add(trained.ask, "faz uma pergunta ao modelo treinado")
     sub.add_argument("question", nargs="+", metavar="PERGUNTA", help="a pergunta")
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add(adapters.chat, "conversa com o modelo treinado")
+    sub = add(trained.chat, "conversa com o modelo treinado")
     _adapter_flags(sub)
     _answer_flags(sub)
 
-    sub = add(adapters.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
+    sub = add(trained.serve, "serve o modelo treinado, ou vários, pela API de conversa da OpenAI")
     _adapter_flags(sub, nargs="+", action="extend")
     sub.add_argument("--host", default="127.0.0.1", metavar="NOME", help="o endereço do servidor (127.0.0.1)")
     sub.add_argument("--port", type=int, default=8080, metavar="N", help="a porta; 0 = uma livre (8080)")
@@ -117,7 +117,7 @@ def build_parser() -> Parser:
             f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, metavar="N", help=described
         )
 
-    sub = add(adapters.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
+    sub = add(trained.export, "guarda o melhor adaptador de um treino numa pasta pronta a levar")
     sub.add_argument("--run", metavar="NOME", help="o treino (o último terminado)")
     where = "o destino (output/TREINO-FORMATO; com vários formatos, PASTA/FORMATO)"
     sub.add_argument("--to", type=Path, metavar="PASTA", help=where)
@@ -130,7 +130,7 @@ def build_parser() -> Parser:
     push = "envia-o depois para o Hub, privado se for novo (um só formato)"
     sub.add_argument("--push", metavar="DONO/NOME", help=push)
 
-    sub = add(adapters.merge, "junta os adaptadores de vários treinos da mesma base num só")
+    sub = add(trained.merge, "junta os adaptadores de vários treinos da mesma base num só")
     sub.add_argument("runs", nargs="+", metavar="TREINO", help="os treinos, dois ou mais")
     weights = "quanto conta cada um, pela mesma ordem (sem isto, todos o mesmo: a média)"
     sub.add_argument("--weights", nargs="+", type=_number, default=[], metavar="N", help=weights)

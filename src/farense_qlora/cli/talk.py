@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..answers.generate import Conversation
 from ..answers.sampling import Sampling, recommended
+from ..config import Config
 from ..model.base import load_tuned
-from .adapters import adapter_of
 
 HELP = """/novo    começa outra conversa
 /base    muda entre o modelo treinado e o modelo base, sem adaptador
@@ -16,12 +16,17 @@ HELP = """/novo    começa outra conversa
 WHO = {True: "modelo treinado", False: "modelo base, sem adaptador"}
 
 
-def conversation(args: argparse.Namespace) -> Conversation:
-    """A conversation with the model that the flags of `ask` and `chat` name, answered as they say; raises
-    `UserError`, on bad flags before it loads anything."""
+def conversation(args: argparse.Namespace, config: Config, adapter: Path) -> Conversation:
+    """A conversation with the model of `config` and its `adapter`, answered as the flags of `ask` and `chat`
+    say; raises `UserError`, on bad flags before it loads anything."""
     sampling = Sampling.parse({name: getattr(args, name) for name in Sampling.model_fields if name in args})
-    tuned, adapter = load_tuned(*adapter_of(args.run, args.adapter, args.model)), not args.no_adapter
-    return Conversation(tuned, adapter, thinking=args.thinking, system=args.system, sampling=sampling)
+    return Conversation(
+        load_tuned(config, adapter),
+        adapter=not args.no_adapter,
+        thinking=args.thinking,
+        system=args.system,
+        sampling=sampling,
+    )
 
 
 def converse(talk: Conversation, adapter: Path) -> None:

@@ -120,9 +120,8 @@ def write_fused(
     save_model(folder, model, donate_model=True)  # a file of weights at a time in memory
     save_config(config, folder / "config.json")
     tokenizer.save_pretrained(str(folder))
-    if (
-        pieces := base.path / PIECES
-    ).exists():  # which Transformers does without, but not llama.cpp's converter
+    pieces = base.path / PIECES  # which Transformers does without, but not llama.cpp's converter
+    if pieces.exists():
         shutil.copyfile(pieces, folder / PIECES)
     if isinstance(tokenizer.chat_template, str | None):  # with the date that it was trained with
         (folder / "chat_template.jinja").write_text(chat_template(tokenizer), encoding="utf-8")

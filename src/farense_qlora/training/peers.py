@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from math import nan
@@ -24,7 +25,7 @@ from typing import IO, Any
 from ..errors import UserError
 from ..table import Table
 from ..text import decimal
-from .events import Cramped
+from .events import Cramped, Event, Missing, Started
 from .hosts import FILE, NAME, PLACES, RANK, Host, Hosts, differences, greeting
 from .keeper import CAUSE, LOG, LOST
 
@@ -124,14 +125,15 @@ class Peers:
         if self.missing:
             threading.Thread(target=self._call_the_missing, daemon=True).start()
 
-    def cramped(self, needed_gb: float) -> list[Cramped]:
-        """Which of the other computers had less memory than that when they were called."""
-        free = [(one.host.name, one.greeting["free_gb"]) for one in self._helpers]
-        return [
-            Cramped(step=0, host=name, free_gb=gb, predicted_gb=needed_gb)
-            for name, gb in free
-            if gb < needed_gb
-        ]
+    def warnings(self, started: Started) -> Iterator[Event]:
+        """What a person should hear of the others when training has `started`: who is missing, and who had
+        less memory, when it was called, than it should take."""
+        if self.missing:
+            yield Missing(step=started.step, hosts=tuple(host.name for host in self.missing))
+        needed = started.predicted_gb or 0.0
+        for helper in self._helpers:
+            if (free := helper.greeting["free_gb"]) < needed:
+                yield Cramped(step=started.step, host=helper.host.name, free_gb=free, predicted_gb=needed)
 
     def lost(self) -> str:
         """Which computers are gone, in Portuguese; waits until that is known."""

@@ -26,7 +26,7 @@ SECONDS_BETWEEN_WORDS = 5.0
 
 def load(read: Callable[[], Config], say: Callable[[Event], None]) -> tuple[Config, Base, Data]:
     """The settings that `read` gives in the first process, and in all their base model and their rows, which
-    the others take from the first, and so the model, where it is not; the first says how that goes.
+    the others take from the first, and so the model, where it is not; `say` is told how that goes.
 
     Raises `UserError`, in all, as `read`, `load_base` and `load_data` do, and when a model is another.
     """
@@ -34,7 +34,7 @@ def load(read: Callable[[], Config], say: Callable[[Event], None]) -> tuple[Conf
     if ranks.size() == 1:
         base = load_base(config)
         return config, base, load_data(config, base)
-    base = _the_same_base(config, say if ranks.rank() == 0 else lambda event: None)
+    base = _the_same_base(config, say)
     return config, base, _the_same_rows(config, base)
 
 

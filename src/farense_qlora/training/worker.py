@@ -20,7 +20,7 @@ from ..config import Config
 from ..errors import UserError, disk_error
 from ..model import cpu, without_torch
 from .event_log import EventWriter
-from .events import Failed, Missing, Saved, Slowed, Started, Stepped
+from .events import Failed, Saved, Slowed, Started, Stepped
 from .hosts import PeerLost
 from .keeper import CAUSE, LOG, LOST, RECYCLED, REJOINED, RESTARTED, diagnose
 from .peers import Peers
@@ -126,20 +126,17 @@ def main(folder: Path, splits: int, accept_changes: bool, restarted: bool) -> in
         try:
             cpu.enable()
             without_torch()
-            from ..model.machine import on_cpu
-            from .cost import estimate
             from .loop import train
             from .together import load
 
             peers.gather(goes_on=restarted)
             config, base, data = load(partial(Config.read, folder / "config.json"), log.write)
-            for warning in peers.cramped(estimate(config, on_cpu()).peak_gb or 0.0):
-                log.write(warning)
             requests, pace, held = partial(read_requests, folder), Pace(), list[int]()
             for event in train(config, base, data, folder, requests, accept_changes, stops, splits):
                 log.write(event)
-                if isinstance(event, Started) and peers.missing:
-                    log.write(Missing(step=event.step, hosts=tuple(host.name for host in peers.missing)))
+                if isinstance(event, Started):
+                    for warning in peers.warnings(event):
+                        log.write(warning)
                 if isinstance(event, Stepped) and (cause := pace.why_slow(event.tokens / event.seconds)):
                     log.write(Slowed(step=event.step, cause=cause))
                 if isinstance(event, Saved):

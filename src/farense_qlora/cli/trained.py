@@ -82,7 +82,7 @@ def ask(args: argparse.Namespace) -> None:
     from .talk import conversation
 
     pieces = []
-    for piece in conversation(args).say(question):
+    for piece in conversation(args, *adapter_of(args.run, args.adapter, args.model)).say(question):
         pieces.append(piece)
         if not args.json:
             print(piece, end="", flush=True)
@@ -93,8 +93,8 @@ def chat(args: argparse.Namespace) -> None:
     """Converse until the input ends; raises `UserError` when there is no model to converse with."""
     from .talk import conversation, converse
 
-    _, adapter = adapter_of(args.run, args.adapter, args.model)
-    converse(conversation(args), adapter)
+    config, adapter = adapter_of(args.run, args.adapter, args.model)
+    converse(conversation(args, config, adapter), adapter)
 
 
 def serve(args: argparse.Namespace) -> None:
